@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"sstrace/internal/conn"
+	"sstrace/internal/probe"
+)
+
+// live traces until a signal, -n, --for or the end of the command.
+func (t *trip) live(o *options, argv []string) error {
+	size, err := ringSize(o.buffer)
+	if err != nil {
+		return usageError{err}
+	}
+	// SIGPIPE is taken, not ignored, for a command would inherit that. A closed stdout is an error of write, then.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+
+	p, err := probe.Open(t.filter, size)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	t.filter.Cgroups = nil // the kernel side decides about them, by id: a cgroup may be gone before its name is looked up
+	closeOutput, err := t.open(o)
+	if err != nil {
+		return quiet(err)
+	}
+	var c *command
+	if len(argv) > 0 {
+		if c, err = startCommand(argv, signals, p.Stop); err != nil {
+			return errors.Join(err, closeOutput())
+		}
+	} else {
+		go func() {
+			<-signals
+			signal.Stop(signals) // a second one ends us at once
+			p.Stop()
+		}()
+	}
+	if o.duration > 0 {
+		time.AfterFunc(o.duration, p.Stop)
+	}
+
+	err = t.trace(o, p)
+	if o.write == "" {
+		err = quietPipe(err)
+	}
+	err = errors.Join(quiet(err), closeOutput())
+	if c != nil {
+		return c.wait(err)
+	}
+	return err
+}
+
+func (t *trip) trace(o *options, p *probe.Probe) error {
+	var tracker conn.Tracker
+	err := t.travel(p.Events(t.printer.Flush), tracker.Track)
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	b, err := p.Balance()
+	if err != nil {
+		return err
+	}
+	wall, mono := p.Now()
+	return t.finish(o, wall, mono, b)
+}
+
+// check prints what tracing needs, and whether it is there.
+func check(w io.Writer) error {
+	var unmet unmetError
+	for _, n := range probe.Check() {
+		verdict := "yes"
+		switch {
+		case !n.OK && n.Soft:
+			verdict = "less"
+		case !n.OK:
+			verdict = "NO"
+			unmet++
+		}
+		fmt.Fprintf(w, "%-4s  %-24s  %s\n", verdict, n.Name, n.Found)
+		if !n.OK {
+			fmt.Fprintf(w, "      %-24s  → %s\n", "", n.Hint)
+		}
+	}
+	if unmet > 0 {
+		return unmet
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"math/bits"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sstrace/internal/event"
+	"sstrace/internal/filter"
+	"sstrace/internal/print"
+
+	"github.com/spf13/cobra"
+)
+
+const version = "0.1.0"
+
+// options are the flags.
+type options struct {
+	filter   filter.Options
+	format   string
+	clock    string
+	states   string
+	write    string
+	read     string
+	count    uint64
+	duration time.Duration
+	buffer   string
+}
+
+func (o *options) register(c *cobra.Command) {
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringArrayVarP(&o.filter.Ports, "port", "p", nil, "connections with this `port` at either end; lists and ranges: 80,8000-8100")
+	f.StringArrayVar(&o.filter.LocalPorts, "lport", nil, "connections with this local `port`")
+	f.StringArrayVar(&o.filter.RemotePorts, "rport", nil, "connections with this remote `port`")
+	f.StringArrayVar(&o.filter.Hosts, "host", nil, "connections with this `address` or prefix at either end: 10.0.0.0/8")
+	f.BoolVarP(&o.filter.IPv4, "ipv4", "4", false, "IPv4 only, IPv4-mapped included")
+	f.BoolVarP(&o.filter.IPv6, "ipv6", "6", false, "IPv6 only")
+	f.StringArrayVar(&o.filter.NetNS, "netns", nil, "sockets of this network `namespace`: NAME, PATH, pid:N or INODE")
+	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets of this `user`, by name or number")
+	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil, "sockets of this cgroup v2 and those below it: the `path` as in /system.slice/redis.service")
+	f.StringArrayVar(&o.filter.Protos, "proto", []string{"tcp"}, "`protocols` whose sockets to show: tcp,mptcp,sctp")
+	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: TIME_WAIT, or as in ss, time-wait")
+	f.StringArrayVar(&o.filter.Edges, "edge", nil, "changes from one state to another: `OLD:NEW`")
+	f.DurationVar(&o.filter.MinDur, "min-dur", 0, "changes out of a state that lasted at least this `time`: 1ms")
+	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets that this `process` owns")
+	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets that a process of this `name` owns")
+	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
+	f.StringVarP(&o.format, "output", "o", "text", "`format`: "+strings.Join(print.Formats, ", "))
+	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(print.Clocks, ", "))
+	f.StringVar(&o.states, "states", "kernel", "`vocabulary`: kernel, the tracepoint's changes as they are")
+	f.StringVarP(&o.write, "write", "w", "", "write the lines to this `file` (created with mode 0600) and leave stdout free")
+	f.StringVarP(&o.read, "read", "r", "", "read a recording made with -o ndjson from this `file`, - for stdin, instead of tracing")
+	f.Uint64VarP(&o.count, "count", "n", 0, "stop after `N` changes")
+	f.DurationVar(&o.duration, "for", 0, "stop after this `time`: 30s")
+	f.StringVar(&o.buffer, "buffer", "16M", "`size` of the ring buffer, rounded up to a power of two")
+	values := func(flag string, values []string) {
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	}
+	var states []string
+	for _, s := range event.States() {
+		states = append(states, s.String())
+	}
+	values("output", print.Formats)
+	values("time", print.Clocks)
+	values("states", []string{"kernel"})
+	values("state", states)
+	values("proto", []string{"tcp", "mptcp", "sctp"})
+}
+
+// check finds what is wrong with the flags that parse.
+func (o *options) check(command []string) error {
+	switch {
+	case !slices.Contains(print.Formats, o.format):
+		return fmt.Errorf("-o %q: the formats are %s", o.format, strings.Join(print.Formats, ", "))
+	case !slices.Contains(print.Clocks, o.clock):
+		return fmt.Errorf("--time %q: the clocks are %s", o.clock, strings.Join(print.Clocks, ", "))
+	case o.states != "kernel":
+		return fmt.Errorf("--states %q: this version knows kernel", o.states)
+	case o.duration < 0:
+		return fmt.Errorf("--for %v: a time cannot be negative", o.duration)
+	case o.read != "" && len(command) > 0:
+		return fmt.Errorf("-r reads a recording: it cannot trace %q", command[0])
+	case o.read != "" && o.duration != 0:
+		return fmt.Errorf("-r reads a recording: --for goes with tracing")
+	}
+	return nil
+}
+
+// ringSize parses --buffer: bytes, or with K, M or G. The kernel wants a power of two of whole pages.
+func ringSize(text string) (int, error) {
+	digits, shift := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(text), "B"), "I"), 0
+	for i, unit := range "KMG" {
+		if rest, ok := strings.CutSuffix(digits, string(unit)); ok {
+			digits, shift = rest, 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 32)
+	const most = 1 << 30
+	if err != nil || n == 0 || n<<shift > most {
+		return 0, fmt.Errorf("--buffer %q: expected a size up to 1G, as in 64M", text)
+	}
+	return max(1<<bits.Len64(n<<shift-1), os.Getpagesize()), nil
+}

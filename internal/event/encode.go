@@ -1,0 +1,191 @@
+package event
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// AppendJSON appends e as one NDJSON line, with its newline: every key of its type present, in a fixed order. It allocates
+// only when b has no room. The format is written down in docs/ndjson.md.
+func (e *Event) AppendJSON(b []byte) []byte {
+	b = append(b, `{"v":1,"type":"`...)
+	b = append(b, e.Type.String()...)
+	b = append(b, `","seq":`...)
+	b = strconv.AppendUint(b, e.Seq, 10)
+	b = append(b, `,"ts":"`...)
+	b = AppendTime(b, e.Wall)
+	b = append(b, `","mono_ns":`...)
+	b = strconv.AppendInt(b, e.Mono, 10)
+	switch e.Type {
+	case Lost:
+		b = append(b, `,"ring_full":`...)
+		b = strconv.AppendUint(b, e.RingFull, 10)
+	case End:
+		b = e.Balance.appendJSON(b)
+	default:
+		b = e.appendChange(b)
+	}
+	return append(b, "}\n"...)
+}
+
+func (e *Event) appendChange(b []byte) []byte {
+	b = append(b, `,"cpu":`...)
+	b = strconv.AppendUint(b, uint64(e.CPU), 10)
+	b = append(b, `,"id":`...)
+	b = strconv.AppendUint(b, e.ID, 10)
+	b = append(b, `,"cookie":`...)
+	b = appendUint(b, e.Cookie)
+	b = append(b, `,"sk":"0x`...)
+	b = strconv.AppendUint(b, e.Sk, 16)
+	b = append(b, `","netns":`...)
+	b = appendUint(b, uint64(e.NetNS))
+	b = append(b, `,"family":`...)
+	b = appendName(b, e.Family.String())
+	b = append(b, `,"proto":`...)
+	b = appendName(b, e.Proto.String())
+	b = append(b, `,"laddr":`...)
+	b = appendAddr(b, e.Local.Addr())
+	b = append(b, `,"lport":`...)
+	b = appendUint(b, uint64(e.Local.Port()))
+	b = append(b, `,"raddr":`...)
+	b = appendAddr(b, e.Remote.Addr())
+	b = append(b, `,"rport":`...)
+	b = appendUint(b, uint64(e.Remote.Port()))
+	b = append(b, `,"old":`...)
+	b = appendName(b, e.Old.String())
+	b = append(b, `,"new":`...)
+	b = appendName(b, e.New.String())
+	b = append(b, `,"dur_ns":`...)
+	if e.Dur == Unknown {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendInt(b, e.Dur, 10)
+	}
+	b = append(b, `,"origin":`...)
+	b = appendName(b, e.Origin.String())
+	b = append(b, `,"role":`...)
+	b = appendName(b, e.Role.String())
+	b = append(b, `,"reason":null,"err":`...)
+	b = appendUint(b, uint64(e.Err))
+	b = append(b, `,"owner_pid":`...)
+	b = appendUint(b, uint64(e.OwnerPID))
+	b = append(b, `,"owner_comm":`...)
+	if e.OwnerPID == 0 {
+		b = append(b, "null"...)
+	} else {
+		b = appendString(b, e.OwnerComm)
+	}
+	b = append(b, `,"owner_via":`...)
+	b = appendName(b, e.OwnerVia.String())
+	b = append(b, `,"task_pid":`...)
+	b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
+	b = append(b, `,"task_comm":`...)
+	b = appendString(b, e.TaskComm)
+	b = append(b, `,"uid":`...)
+	b = strconv.AppendUint(b, uint64(e.UID), 10)
+	b = append(b, `,"cgroup":`...)
+	if e.Cgroup == "" {
+		b = append(b, "null"...)
+	} else {
+		b = appendString(b, e.Cgroup)
+	}
+	b = append(b, `,"cgroup_id":`...)
+	return appendUint(b, e.CgroupID)
+}
+
+func (s *Balance) appendJSON(b []byte) []byte {
+	b = append(b, `,"seen":`...)
+	b = strconv.AppendUint(b, s.Seen, 10)
+	b = append(b, `,"added":`...)
+	b = strconv.AppendUint(b, s.Added, 10)
+	b = append(b, `,"filtered":`...)
+	b = strconv.AppendUint(b, s.Filtered, 10)
+	b = append(b, `,"ring_full":`...)
+	b = strconv.AppendUint(b, s.RingFull, 10)
+	b = append(b, `,"unread":`...)
+	b = strconv.AppendUint(b, s.Unread, 10)
+	b = append(b, `,"merged":`...)
+	b = strconv.AppendUint(b, s.Merged, 10)
+	b = append(b, `,"printed":`...)
+	b = strconv.AppendUint(b, s.Printed, 10)
+	b = append(b, `,"missed":`...)
+	return strconv.AppendUint(b, s.Missed, 10)
+}
+
+// appendUint appends v, or null for 0, which no known value of these keys is.
+func appendUint(b []byte, v uint64) []byte {
+	if v == 0 {
+		return append(b, "null"...)
+	}
+	return strconv.AppendUint(b, v, 10)
+}
+
+// appendName appends a name of ours, which needs no escapes, or null for the unknown value.
+func appendName(b []byte, name string) []byte {
+	if name == "" {
+		return append(b, "null"...)
+	}
+	b = append(b, '"')
+	b = append(b, name...)
+	return append(b, '"')
+}
+
+func appendAddr(b []byte, a netip.Addr) []byte {
+	if !a.IsValid() {
+		return append(b, "null"...)
+	}
+	b = append(b, '"')
+	b = a.AppendTo(b)
+	return append(b, '"')
+}
+
+// appendString appends s in quotes, exactly as encoding/json does without HTML escapes: a comm may hold any bytes, and what is
+// not UTF-8 becomes U+FFFD.
+func appendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for i := 0; i < len(s); {
+		if c := s[i]; c < utf8.RuneSelf {
+			i++
+			switch {
+			case c == '"' || c == '\\':
+				b = append(b, '\\', c)
+			case c >= ' ':
+				b = append(b, c)
+			case c == '\b':
+				b = append(b, `\b`...)
+			case c == '\f':
+				b = append(b, `\f`...)
+			case c == '\n':
+				b = append(b, `\n`...)
+			case c == '\r':
+				b = append(b, `\r`...)
+			case c == '\t':
+				b = append(b, `\t`...)
+			default:
+				b = append(b, `\u00`...)
+				b = append(b, hex[c>>4], hex[c&15])
+			}
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			b = append(b, `\ufffd`...)
+		case r == '\u2028' || r == '\u2029':
+			b = append(b, `\u202`...)
+			b = append(b, hex[r&15])
+		default:
+			b = append(b, s[i:i+size]...)
+		}
+		i += size
+	}
+	return append(b, '"')
+}
+
+// AppendTime appends wall, in ns since 1970 UTC, as RFC 3339 with all nine digits.
+func AppendTime(b []byte, wall int64) []byte {
+	return time.Unix(0, wall).UTC().AppendFormat(b, "2006-01-02T15:04:05.000000000Z")
+}

@@ -1,0 +1,185 @@
+// Package event defines the one type that travels through sstrace: a line of its output. One NDJSON line is one Event, so a
+// recording is a source of Events just as the kernel is.
+package event
+
+import (
+	"net/netip"
+	"strconv"
+)
+
+// Unknown is the Event.Dur of a state whose beginning was not seen.
+const Unknown = -1
+
+// Version is the value of the key "v": keys may be added within it, none is renamed, removed or given another meaning.
+const Version = 1
+
+// Type is the kind of line that an Event is.
+type Type uint8
+
+// The types. A Socket is no line: it tells the tracker about a socket that is older than the trace.
+const (
+	Change Type = iota // a TCP state change
+	Lost               // changes are missing between the line before and the line after
+	End                // the last line, with the balance
+	Socket
+)
+
+// State is a TCP state, with the kernel's number (include/net/tcp_states.h; RFC 9293 section 3.3.2).
+type State uint8
+
+// The states by the kernel's names without TCP_. The kernel's 12, NEW_SYN_RECV, never reaches the tracepoint.
+const (
+	Established State = iota + 1
+	SynSent
+	SynRecv
+	FinWait1
+	FinWait2
+	TimeWait
+	Close
+	CloseWait
+	LastAck
+	Listen
+	Closing
+)
+
+// Family tells what the addresses are. Mapped is IPv4 over an IPv6 socket (RFC 4291 section 2.5.5.2), shown as IPv4.
+type Family uint8
+
+// The families.
+const (
+	IPv4 Family = iota + 1
+	IPv6
+	Mapped
+)
+
+// Proto is the protocol of the socket: MPTCP and SCTP change states on the same tracepoint.
+type Proto uint8
+
+// The protocols.
+const (
+	TCP Proto = iota + 1
+	MPTCP
+	SCTP
+)
+
+// Origin tells where a line comes from.
+type Origin uint8
+
+// The origins.
+const (
+	Tracepoint Origin = iota + 1
+)
+
+// Role is the part that a socket plays; zero when it is not known.
+type Role uint8
+
+// The roles.
+const (
+	Client   Role = iota + 1 // active open
+	Server                   // passive open
+	Listener                 // accepts
+)
+
+// Via is the deed by which the owner is known; zero with no owner.
+type Via uint8
+
+// The deeds. ViaListener: the socket is a connection of that process's listener; ViaSnapshot: it alone held the socket when
+// the trace began.
+const (
+	ViaConnect Via = iota + 1
+	ViaListen
+	ViaListener
+	ViaClose
+	ViaSnapshot
+)
+
+// The names of each enumeration, by value; the empty name is the unknown value.
+var (
+	typeNames   = []string{Change: "change", Lost: "lost", End: "end"}
+	stateNames  = []string{"", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING"}
+	familyNames = []string{"", "ipv4", "ipv6", "ipv4-mapped"}
+	protoNames  = []string{"", "tcp", "mptcp", "sctp"}
+	originNames = []string{"", "tracepoint"}
+	roleNames   = []string{"", "client", "server", "listener"}
+	viaNames    = []string{"", "connect", "listen", "listener", "close", "snapshot"}
+)
+
+// name gives a value that this version does not know as its number, so that it is neither hidden nor called another.
+func name[T ~uint8](names []string, v T) string {
+	if int(v) < len(names) {
+		return names[v]
+	}
+	return strconv.Itoa(int(v))
+}
+
+func (t Type) String() string   { return name(typeNames, t) }
+func (s State) String() string  { return name(stateNames, s) }
+func (f Family) String() string { return name(familyNames, f) }
+func (p Proto) String() string  { return name(protoNames, p) }
+func (o Origin) String() string { return name(originNames, o) }
+func (r Role) String() string   { return name(roleNames, r) }
+func (v Via) String() string    { return name(viaNames, v) }
+
+// States lists all states, in the kernel's order.
+func States() []State {
+	return []State{Established, SynSent, SynRecv, FinWait1, FinWait2, TimeWait, Close, CloseWait, LastAck, Listen, Closing}
+}
+
+// Event is one line. Unless a field says otherwise its zero value means "not known" and is printed as null or "-".
+type Event struct {
+	Type Type
+	Seq  uint64 // of the line in its output, dense from 1
+	Wall int64  // ns since 1970 UTC; always known
+	Mono int64  // ns, CLOCK_MONOTONIC; always known
+
+	// Of a Change:
+
+	CPU           uint32         // always known
+	ID            uint64         // numbers sockets within a run; always known
+	Cookie        uint64         // the kernel's number of the socket, `ss -e` prints it as sk:
+	Sk            uint64         // address of the struct sock; reused by the kernel within microseconds
+	NetNS         uint32         // inode of the network namespace
+	Family        Family         // always known
+	Proto         Proto          // always known
+	Local, Remote netip.AddrPort // each of address (invalid) and port (0) may be unknown
+	Old, New      State          // always known
+	Dur           int64          // ns in Old; Unknown if its beginning was not seen
+	Origin        Origin         // always known
+	Role          Role
+	Err           int32 // sk_err, an errno number; 0: none
+	OwnerPID      uint32
+	OwnerComm     string
+	OwnerVia      Via
+	TaskPID       uint32 // the current task of that instant, whoever it was; always known, 0 is the idle task
+	TaskComm      string
+	UID           uint32 // of the socket; always known
+	Cgroup        string // path
+	CgroupID      uint64
+
+	// Losses counts the changes lost in the whole run when the kernel made this record. It is not printed: the tracker
+	// compares two of a socket's to know whether anything may be missing between them.
+	Losses uint64
+
+	// RingFull, of a Lost: how many changes found the ring buffer full here.
+	RingFull uint64
+
+	// Balance, of an End.
+	Balance *Balance
+}
+
+// Balance accounts for every change of a run: Seen + Added = Filtered + RingFull + Unread + Merged + Printed.
+type Balance struct {
+	Seen     uint64 // records of the kernel: all that its filters looked at
+	Added    uint64 // lines made without a record of their own
+	Filtered uint64 // dropped by a filter, in the kernel or here
+	RingFull uint64 // lost: no room in the ring buffer
+	Unread   uint64 // left in the ring buffer when enough was printed
+	Merged   uint64 // records told in another's line
+	Printed  uint64 // lines of changes
+	Missed   uint64 // outside the sum: skipped by the kernel, and nothing caught it
+}
+
+// Balanced reports whether the sum adds up.
+func (b *Balance) Balanced() bool {
+	return b.Seen+b.Added == b.Filtered+b.RingFull+b.Unread+b.Merged+b.Printed
+}

@@ -1,0 +1,238 @@
+package filter
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"sstrace/internal/event"
+)
+
+// Options are the filters as the command line has them; each list may also hold comma-separated values, except Comm.
+type Options struct {
+	Ports, LocalPorts, RemotePorts []string
+	Hosts                          []string
+	IPv4, IPv6                     bool
+	Protos                         []string
+	NetNS                          []string
+	UIDs                           []string
+	Cgroups                        []string
+	States                         []string
+	Edges                          []string
+	MinDur                         time.Duration
+	PIDs                           []string
+	Comms                          []string
+	Where                          string
+}
+
+// New parses o. An error names the flag, the value and what would be right.
+func New(o *Options) (*Filter, error) {
+	f := &Filter{comms: o.Comms, minDur: o.MinDur.Nanoseconds()}
+	switch {
+	case o.IPv4 && !o.IPv6:
+		f.Family = event.IPv4
+	case o.IPv6 && !o.IPv4:
+		f.Family = event.IPv6
+	}
+	if o.MinDur < 0 {
+		return nil, fmt.Errorf("--min-dur %v: a duration cannot be negative", o.MinDur)
+	}
+	var err error
+	if f.Ports, err = parsePorts("--port", o.Ports); err != nil {
+		return nil, err
+	}
+	if f.LocalPorts, err = parsePorts("--lport", o.LocalPorts); err != nil {
+		return nil, err
+	}
+	if f.RemotePorts, err = parsePorts("--rport", o.RemotePorts); err != nil {
+		return nil, err
+	}
+	if f.Hosts, err = parseEach("--host", o.Hosts, parseHost); err != nil {
+		return nil, err
+	}
+	if f.Protos, err = parseEach("--proto", o.Protos, parseProto); err != nil {
+		return nil, err
+	}
+	if f.NetNS, err = parseEach("--netns", o.NetNS, parseNetNS); err != nil {
+		return nil, err
+	}
+	if f.UIDs, err = parseEach("--uid", o.UIDs, parseUID); err != nil {
+		return nil, err
+	}
+	if f.Cgroups, err = parseEach("--cgroup", o.Cgroups, parseCgroup); err != nil {
+		return nil, err
+	}
+	if f.states, err = parseEach("--state", o.States, parseState); err != nil {
+		return nil, err
+	}
+	if f.edges, err = parseEach("--edge", o.Edges, parseEdge); err != nil {
+		return nil, err
+	}
+	if f.pids, err = parseEach("--pid", o.PIDs, parsePID); err != nil {
+		return nil, err
+	}
+	if o.Where != "" {
+		if f.where, err = compile(o.Where); err != nil {
+			return nil, fmt.Errorf("--where: %w", err)
+		}
+	}
+	return f, nil
+}
+
+func parseEach[T any](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
+	var out []T
+	for _, list := range values {
+		for v := range strings.SplitSeq(list, ",") {
+			p, err := parse(strings.TrimSpace(v))
+			if err != nil {
+				return nil, fmt.Errorf("%s %q: %w", flag, v, err)
+			}
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+func parsePorts(flag string, values []string) (*PortSet, error) {
+	ranges, err := parseEach(flag, values, parsePortRange)
+	if len(ranges) == 0 || err != nil {
+		return nil, err
+	}
+	set := new(PortSet)
+	for _, r := range ranges {
+		for p := int(r[0]); p <= int(r[1]); p++ {
+			set[p/64] |= 1 << (p % 64)
+		}
+	}
+	return set, nil
+}
+
+func parsePortRange(v string) ([2]uint16, error) {
+	low, high, isRange := strings.Cut(v, "-")
+	if !isRange {
+		high = low
+	}
+	a, errA := strconv.ParseUint(low, 10, 16)
+	b, errB := strconv.ParseUint(high, 10, 16)
+	switch {
+	case errA != nil || errB != nil || a == 0 || b == 0:
+		return [2]uint16{}, fmt.Errorf("a port is a number from 1 to 65535, a range two of them: 8000-8100")
+	case a > b:
+		return [2]uint16{}, fmt.Errorf("a range goes from low to high: %d-%d", b, a)
+	}
+	return [2]uint16{uint16(a), uint16(b)}, nil
+}
+
+// parseHost takes an address or a prefix; an IPv4-mapped one is IPv4, as in the output.
+func parseHost(v string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(v); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(v)
+	if err != nil {
+		return p, fmt.Errorf("expected an IP address or a prefix, as in 10.0.0.0/8 or 2001:db8::/32")
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	if p != p.Masked() {
+		return p, fmt.Errorf("the prefix has bits set after its length: did you mean %v?", p.Masked())
+	}
+	return p, nil
+}
+
+func parseProto(v string) (event.Proto, error) {
+	for _, p := range []event.Proto{event.TCP, event.MPTCP, event.SCTP} {
+		if strings.EqualFold(v, p.String()) {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("expected tcp, mptcp or sctp")
+}
+
+// parseNetNS gives the inode of a network namespace: of one made by ip netns, of a path, of a process, or as it is.
+func parseNetNS(v string) (uint32, error) {
+	if inode, err := strconv.ParseUint(v, 10, 32); err == nil && inode != 0 {
+		return uint32(inode), nil
+	}
+	path := v
+	pid, isPID := strings.CutPrefix(v, "pid:")
+	switch {
+	case isPID:
+		path = "/proc/" + pid + "/ns/net"
+	case v == "":
+		return 0, fmt.Errorf("expected a name, a path, pid:N or an inode")
+	case !strings.Contains(v, "/"):
+		path = "/run/netns/" + v
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		if isPID {
+			return 0, fmt.Errorf("no such process, or not allowed to look at it: %w", err)
+		}
+		return 0, fmt.Errorf("no such network namespace; `ip netns` lists the named ones, `lsns -t net` all: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("%s is not a network namespace", path)
+	}
+	return inode(info)
+}
+
+func parseUID(v string) (uint32, error) {
+	if uid, err := strconv.ParseUint(v, 10, 32); err == nil {
+		return uint32(uid), nil
+	}
+	u, err := user.Lookup(v)
+	if err != nil {
+		return 0, fmt.Errorf("expected a user's name or number: %w", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	return uint32(uid), err
+}
+
+func parseCgroup(v string) (string, error) {
+	if !strings.HasPrefix(v, "/") {
+		return "", fmt.Errorf("expected a path from the root of the cgroup v2 tree, as in /system.slice/redis.service")
+	}
+	return v, nil
+}
+
+// parseState takes the kernel's names and those of ss: CLOSE_WAIT, close-wait, TCP_CLOSE_WAIT.
+func parseState(v string) (event.State, error) {
+	plain := strings.NewReplacer("_", "", "-", "")
+	want := plain.Replace(strings.TrimPrefix(strings.ToUpper(v), "TCP_"))
+	var names []string
+	for _, s := range event.States() {
+		if plain.Replace(s.String()) == want {
+			return s, nil
+		}
+		names = append(names, s.String())
+	}
+	return 0, fmt.Errorf("no such TCP state; there are %s", strings.Join(names, " "))
+}
+
+func parseEdge(v string) (edge, error) {
+	from, to, ok := strings.Cut(v, ":")
+	if !ok {
+		return edge{}, fmt.Errorf("expected OLD:NEW, as in SYN_SENT:CLOSE")
+	}
+	a, err := parseState(from)
+	if err != nil {
+		return edge{}, err
+	}
+	b, err := parseState(to)
+	return edge{a, b}, err
+}
+
+func parsePID(v string) (uint32, error) {
+	pid, err := strconv.ParseUint(v, 10, 31)
+	if err != nil || pid == 0 {
+		return 0, fmt.Errorf("expected a process's number")
+	}
+	return uint32(pid), nil
+}

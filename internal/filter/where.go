@@ -1,0 +1,140 @@
+package filter
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"sstrace/internal/event"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/vm"
+)
+
+// env is a change as an expression sees it, by the keys of NDJSON; a pointer is nil where NDJSON has null.
+type env struct {
+	Time      time.Time `expr:"ts"`
+	Mono      int       `expr:"mono_ns"`
+	CPU       int       `expr:"cpu"`
+	ID        int       `expr:"id"`
+	Cookie    *int      `expr:"cookie"`
+	Sk        string    `expr:"sk"`
+	NetNS     *int      `expr:"netns"`
+	Family    string    `expr:"family"`
+	Proto     string    `expr:"proto"`
+	LAddr     *string   `expr:"laddr"`
+	LPort     *int      `expr:"lport"`
+	RAddr     *string   `expr:"raddr"`
+	RPort     *int      `expr:"rport"`
+	Old       string    `expr:"old"`
+	New       string    `expr:"new"`
+	Dur       *int      `expr:"dur_ns"`
+	Origin    string    `expr:"origin"`
+	Role      *string   `expr:"role"`
+	Err       *int      `expr:"err"`
+	OwnerPID  *int      `expr:"owner_pid"`
+	OwnerComm *string   `expr:"owner_comm"`
+	OwnerVia  *string   `expr:"owner_via"`
+	TaskPID   int       `expr:"task_pid"`
+	TaskComm  string    `expr:"task_comm"`
+	UID       int       `expr:"uid"`
+	Cgroup    *string   `expr:"cgroup"`
+	CgroupID  *int      `expr:"cgroup_id"`
+}
+
+// orNil gives nil for the zero value, which no known value of a nullable key is.
+func orNil[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+func addrOrNil(a netip.Addr) *string {
+	if !a.IsValid() {
+		return nil
+	}
+	s := a.String()
+	return &s
+}
+
+func newEnv(e *event.Event) env {
+	v := env{
+		Time: time.Unix(0, e.Wall), Mono: int(e.Mono), CPU: int(e.CPU), ID: int(e.ID), Cookie: orNil(int(e.Cookie)),
+		Sk: "0x" + strconv.FormatUint(e.Sk, 16), NetNS: orNil(int(e.NetNS)), Family: e.Family.String(), Proto: e.Proto.String(),
+		LAddr: addrOrNil(e.Local.Addr()), LPort: orNil(int(e.Local.Port())),
+		RAddr: addrOrNil(e.Remote.Addr()), RPort: orNil(int(e.Remote.Port())),
+		Old: e.Old.String(), New: e.New.String(), Origin: e.Origin.String(), Role: orNil(e.Role.String()), Err: orNil(int(e.Err)),
+		OwnerPID: orNil(int(e.OwnerPID)), OwnerVia: orNil(e.OwnerVia.String()),
+		TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, UID: int(e.UID), Cgroup: orNil(e.Cgroup), CgroupID: orNil(int(e.CgroupID)),
+	}
+	if e.Dur != event.Unknown {
+		dur := int(e.Dur)
+		v.Dur = &dur
+	}
+	if e.OwnerPID != 0 {
+		v.OwnerComm = &e.OwnerComm
+	}
+	return v
+}
+
+// compile checks source against env. Its errors mark the place.
+func compile(source string) (*vm.Program, error) {
+	return expr.Compile(source, expr.Env(env{}), expr.AsBool(), expr.Patch(guard{}))
+}
+
+func (f *Filter) matches(e *event.Event) (bool, error) {
+	wanted, err := expr.Run(f.where, newEnv(e))
+	if err != nil {
+		return false, fmt.Errorf("--where: %w", err)
+	}
+	return wanted.(bool), nil
+}
+
+// guard makes a comparison with null false, as in SQL, instead of an error: a > b becomes a != nil && a > b for every nullable
+// key below it. Comparing with nil itself stays, so that `err != nil` asks whether it is known.
+type guard struct{}
+
+var comparisons = []string{"==", "!=", "<", "<=", ">", ">=", "in", "contains", "startsWith", "endsWith", "matches"}
+
+// Visit implements ast.Visitor.
+func (guard) Visit(node *ast.Node) {
+	b, ok := (*node).(*ast.BinaryNode)
+	if !ok || !slices.Contains(comparisons, b.Operator) || isNil(b.Left) || isNil(b.Right) {
+		return
+	}
+	var keys nullable
+	ast.Walk(&b.Left, &keys)
+	ast.Walk(&b.Right, &keys)
+	guarded := ast.Node(b)
+	for _, key := range keys {
+		known := &ast.BinaryNode{Operator: "!=", Left: &ast.IdentifierNode{Value: key}, Right: &ast.NilNode{}}
+		guarded = &ast.BinaryNode{Operator: "&&", Left: known, Right: guarded}
+	}
+	if len(keys) > 0 {
+		ast.Patch(node, guarded)
+	}
+}
+
+func isNil(n ast.Node) bool {
+	_, ok := n.(*ast.NilNode)
+	return ok
+}
+
+// nullable collects the keys that may be null.
+type nullable []string
+
+var nullableKeys = []string{
+	"cookie", "netns", "laddr", "lport", "raddr", "rport", "dur_ns", "role", "err", "owner_pid", "owner_comm", "owner_via", "cgroup", "cgroup_id",
+}
+
+// Visit implements ast.Visitor.
+func (n *nullable) Visit(node *ast.Node) {
+	if id, ok := (*node).(*ast.IdentifierNode); ok && slices.Contains(nullableKeys, id.Value) && !slices.Contains(*n, id.Value) {
+		*n = append(*n, id.Value)
+	}
+}

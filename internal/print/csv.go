@@ -1,0 +1,91 @@
+package print
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"sstrace/internal/event"
+)
+
+// csvHeader has the keys of NDJSON, in its order. What is unknown is empty.
+const csvHeader = "v,type,seq,ts,mono_ns,cpu,id,cookie,sk,netns,family,proto,laddr,lport,raddr,rport,old,new,dur_ns,origin,role,reason,err," +
+	"owner_pid,owner_comm,owner_via,task_pid,task_comm,uid,cgroup,cgroup_id,ring_full\n"
+
+func appendCSV(b []byte, e *event.Event) []byte {
+	b = strconv.AppendInt(b, event.Version, 10)
+	b = append(b, ',')
+	b = append(b, e.Type.String()...)
+	b = append(b, ',')
+	b = strconv.AppendUint(b, e.Seq, 10)
+	b = append(b, ',')
+	b = event.AppendTime(b, e.Wall)
+	b = append(b, ',')
+	b = strconv.AppendInt(b, e.Mono, 10)
+	if e.Type == event.Lost {
+		b = append(b, strings.Repeat(",", strings.Count(csvHeader, ",")-4)...)
+		b = strconv.AppendUint(b, e.RingFull, 10)
+		return append(b, '\n')
+	}
+	b = append(b, ',')
+	b = strconv.AppendUint(b, uint64(e.CPU), 10)
+	b = csvUint(b, e.ID)
+	b = csvUint(b, e.Cookie)
+	b = append(b, ",0x"...)
+	b = strconv.AppendUint(b, e.Sk, 16)
+	b = csvUint(b, uint64(e.NetNS))
+	b = csvString(b, e.Family.String())
+	b = csvString(b, e.Proto.String())
+	b = csvAddr(b, e.Local.Addr())
+	b = csvUint(b, uint64(e.Local.Port()))
+	b = csvAddr(b, e.Remote.Addr())
+	b = csvUint(b, uint64(e.Remote.Port()))
+	b = csvString(b, e.Old.String())
+	b = csvString(b, e.New.String())
+	b = append(b, ',')
+	if e.Dur != event.Unknown {
+		b = strconv.AppendInt(b, e.Dur, 10)
+	}
+	b = csvString(b, e.Origin.String())
+	b = csvString(b, e.Role.String())
+	b = append(b, ',') // reason
+	b = csvUint(b, uint64(e.Err))
+	b = csvUint(b, uint64(e.OwnerPID))
+	b = csvString(b, e.OwnerComm)
+	b = csvString(b, e.OwnerVia.String())
+	b = append(b, ',')
+	b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
+	b = csvString(b, e.TaskComm)
+	b = append(b, ',')
+	b = strconv.AppendUint(b, uint64(e.UID), 10)
+	b = csvString(b, e.Cgroup)
+	b = csvUint(b, e.CgroupID)
+	return append(b, ",\n"...)
+}
+
+func csvUint(b []byte, v uint64) []byte {
+	b = append(b, ',')
+	if v == 0 {
+		return b
+	}
+	return strconv.AppendUint(b, v, 10)
+}
+
+func csvAddr(b []byte, a netip.Addr) []byte {
+	b = append(b, ',')
+	if !a.IsValid() {
+		return b
+	}
+	return a.AppendTo(b)
+}
+
+// csvString writes s as in text, control bytes visible, so that a record is one line; in quotes if it needs them (RFC 4180).
+func csvString(b []byte, s string) []byte {
+	b = append(b, ',')
+	if !strings.ContainsAny(s, `",`) {
+		return appendVisible(b, s)
+	}
+	b = append(b, '"')
+	b = appendVisible(b, strings.ReplaceAll(s, `"`, `""`))
+	return append(b, '"')
+}

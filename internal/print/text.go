@@ -1,0 +1,273 @@
+package print
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"sstrace/internal/event"
+)
+
+// text writes lines for people. Everything that may grow without bound stands at the end of a line, and the address columns widen
+// once, for good, at the first address that needs it: so columns stay aligned.
+type text struct {
+	clock string
+	color bool
+	wide  bool
+
+	addrs       int   // width of an address column
+	first, last int64 // Mono of the first line and of the one before
+	begun       bool
+	field       []byte
+}
+
+const (
+	ipv4Width = len("255.255.255.255:65535")
+	ipv6Width = len("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535")
+)
+
+var clockWidth = map[string]int{
+	"wall":  len("15:04:05.000000000"),
+	"mono":  len("1000000.000000000"),
+	"rel":   len("10000.000000000"),
+	"delta": len("10000.000000000"),
+}
+
+const (
+	durWidth   = len("1m0.000123456s")
+	stateWidth = len("ESTABLISHED")
+	ownerWidth = len("4194304/redis-server")
+	red        = "\x1b[31m"
+	reset      = "\x1b[0m"
+)
+
+// The states that a person looks for.
+var stateColor = map[event.State]string{
+	event.Established: "\x1b[32m",
+	event.CloseWait:   "\x1b[33m",
+	event.TimeWait:    "\x1b[36m",
+	event.Listen:      "\x1b[34m",
+	event.Close:       "\x1b[2m",
+}
+
+func (t *text) appendHeader(b []byte) []byte {
+	t.addrs = ipv4Width
+	if t.wide {
+		t.addrs = ipv6Width
+	}
+	b = pad(append(b, "TIME"...), 4, clockWidth[t.clock]+1)
+	if t.wide {
+		b = append(b, "      ID CPU      NETNS PROTO FAMILY      ROLE     "...)
+	}
+	b = pad(b, 0, durWidth-len("DURATION"))
+	b = append(b, "DURATION OLD         → NEW         "...)
+	b = pad(append(b, "LOCAL"...), 5, t.addrs+1)
+	b = pad(append(b, "REMOTE"...), 6, t.addrs+1)
+	if t.wide {
+		b = append(b, "       UID     COOKIE "...)
+	}
+	b = pad(append(b, "OWNER"...), 5, ownerWidth+1)
+	if t.wide {
+		b = append(b, "VIA      TASK                 ERR           CGROUP\n"...)
+		return b
+	}
+	return append(b, "ERR\n"...)
+}
+
+func (t *text) appendLine(b []byte, e *event.Event) []byte {
+	if !t.begun {
+		t.begun, t.first, t.last = true, e.Mono, e.Mono
+	}
+	b = t.appendTime(b, e)
+	if e.Type == event.Lost {
+		return t.appendLost(b, e)
+	}
+	if t.wide {
+		b = t.right(strconv.AppendUint(t.field[:0], e.ID, 10), b, 8)
+		b = t.right(strconv.AppendUint(t.field[:0], uint64(e.CPU), 10), b, 3)
+		b = t.right(appendUint(t.field[:0], uint64(e.NetNS), 10), b, 10)
+		b = t.left(append(t.field[:0], e.Proto.String()...), b, 5)
+		b = t.left(append(t.field[:0], e.Family.String()...), b, 11)
+		b = t.left(append(t.field[:0], orDash(e.Role.String())...), b, 8)
+	}
+	if e.Dur == event.Unknown {
+		b = t.right(append(t.field[:0], '-'), b, durWidth)
+	} else {
+		b = t.right(append(t.field[:0], time.Duration(e.Dur).String()...), b, durWidth)
+	}
+	b = t.left(append(t.field[:0], e.Old.String()...), b, stateWidth)
+	b = append(b, "→ "...)
+	color := ""
+	if t.color {
+		color = stateColor[e.New]
+	}
+	b = append(b, color...)
+	b = append(b, e.New.String()...)
+	if color != "" {
+		b = append(b, reset...)
+	}
+	b = pad(b, len(e.New.String()), stateWidth+1)
+	b = t.appendAddr(b, e.Local)
+	b = t.appendAddr(b, e.Remote)
+	if t.wide {
+		b = t.right(strconv.AppendUint(t.field[:0], uint64(e.UID), 10), b, 10)
+		b = t.right(appendUint(t.field[:0], e.Cookie, 16), b, 10)
+	}
+	b = t.left(appendProcess(t.field[:0], e.OwnerPID, e.OwnerComm, e.OwnerPID != 0), b, ownerWidth)
+	if t.wide {
+		b = t.left(append(t.field[:0], orDash(e.OwnerVia.String())...), b, 8)
+		b = t.left(appendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, ownerWidth)
+		b = t.left(append(t.field[:0], errName(e.Err)...), b, 13)
+		b = appendVisible(b, orDash(e.Cgroup))
+		return append(b, '\n')
+	}
+	if t.color && e.Err != 0 {
+		return append(append(append(b, red...), errName(e.Err)...), reset+"\n"...)
+	}
+	return append(append(b, errName(e.Err)...), '\n')
+}
+
+func (t *text) appendLost(b []byte, e *event.Event) []byte {
+	if t.color {
+		b = append(b, red...)
+	}
+	b = append(b, "--- "...)
+	b = strconv.AppendUint(b, e.RingFull, 10)
+	b = append(b, " changes lost here, the ring buffer was full: a filter or a larger --buffer helps ---"...)
+	if t.color {
+		b = append(b, reset...)
+	}
+	return append(b, '\n')
+}
+
+func (t *text) appendTime(b []byte, e *event.Event) []byte {
+	var ns int64
+	switch t.clock {
+	case "wall":
+		b = time.Unix(0, e.Wall).AppendFormat(b, "15:04:05.000000000")
+		return append(b, ' ')
+	case "mono":
+		ns = e.Mono
+	case "rel":
+		ns = e.Mono - t.first
+	case "delta":
+		ns = e.Mono - t.last
+		t.last = e.Mono
+	}
+	f := t.field[:0]
+	if ns < 0 { // two CPUs' changes need not come in order
+		f, ns = append(f, '-'), -ns
+	}
+	f = strconv.AppendInt(f, ns/1e9, 10)
+	f = append(f, '.')
+	frac := strconv.AppendInt(f, ns%1e9+1e9, 10) // a leading 1 keeps the zeros
+	copy(frac[len(f):], frac[len(f)+1:])
+	return t.right(frac[:len(frac)-1], b, clockWidth[t.clock])
+}
+
+// appendAddr writes address:port, "-" for an unknown one of them, and widens the columns from here on if it must.
+func (t *text) appendAddr(b []byte, a netip.AddrPort) []byte {
+	f := t.field[:0]
+	switch {
+	case a.Addr().IsValid() && a.Port() != 0:
+		f = a.AppendTo(f)
+	case a.Addr().Is6():
+		f = append(f, '[')
+		f = a.Addr().AppendTo(f)
+		f = append(f, "]:-"...)
+	case a.Addr().IsValid():
+		f = a.Addr().AppendTo(f)
+		f = append(f, ":-"...)
+	case a.Port() != 0:
+		f = append(f, "-:"...)
+		f = strconv.AppendUint(f, uint64(a.Port()), 10)
+	default:
+		f = append(f, '-')
+	}
+	if len(f) > t.addrs {
+		t.addrs = ipv6Width
+	}
+	return t.left(f, b, t.addrs)
+}
+
+func (t *text) left(field, b []byte, width int) []byte {
+	t.field = field
+	return pad(append(b, field...), utf8.RuneCount(field), width+1)
+}
+
+func (t *text) right(field, b []byte, width int) []byte {
+	t.field = field
+	b = pad(b, utf8.RuneCount(field), width)
+	return append(append(b, field...), ' ')
+}
+
+// pad appends the blanks that a field of width have lacks to be want wide.
+func pad(b []byte, have, want int) []byte {
+	for ; have < want; have++ {
+		b = append(b, ' ')
+	}
+	return b
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func appendUint(b []byte, v uint64, base int) []byte {
+	if v == 0 {
+		return append(b, '-')
+	}
+	return strconv.AppendUint(b, v, base)
+}
+
+// appendProcess writes PID/COMM, as netstat -p does.
+func appendProcess(b []byte, pid uint32, comm string, known bool) []byte {
+	if !known {
+		return append(b, '-')
+	}
+	b = strconv.AppendUint(b, uint64(pid), 10)
+	b = append(b, '/')
+	return appendVisible(b, comm)
+}
+
+// appendVisible writes s with all that does not print as itself escaped as in Go, and \ doubled: a comm is whatever bytes its
+// process likes, and a terminal obeys some of them.
+func appendVisible(b []byte, s string) []byte {
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			b = append(b, `\x`...)
+			b = append(b, "0123456789abcdef"[s[i]>>4], "0123456789abcdef"[s[i]&15])
+		case r == '\\' || !strconv.IsPrint(r):
+			q := strconv.AppendQuoteRune(b, r)
+			n := copy(q[len(b):], q[len(b)+1:len(q)-1]) // without its quotes
+			b = q[:len(b)+n]
+		default:
+			b = append(b, s[i:i+size]...)
+		}
+		i += size
+	}
+	return b
+}
+
+// errNames are the errno values that TCP leaves in sk_err, by Linux's numbers (include/uapi/asm-generic/errno.h), on any system.
+var errNames = map[int32]string{
+	1: "EPERM", 12: "ENOMEM", 13: "EACCES", 32: "EPIPE", 71: "EPROTO", 77: "EBADFD", 90: "EMSGSIZE", 92: "ENOPROTOOPT", 99: "EADDRNOTAVAIL",
+	100: "ENETDOWN", 101: "ENETUNREACH", 102: "ENETRESET", 103: "ECONNABORTED", 104: "ECONNRESET", 110: "ETIMEDOUT", 111: "ECONNREFUSED",
+	112: "EHOSTDOWN", 113: "EHOSTUNREACH",
+}
+
+func errName(err int32) string {
+	if n, ok := errNames[err]; ok {
+		return n
+	}
+	if err == 0 {
+		return "-"
+	}
+	return "errno " + strconv.Itoa(int(err))
+}

@@ -1,0 +1,183 @@
+//go:build linux
+
+package probe
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"sstrace/internal/event"
+	"sstrace/internal/filter"
+
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// Need is one thing that tracing needs of the machine.
+type Need struct {
+	Name  string
+	OK    bool
+	Found string
+	Hint  string // what to do if not OK
+	Soft  bool   // without it tracing works and tells less
+}
+
+// Check looks whether this machine can trace, and tries to if nothing speaks against it.
+func Check() []Need {
+	all := needs()
+	if first := firstUnmet(all); first != nil {
+		return append(all, Need{Name: "attach", Found: "not tried", Hint: "see above"})
+	}
+	attach := Need{Name: "attach", OK: true, Found: "programs load and attach"}
+	p, err := Open(&filter.Filter{Protos: []event.Proto{event.TCP}}, os.Getpagesize())
+	if err != nil {
+		attach = Need{Name: "attach", Found: err.Error(), Hint: "a security module or a container's seccomp filter may forbid bpf(2): see dmesg"}
+	} else {
+		p.Close()
+	}
+	return append(all, attach)
+}
+
+func needs() []Need {
+	return []Need{kernel(), capabilities(), lockdown(), typeInfo(), tracepoint(), jit(), namespaces(), cgroupNames()}
+}
+
+func firstUnmet(all []Need) *Need {
+	for i := range all {
+		if !all[i].OK && !all[i].Soft {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+// explain turns the kernel's terse refusal into what to do about it.
+func explain(err error) error {
+	if n := firstUnmet(needs()); n != nil {
+		return fmt.Errorf("cannot trace here: %s: %s: %s", n.Name, n.Found, n.Hint)
+	}
+	return fmt.Errorf("%w (`sstrace check` looks what this machine lacks)", err)
+}
+
+func kernel() Need {
+	n := Need{Name: "kernel", Hint: "the BPF ring buffer came with Linux 5.8: use that or a later kernel"}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		n.Found = err.Error()
+		return n
+	}
+	n.Found = "Linux " + unix.ByteSliceToString(u.Release[:])
+	var major, minor int
+	if _, err := fmt.Sscanf(n.Found, "Linux %d.%d", &major, &minor); err == nil {
+		n.OK = major > 5 || major == 5 && minor >= 8
+	}
+	return n
+}
+
+func has(caps [2]unix.CapUserData, bit int) bool {
+	return caps[bit/32].Effective&(1<<(bit%32)) != 0
+}
+
+func effective() ([2]unix.CapUserData, error) {
+	var caps [2]unix.CapUserData
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	return caps, unix.Capget(&header, &caps[0])
+}
+
+func capabilities() Need {
+	n := Need{Name: "privileges", Hint: "run it as root (sudo sstrace), or with CAP_BPF (to load programs) and CAP_PERFMON (for tracing ones, which may read " +
+		"kernel memory); CAP_SYS_ADMIN in place of both before Linux 5.8 or where a distribution asks for it"}
+	caps, err := effective()
+	if err != nil {
+		n.Found = err.Error()
+		return n
+	}
+	if has(caps, unix.CAP_SYS_ADMIN) {
+		n.OK, n.Found = true, "CAP_SYS_ADMIN"
+		return n
+	}
+	var missing []string
+	if !has(caps, unix.CAP_BPF) {
+		missing = append(missing, "CAP_BPF")
+	}
+	if !has(caps, unix.CAP_PERFMON) {
+		missing = append(missing, "CAP_PERFMON")
+	}
+	if n.OK = len(missing) == 0; n.OK {
+		n.Found = "CAP_BPF and CAP_PERFMON"
+	} else {
+		n.Found = fmt.Sprintf("not root (user %d), without %s", os.Geteuid(), strings.Join(missing, " and "))
+	}
+	return n
+}
+
+func lockdown() Need {
+	n := Need{Name: "lockdown", OK: true, Found: "none", Hint: "lockdown=confidentiality forbids BPF to read kernel memory: boot with lockdown=integrity or none"}
+	if text, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil {
+		n.Found = strings.TrimSpace(string(text))
+		n.OK = !strings.Contains(n.Found, "[confidentiality]")
+	}
+	return n
+}
+
+const btfFile = "/sys/kernel/btf/vmlinux"
+
+func typeInfo() Need {
+	n := Need{Name: "BTF", OK: true, Found: btfFile, Hint: "the kernel must be built with CONFIG_DEBUG_INFO_BTF=y, as those of the large distributions are, and /sys must be mounted"}
+	if _, err := os.Stat(btfFile); err != nil {
+		n.OK, n.Found = false, err.Error()
+	}
+	return n
+}
+
+func tracepoint() Need {
+	n := Need{Name: "tracepoint", Found: "sock:inet_sock_set_state", Hint: "the kernel must be built with CONFIG_INET and CONFIG_TRACEPOINTS (it has this tracepoint since 4.16)"}
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		n.Found = err.Error()
+		return n
+	}
+	var hook *btf.Typedef
+	if err := spec.TypeByName("btf_trace_inet_sock_set_state", &hook); err != nil {
+		n.Found = "sock:inet_sock_set_state is not there: " + err.Error()
+		return n
+	}
+	n.OK = true
+	return n
+}
+
+func jit() Need {
+	n := Need{Name: "JIT", Soft: true, Hint: "BPF programs are interpreted, which costs several times more: sysctl net.core.bpf_jit_enable=1"}
+	text, err := os.ReadFile("/proc/sys/net/core/bpf_jit_enable")
+	n.Found = "net.core.bpf_jit_enable=" + strings.TrimSpace(string(text))
+	if err != nil {
+		n.Found = err.Error()
+	}
+	n.OK = err == nil && n.Found[len(n.Found)-1] != '0'
+	return n
+}
+
+func namespaces() Need {
+	n := Need{Name: "other network namespaces", Soft: true, OK: true, Found: "CAP_SYS_ADMIN and CAP_SYS_PTRACE",
+		Hint: "their sockets are traced, but those older than the trace are known only from their first change on: CAP_SYS_ADMIN lets it enter them, CAP_SYS_PTRACE find them"}
+	if caps, err := effective(); err != nil || !has(caps, unix.CAP_SYS_ADMIN) || !has(caps, unix.CAP_SYS_PTRACE) {
+		n.OK, n.Found = false, "not allowed"
+	}
+	return n
+}
+
+func cgroupNames() Need {
+	n := Need{Name: "cgroup names", Soft: true, Hint: "cgroup is null and cgroup_id is right: mount a cgroup v2 tree, and give CAP_DAC_READ_SEARCH to find names in it"}
+	fs := openCgroupFS()
+	caps, err := effective()
+	switch {
+	case fs.mount == "":
+		n.Found = errNoCgroupFS.Error()
+	case err != nil || !has(caps, unix.CAP_DAC_READ_SEARCH):
+		n.Found = "without CAP_DAC_READ_SEARCH"
+	default:
+		n.OK, n.Found = true, fs.mount
+	}
+	return n
+}

@@ -1,0 +1,357 @@
+//go:build linux
+
+// Package probe is the kernel: it loads and attaches the BPF programs, gives their records as Events, and accounts for every
+// change. It alone imports cilium/ebpf.
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sstrace/internal/event"
+	"sstrace/internal/filter"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// nap is how long the reader of a busy ring sleeps between two batches. Nobody wakes it: a wake-up for each change would cost
+	// the host more than all else.
+	nap = time.Millisecond
+	// doze is the longest sleep of the reader of an empty ring. The next change wakes it; only one that comes in the same instant
+	// as the reader falls asleep may have to wait for this.
+	doze = 100 * time.Millisecond
+	// settleTime bounds the wait for programs that still run when they are detached. Each takes a microsecond.
+	settleTime = time.Second
+
+	membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL in include/uapi/linux/membarrier.h
+)
+
+// Probe is an attached tracer.
+type Probe struct {
+	objs   bpfObjects
+	change link.Link
+	missed link.Link
+	reader *ringbuf.Reader
+	names  *namer
+	clock  clock
+	before []event.Event // the sockets that are older than the trace
+
+	stop  sync.Once
+	read  uint64 // records taken from the ring
+	told  uint64 // losses told
+	fence atomic.Uint32
+}
+
+// Open attaches, with the kernel's part of f, and looks at the sockets that exist. buffer is the size of the ring in bytes, a power
+// of two and a multiple of the page size. When it returns every change is being recorded. Errors say what to do.
+func Open(f *filter.Filter, buffer int) (*Probe, error) {
+	_ = rlimit.RemoveMemlock() // the limit counts only before Linux 5.11; if it stays too low there, loading fails and tells
+	p := &Probe{names: newNamer()}
+	if err := p.load(f, buffer); err != nil {
+		return nil, explain(err)
+	}
+	if err := p.attach(); err != nil {
+		p.Close()
+		return nil, explain(err)
+	}
+	return p, nil
+}
+
+func (p *Probe) load(f *filter.Filter, buffer int) error {
+	spec, err := loadBpf()
+	if err != nil {
+		return err
+	}
+	spec.Maps[bpfMapEvents].MaxEntries = uint32(buffer)
+	if err := configure(spec, f); err != nil {
+		return fmt.Errorf("set filters: %w", err)
+	}
+	err = spec.LoadAndAssign(&p.objs, nil)
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		// Up to 5.11 tracing programs have no bpf_get_socket_cookie.
+		if err := spec.Variables[bpfVarHaveCookie].Set(false); err != nil {
+			return err
+		}
+		if again := spec.LoadAndAssign(&p.objs, nil); again == nil {
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("load BPF programs: %w", err)
+	}
+	return p.fill(f)
+}
+
+// configure sets the constants by which the verifier removes the code of filters that are off, and the ports.
+func configure(spec *ebpf.CollectionSpec, f *filter.Filter) error {
+	const either, local, remote = 1, 2, 4 // PORT_EITHER, PORT_LOCAL, PORT_REMOTE
+	var ports [65536]byte
+	var asked byte
+	for bit, set := range map[byte]*filter.PortSet{either: f.Ports, local: f.LocalPorts, remote: f.RemotePorts} {
+		if set == nil {
+			continue
+		}
+		asked |= bit
+		for port := range ports {
+			if set.Has(uint16(port)) {
+				ports[port] |= bit
+			}
+		}
+	}
+	wanted := make(map[event.Proto]bool)
+	for _, p := range f.Protos {
+		wanted[p] = true
+	}
+	values := map[string]any{
+		bpfVarWantTcp:      wanted[event.TCP],
+		bpfVarWantMptcp:    wanted[event.MPTCP],
+		bpfVarWantSctp:     wanted[event.SCTP],
+		bpfVarWantIpv4:     f.Family != event.IPv6,
+		bpfVarWantIpv6:     f.Family != event.IPv4,
+		bpfVarFilterPorts:  asked,
+		bpfVarPorts:        ports,
+		bpfVarFilterHosts:  len(f.Hosts) > 0,
+		bpfVarFilterNetns:  len(f.NetNS) > 0,
+		bpfVarFilterUid:    len(f.UIDs) > 0,
+		bpfVarFilterCgroup: len(f.Cgroups) > 0,
+	}
+	for name, value := range values {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill puts the values of the filters that are sets into their maps.
+func (p *Probe) fill(f *filter.Filter) error {
+	yes := uint8(1)
+	for _, host := range f.Hosts {
+		key := bpfHostKey{PrefixLen: uint32(host.Bits()), Addr: netip.AddrFrom16(host.Addr().As16()).As16()}
+		if host.Addr().Is4() {
+			key.PrefixLen += 96 // stored as ::ffff:a.b.c.d
+		}
+		if err := p.objs.Hosts.Put(key, yes); err != nil {
+			return fmt.Errorf("filter by host: %w", err)
+		}
+	}
+	for _, inode := range f.NetNS {
+		if err := p.objs.Netnses.Put(inode, yes); err != nil {
+			return fmt.Errorf("filter by network namespace: %w", err)
+		}
+	}
+	for _, uid := range f.UIDs {
+		if err := p.objs.Uids.Put(uid, yes); err != nil {
+			return fmt.Errorf("filter by user: %w", err)
+		}
+	}
+	for _, path := range f.Cgroups {
+		id, err := p.names.cgroupFS.id(path)
+		if err != nil {
+			return fmt.Errorf("--cgroup: %w", err)
+		}
+		if err := p.objs.Cgroups.Put(id, yes); err != nil {
+			return fmt.Errorf("filter by cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// attach attaches change first, because programs run in the order in which they were attached, and then looks around: what
+// changes while it looks is in the ring already.
+func (p *Probe) attach() error {
+	var err error
+	if p.change, err = link.AttachTracing(link.TracingOptions{Program: p.objs.Change}); err != nil {
+		return fmt.Errorf("attach to inet_sock_set_state: %w", err)
+	}
+	if p.missed, err = link.AttachTracing(link.TracingOptions{Program: p.objs.ChangeMissed}); err != nil {
+		return fmt.Errorf("attach to inet_sock_set_state: %w", err)
+	}
+	if p.reader, err = ringbuf.NewReader(p.objs.Events); err != nil {
+		return fmt.Errorf("map the ring buffer: %w", err)
+	}
+	if p.before, err = p.snapshot(); err != nil {
+		return fmt.Errorf("look at existing sockets: %w", err)
+	}
+	return nil
+}
+
+// Stop detaches. What is in the ring is still given by Events, which then ends. It may be called from any goroutine, and again.
+func (p *Probe) Stop() {
+	p.stop.Do(func() {
+		// Detached, they are gone, whatever Close says.
+		_ = p.missed.Close()
+		_ = p.change.Close()
+		// Programs run with preemption off or inside RCU: this waits for those that run now. Where it is not to be had (nohz_full),
+		// the counters tell as well: see settled.
+		_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
+		_ = p.reader.Flush()
+	})
+}
+
+// Close frees everything. Events must have ended.
+func (p *Probe) Close() {
+	for _, l := range []link.Link{p.missed, p.change} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if p.reader != nil {
+		_ = p.reader.Close()
+	}
+	_ = p.objs.Close()
+}
+
+// Events gives the sockets that are older than the trace, then each change, and a Lost where changes are missing, until Stop; then
+// the rest of the ring. Whenever the ring is empty it calls idle before it sleeps. It can be used once.
+func (p *Probe) Events(idle func() error) iter.Seq2[event.Event, error] {
+	return func(yield func(event.Event, error) bool) {
+		defer p.settle(func() bool { return false })
+		for _, e := range p.before {
+			if !yield(e, nil) {
+				return
+			}
+		}
+		p.before = nil
+		p.drain(idle, yield)
+	}
+}
+
+var longAgo = time.Unix(1, 0)
+
+func (p *Probe) drain(idle func() error, yield func(event.Event, error) bool) {
+	var rec ringbuf.Record
+	batch := 0
+	p.reader.SetDeadline(longAgo)
+	for {
+		err := p.reader.ReadInto(&rec)
+		switch {
+		case err == nil:
+			r, err := decode(rec.RawSample)
+			if err != nil {
+				yield(event.Event{}, err)
+				return
+			}
+			p.read++
+			e := p.names.change(r)
+			e.Wall = p.clock.wall(e.Mono)
+			if !p.tellLosses(e.Losses, e.Mono, yield) || !yield(e, nil) {
+				return
+			}
+			if batch++; batch == 1 {
+				p.reader.SetDeadline(longAgo) // at the end of the batch say so at once
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if !p.tellLosses(p.losses(), monotonic(), yield) {
+				return
+			}
+			if err := idle(); err != nil {
+				yield(event.Event{}, err)
+				return
+			}
+			p.sleep(batch > 0)
+			batch = 0
+		case errors.Is(err, ringbuf.ErrFlushed):
+			if p.settle(func() bool { return p.read != p.cpus().Emitted }) {
+				_ = p.reader.Flush()
+				continue
+			}
+			p.tellLosses(p.losses(), monotonic(), yield)
+			return
+		default:
+			yield(event.Event{}, fmt.Errorf("read the ring buffer: %w", err))
+			return
+		}
+	}
+}
+
+// sleep sets how long the next read waits. After a batch the next one is not far: just nap. Otherwise ask to be woken, and look
+// once more, since a change that came before the asking wakes nobody.
+func (p *Probe) sleep(busy bool) {
+	if busy {
+		p.reader.SetDeadline(time.Now().Add(nap))
+		return
+	}
+	_ = p.objs.ReaderWaiting.Set(uint32(1)) // memory that we mapped
+	p.fence.Add(1)                          // the look must not overtake the asking: a full barrier
+	if p.reader.AvailableBytes() == 0 {
+		p.reader.SetDeadline(time.Now().Add(doze))
+	}
+}
+
+// tellLosses gives a Lost if more changes than told are lost by now.
+func (p *Probe) tellLosses(losses uint64, mono int64, yield func(event.Event, error) bool) bool {
+	if losses <= p.told {
+		return true
+	}
+	e := event.Event{Type: event.Lost, Mono: mono, Wall: p.clock.wall(mono), RingFull: losses - p.told}
+	p.told = losses
+	return yield(e, nil)
+}
+
+func (p *Probe) losses() uint64 {
+	var n uint64
+	_ = p.objs.Losses.Get(&n) // memory that we mapped
+	return n
+}
+
+// settle detaches and waits until no program runs any more: each counts seen first and how it ended last. It reports whether more
+// has come meanwhile.
+func (p *Probe) settle(more func() bool) bool {
+	p.Stop()
+	for end := time.Now().Add(settleTime); time.Now().Before(end); time.Sleep(50 * time.Microsecond) {
+		if c := p.cpus(); c.Seen == c.Filtered+c.Emitted+c.RingFull {
+			break
+		}
+	}
+	return more()
+}
+
+// cpus sums the counters of all CPUs.
+func (p *Probe) cpus() bpfCpu {
+	var all []bpfCpu
+	var sum bpfCpu
+	if err := p.objs.Cpus.Lookup(uint32(0), &all); err != nil {
+		return sum
+	}
+	for i := range all {
+		sum.Seen += all[i].Seen
+		sum.Filtered += all[i].Filtered
+		sum.Emitted += all[i].Emitted
+		sum.RingFull += all[i].RingFull
+		sum.Covered += all[i].Covered
+	}
+	return sum
+}
+
+// Balance accounts for all changes, after Events has ended; what was done with those that Events gave, the caller adds.
+func (p *Probe) Balance() (*event.Balance, error) {
+	c := p.cpus()
+	b := &event.Balance{Seen: c.Seen, Filtered: c.Filtered, RingFull: c.RingFull, Unread: c.Emitted - p.read}
+	stats, err := p.objs.Change.Stats()
+	if err != nil {
+		return nil, fmt.Errorf("read what the kernel skipped: %w", err)
+	}
+	if stats.RecursionMisses > c.Covered {
+		b.Missed = stats.RecursionMisses - c.Covered
+	}
+	return b, nil
+}
+
+// Now gives the time of a line that no change tells.
+func (p *Probe) Now() (wall, mono int64) {
+	mono = monotonic()
+	return p.clock.wall(mono), mono
+}

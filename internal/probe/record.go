@@ -1,0 +1,159 @@
+//go:build linux
+
+package probe
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"sstrace/internal/event"
+
+	"golang.org/x/sys/unix"
+)
+
+const recordSize = int(unsafe.Sizeof(bpfEvent{}))
+
+// decode reads a record of the ring in place: a length check and a cast. The compiler keeps bpfEvent in step with the object
+// (bpf2go), and a test compares both with the object's BTF.
+func decode(raw []byte) (*bpfEvent, error) {
+	if len(raw) < recordSize {
+		return nil, fmt.Errorf("record of %d bytes where struct event has %d", len(raw), recordSize)
+	}
+	return (*bpfEvent)(unsafe.Pointer(unsafe.SliceData(raw))), nil
+}
+
+// namer turns the kernel's numbers and bytes into names, each allocated once.
+type namer struct {
+	comms    map[[16]byte]string
+	lastComm [16]byte
+	last     string
+	cgroups  map[uint64]string
+	cgroupFS cgroupFS
+}
+
+// maxNames bounds each cache; a host that runs through more begins anew.
+const maxNames = 1 << 14
+
+func newNamer() *namer {
+	return &namer{comms: make(map[[16]byte]string), cgroups: make(map[uint64]string), cgroupFS: openCgroupFS()}
+}
+
+func (n *namer) comm(b *[16]byte) string {
+	if *b == n.lastComm {
+		return n.last
+	}
+	s, ok := n.comms[*b]
+	if !ok {
+		if len(n.comms) >= maxNames {
+			clear(n.comms)
+		}
+		text, _, _ := bytes.Cut(b[:], []byte{0})
+		s = string(text)
+		n.comms[*b] = s
+	}
+	n.lastComm, n.last = *b, s
+	return s
+}
+
+// cgroup gives the path of a cgroup, or "" when it is gone or cannot be looked up.
+func (n *namer) cgroup(id uint64) string {
+	if id == 0 {
+		return ""
+	}
+	path, ok := n.cgroups[id]
+	if !ok {
+		if len(n.cgroups) >= maxNames {
+			clear(n.cgroups)
+		}
+		path = n.cgroupFS.path(id)
+		n.cgroups[id] = path
+	}
+	return path
+}
+
+// change makes an Event of what the kernel side tells; what the socket's history tells is internal/conn's.
+func (n *namer) change(r *bpfEvent) event.Event {
+	e := event.Event{
+		Type: event.Change, Mono: int64(r.MonoNs), CPU: r.Cpu, Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
+		Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.Err,
+		TaskPID: r.TaskPid, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses,
+	}
+	wildcard := e.Old == event.Listen && e.New == event.Close || e.New == event.Listen
+	e.Family, e.Local, e.Remote = ends(r.Family, &r.Laddr, &r.Raddr, r.Lport, r.Rport, wildcard)
+	if r.ByTask != 0 {
+		e.OwnerPID, e.OwnerComm = r.TaskPid, n.comm(&r.OwnerComm)
+	}
+	return e
+}
+
+// ends gives the two ends. All addresses (0.0.0.0, ::) is an address of a listener only; elsewhere, and for a remote end without
+// port, the kernel just does not know it yet.
+func ends(family uint16, laddr, raddr *[16]byte, lport, rport uint16, wildcard bool) (event.Family, netip.AddrPort, netip.AddrPort) {
+	local, remote := netip.AddrFrom16(*laddr), netip.AddrFrom16(*raddr)
+	f := event.IPv6
+	switch {
+	case family == unix.AF_INET:
+		f = event.IPv4
+	case local.Is4In6() || remote.Is4In6():
+		f = event.Mapped
+	}
+	local, remote = local.Unmap(), remote.Unmap()
+	if local.IsUnspecified() && !wildcard {
+		local = netip.Addr{}
+	}
+	if rport == 0 {
+		remote = netip.Addr{}
+	}
+	return f, netip.AddrPortFrom(local, lport), netip.AddrPortFrom(remote, rport)
+}
+
+func proto(p uint16) event.Proto {
+	switch p {
+	case unix.IPPROTO_MPTCP:
+		return event.MPTCP
+	case unix.IPPROTO_SCTP:
+		return event.SCTP
+	}
+	return event.TCP
+}
+
+// clock turns CLOCK_MONOTONIC into wall time. Their distance jumps when somebody sets the clock or the machine wakes up, and only
+// then (both are slewed alike), so it is looked at once a second of the record's time and kept while it is right within the
+// precision of looking: wall times then differ as exactly as monotonic ones.
+type clock struct {
+	offset int64
+	looked int64
+}
+
+func (c *clock) wall(mono int64) int64 {
+	if mono-c.looked > 1e9 || c.looked == 0 {
+		c.look()
+	}
+	return mono + c.offset
+}
+
+func monotonic() int64 {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // cannot fail with this clock
+	return t.Nano()
+}
+
+func (c *clock) look() {
+	best, offset := int64(1<<62), int64(0)
+	for range 3 {
+		var real unix.Timespec
+		before := monotonic()
+		_ = unix.ClockGettime(unix.CLOCK_REALTIME, &real)
+		after := monotonic()
+		if after-before < best {
+			best, offset = after-before, real.Nano()-(before+after)/2
+		}
+	}
+	if off := offset - c.offset; off > best || off < -best {
+		c.offset = offset
+	}
+	c.looked = monotonic()
+}
+
