@@ -50,14 +50,15 @@ struct sock_found {
 	__u64 cgroup_id;
 	__u32 netns;
 	__u32 uid;
-	__u32 holder_pid; /* 0 from iter/tcp; the rest is 0 from iter/task_file, but sk */
+	__u32 holder_pid; /* 0 from iter/tcp; from iter/task_file the rest is 0, but sk and netns */
+	__u32 holder_fd;
 	__u32 accept_backlog; /* listen()'s, and inherited by accepted sockets; 0 in a client */
 	__u16 family;
 	__u16 proto;
 	__u16 lport;
 	__u16 rport;
 	__u8 state;
-	__u8 pad[7];
+	__u8 pad[3];
 	__u8 laddr[16];
 	__u8 raddr[16];
 	__u8 holder_comm[16];
@@ -558,7 +559,9 @@ int holders(struct bpf_iter__task_file *ctx)
 	    (proto != IPPROTO_TCP && proto != IPPROTO_MPTCP && proto != IPPROTO_SCTP))
 		return 0;
 	found.sk = (__u64)sk;
+	found.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	found.holder_pid = task->tgid;
+	found.holder_fd = ctx->fd;
 	BPF_CORE_READ_INTO(&found.holder_comm, task, group_leader, comm);
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;

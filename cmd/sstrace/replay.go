@@ -46,7 +46,7 @@ func (t *trip) replay(o *options) error {
 		err = t.finish(o, r.last.Wall, r.last.Mono, t.end)
 	}
 	if r.gaps > 0 {
-		fmt.Fprintf(os.Stderr, "sstrace: %s: %d gaps in seq: it is not a whole recording\n", o.read, r.gaps)
+		fmt.Fprintf(os.Stderr, "sstrace: %s: lines are missing: seq has gaps (%d)\n", o.read, r.gaps)
 	}
 	return errors.Join(quiet(err), closeOutput())
 }

@@ -80,10 +80,12 @@ func (t *trip) travel(source iter.Seq2[event.Event, error], track func(*event.Ev
 		}
 		return nil
 	}
-	for e, err := range source {
+	var e event.Event // one for all: its address goes on, and one for each turn would be one allocation for each
+	for next, err := range source {
 		if err != nil {
 			return err
 		}
+		e = next
 		switch e.Type {
 		case event.Change:
 			if track != nil {

@@ -2,6 +2,7 @@ package event
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -97,11 +98,10 @@ func (d *decoder) decode(line []byte, e *Event) error {
 		if err != nil {
 			return err
 		}
-		k := d.intern(key)
 		if !d.take(':') {
 			return d.fail("expected :")
 		}
-		switch k {
+		switch string(key) {
 		case "v":
 			err = number(d, &version)
 		case "type":
@@ -185,7 +185,7 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = d.skip(0)
 		}
 		if err != nil {
-			return fmt.Errorf("key %q: %w", k, err)
+			return fmt.Errorf("key %q: %w", key, err)
 		}
 	}
 	if d.space(); d.pos != len(d.in) {
@@ -210,7 +210,10 @@ func (s *fields) check(e *Event, version uint64) error {
 	case e.Type == Change && (e.ID == 0 || e.Old == 0 || e.New == 0 || e.Family == 0 || e.Proto == 0):
 		return errors.New("a change without id, old, new, family or proto")
 	case e.Type == End:
-		e.Balance, e.RingFull = &s.balance, 0
+		b := s.balance // here, so that only an End costs an allocation
+		e.Balance, e.RingFull = &b, 0
+	case e.OwnerPID == 0:
+		e.OwnerComm, e.OwnerVia = "", 0
 	}
 	return nil
 }
@@ -437,8 +440,7 @@ func (d *decoder) pointer(v *uint64) error {
 	if err != nil {
 		return err
 	}
-	digits, ok := strings.CutPrefix(string(b), "0x")
-	if *v, err = strconv.ParseUint(digits, 16, 64); err != nil || !ok {
+	if *v, err = strconv.ParseUint(d.intern(b), 0, 64); err != nil || !bytes.HasPrefix(b, []byte("0x")) {
 		return fmt.Errorf("%q is not a hexadecimal number", b)
 	}
 	return nil

@@ -185,7 +185,33 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// AppendTime appends wall, in ns since 1970 UTC, as RFC 3339 with all nine digits.
+// AppendTime appends wall, in ns since 1970 UTC, as RFC 3339 with all nine digits. By hand: a layout takes four times as long, and that
+// would be a third of a line.
 func AppendTime(b []byte, wall int64) []byte {
-	return time.Unix(0, wall).UTC().AppendFormat(b, "2006-01-02T15:04:05.000000000Z")
+	t := time.Unix(0, wall).UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	b = appendDigits(b, year, 4)
+	b = append(b, '-')
+	b = appendDigits(b, int(month), 2)
+	b = append(b, '-')
+	b = appendDigits(b, day, 2)
+	b = append(b, 'T')
+	b = appendDigits(b, hour, 2)
+	b = append(b, ':')
+	b = appendDigits(b, minute, 2)
+	b = append(b, ':')
+	b = appendDigits(b, second, 2)
+	b = append(b, '.')
+	b = appendDigits(b, t.Nanosecond(), 9)
+	return append(b, 'Z')
+}
+
+func appendDigits(b []byte, v, width int) []byte {
+	b = append(b, "000000000"[:width]...)
+	for i := len(b) - 1; v > 0; i-- {
+		b[i] = byte('0' + v%10)
+		v /= 10
+	}
+	return b
 }

@@ -108,8 +108,13 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = append(b, reset...)
 	}
 	b = pad(b, len(e.New.String()), stateWidth+1)
-	b = t.appendAddr(b, e.Local)
-	b = t.appendAddr(b, e.Remote)
+	local := appendAddr(t.field[:0], e.Local)
+	remote := appendAddr(local, e.Remote)
+	if max(len(local), len(remote)-len(local)) > t.addrs {
+		t.addrs = ipv6Width
+	}
+	b = t.left(local, b, t.addrs)
+	b = t.left(remote[len(local):], b, t.addrs)
 	if t.wide {
 		b = t.right(strconv.AppendUint(t.field[:0], uint64(e.UID), 10), b, 10)
 		b = t.right(appendUint(t.field[:0], e.Cookie, 16), b, 10)
@@ -166,29 +171,23 @@ func (t *text) appendTime(b []byte, e *event.Event) []byte {
 	return t.right(frac[:len(frac)-1], b, clockWidth[t.clock])
 }
 
-// appendAddr writes address:port, "-" for an unknown one of them, and widens the columns from here on if it must.
-func (t *text) appendAddr(b []byte, a netip.AddrPort) []byte {
-	f := t.field[:0]
+// appendAddr writes address:port, "-" for an unknown one of them.
+func appendAddr(b []byte, a netip.AddrPort) []byte {
 	switch {
 	case a.Addr().IsValid() && a.Port() != 0:
-		f = a.AppendTo(f)
+		return a.AppendTo(b)
 	case a.Addr().Is6():
-		f = append(f, '[')
-		f = a.Addr().AppendTo(f)
-		f = append(f, "]:-"...)
+		b = append(b, '[')
+		b = a.Addr().AppendTo(b)
+		return append(b, "]:-"...)
 	case a.Addr().IsValid():
-		f = a.Addr().AppendTo(f)
-		f = append(f, ":-"...)
+		b = a.Addr().AppendTo(b)
+		return append(b, ":-"...)
 	case a.Port() != 0:
-		f = append(f, "-:"...)
-		f = strconv.AppendUint(f, uint64(a.Port()), 10)
-	default:
-		f = append(f, '-')
+		b = append(b, "-:"...)
+		return strconv.AppendUint(b, uint64(a.Port()), 10)
 	}
-	if len(f) > t.addrs {
-		t.addrs = ipv6Width
-	}
-	return t.left(f, b, t.addrs)
+	return append(b, '-')
 }
 
 func (t *text) left(field, b []byte, width int) []byte {

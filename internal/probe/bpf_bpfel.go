@@ -70,13 +70,14 @@ type bpfSockFound struct {
 	Netns         uint32
 	Uid           uint32
 	HolderPid     uint32
+	HolderFd      uint32
 	AcceptBacklog uint32
 	Family        uint16
 	Proto         uint16
 	Lport         uint16
 	Rport         uint16
 	State         uint8
-	Pad           [7]uint8
+	Pad           [3]uint8
 	Laddr         [16]uint8
 	Raddr         [16]uint8
 	HolderComm    [16]uint8

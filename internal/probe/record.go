@@ -156,4 +156,3 @@ func (c *clock) look() {
 	}
 	c.looked = monotonic()
 }
-

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"runtime"
 	"unsafe"
@@ -20,20 +19,22 @@ import (
 
 // holder is who has a socket among its file descriptors.
 type holder struct {
-	pid  uint32
-	comm [16]byte
-	many bool // more than one process: none of them is the owner for sure
+	pid   uint32
+	fd    uint32
+	netns uint32 // of the socket
+	comm  [16]byte
+	many  bool // more than one process: none of them is the owner for sure
 }
 
-// snapshot finds the sockets that exist now, in every network namespace that a process is in or that has a name. Request and
-// timewait socks are not among them: they never reach the tracepoint.
+// snapshot finds the sockets that exist now, in every network namespace that a process is in, that has a name, or that a process
+// has a socket of. Request and timewait socks are not among them: they never reach the tracepoint.
 func (p *Probe) snapshot() ([]event.Event, error) {
 	holders := make(map[uint64]holder)
 	err := iterate(p.objs.Holders, func(f *bpfSockFound) {
 		h, ok := holders[f.Sk]
 		switch {
 		case !ok:
-			h = holder{pid: f.HolderPid, comm: f.HolderComm}
+			h = holder{pid: f.HolderPid, fd: f.HolderFd, netns: f.Netns, comm: f.HolderComm}
 		case h.pid != f.HolderPid:
 			h.many = true
 		}
@@ -64,7 +65,7 @@ func (p *Probe) snapshot() ([]event.Event, error) {
 		}
 		all = append(all, e)
 	}
-	return all, eachNetNS(func() error { return iterate(p.objs.Sockets, add) })
+	return all, eachNetNS(holders, func() error { return iterate(p.objs.Sockets, add) })
 }
 
 // iterate runs an iterator program in the calling thread's network namespace and gives each struct that it writes.
@@ -101,7 +102,7 @@ func iterate(prog *ebpf.Program, each func(*bpfSockFound)) error {
 
 // eachNetNS calls do in a thread inside each network namespace, our own first. Others that we may not enter are left out: their
 // sockets are then known from their first change on.
-func eachNetNS(do func() error) error {
+func eachNetNS(holders map[uint64]holder, do func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
@@ -114,18 +115,34 @@ func eachNetNS(do func() error) error {
 				return err
 			}
 			seen := map[uint64]bool{own: true}
-			paths, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+			visit := func(inode uint64, open func() (int, error)) error {
+				if seen[inode] {
+					return nil
+				}
+				seen[inode] = true
+				ns, err := open()
+				if err != nil {
+					return nil
+				}
+				defer unix.Close(ns)
+				if unix.Setns(ns, unix.CLONE_NEWNET) != nil {
+					return nil
+				}
+				return do()
+			}
+			paths, _ := filepath.Glob("/proc/[0-9]*/ns/net") // the pattern is right
 			named, _ := filepath.Glob("/run/netns/*")
 			for _, path := range append(paths, named...) {
 				inode, err := inodeOf(path)
-				if err != nil || seen[inode] {
-					continue
+				if err != nil {
+					continue // the process has ended
 				}
-				seen[inode] = true
-				if enter(path) != nil {
-					continue
+				if err := visit(inode, func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) }); err != nil {
+					return err
 				}
-				if err := do(); err != nil {
+			}
+			for _, h := range holders {
+				if err := visit(uint64(h.netns), h.openNetNS); err != nil {
 					return err
 				}
 			}
@@ -141,11 +158,17 @@ func inodeOf(path string) (uint64, error) {
 	return stat.Ino, err
 }
 
-func enter(path string) error {
-	f, err := os.Open(path)
+// openNetNS opens the namespace of a socket that some process holds: the process itself may be in another one by now.
+func (h holder) openNetNS() (int, error) {
+	pid, err := unix.PidfdOpen(int(h.pid), 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	defer f.Close()
-	return unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+	defer unix.Close(pid)
+	socket, err := unix.PidfdGetfd(pid, int(h.fd), 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(socket)
+	return unix.IoctlRetInt(socket, unix.SIOCGSKNS)
 }

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"sstrace/internal/event"
+
+	"golang.org/x/sys/unix"
+)
+
+// Each filter leaves in just what it names, of four connections: two ports, two addresses, both families, two users.
+func TestFilters(t *testing.T) {
+	h := newHost(t)
+	traffic := func() {
+		for _, end := range []string{"127.0.0.1:7781", "127.0.0.2:7782", "[::1]:7783"} {
+			l, c, s := h.connection(end, end)
+			closeBoth(c, s)
+			l.close()
+		}
+		h.do(func() { unix.Setfsuid(1234) })
+		h.listen("127.0.0.1:7784", 1).close()
+		h.do(func() { unix.Setfsuid(0) })
+	}
+	all := func(end string) []string {
+		return []string{end + " " + ordinaryListener, end + " " + activeClient, end + " " + passiveServer}
+	}
+	other := []string{"7784 " + ordinaryListener}
+	path := fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), h.tid())
+	for _, test := range []struct {
+		args string
+		want []string
+	}{
+		{"", slices.Concat(all("7781"), all("7782"), all("7783"), other)},
+		{"-p 7781", all("7781")},
+		{"-p 7780-7781,7783", slices.Concat(all("7781"), all("7783"))},
+		{"--lport 7781", []string{"7781 " + ordinaryListener, "7781 " + passiveServer}},
+		{"--rport 7781", []string{"7781 " + activeClient}},
+		{"-p 7781 --rport 7782", nil},
+		// The port of an unbound client, which is not known at its first change.
+		{"--lport 32768-60999 --rport 7781", []string{"7781 " + activeClient}},
+		{"-p 32768-60999 --host 127.0.0.2", []string{"7782 " + activeClient, "7782 " + passiveServer}},
+		{"--host 127.0.0.2", all("7782")},
+		{"--host 127.0.0.2/31,::/64", slices.Concat(all("7782"), all("7783"))},
+		{"--host ::ffff:127.0.0.2", all("7782")},
+		{"-4", slices.Concat(all("7781"), all("7782"), other)},
+		{"-6", all("7783")},
+		{"--uid 1234", other},
+		{"--uid root -p 7781,7784", all("7781")},
+		{"--netns " + path + " -p 7781", all("7781")},
+		{fmt.Sprintf("--netns pid:%d -p 7781", os.Getppid()), nil}, // who is not in there
+		{"--pid 1 -p 7781", nil},
+		{"--comm nobody -p 7781", nil},
+		{"--pid " + strconv.Itoa(os.Getpid()) + " -p 7781", all("7781")},
+		{"--edge SYN_SENT:ESTABLISHED -p 7781", []string{"7781 client SYN_SENT ESTABLISHED"}},
+		{"--state syn-recv -p 7781", []string{"7781 server LISTEN SYN_RECV ESTABLISHED"}},
+		{"--min-dur 1h", nil},
+		{"--where role=='listener'&&dur_ns>0 -p 7781", []string{"7781 listener LISTEN CLOSE"}},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			args := strings.Fields(test.args)
+			if !strings.Contains(test.args, "--netns") {
+				args = append(args, "--netns", h.netns())
+			}
+			r := trace(t, args, traffic)
+			var got []string
+			for i, e := range firstChanges(r.changes) {
+				port := min(e.Local.Port(), e.Remote.Port())
+				if port == 0 {
+					port = max(e.Local.Port(), e.Remote.Port())
+				}
+				got = append(got, fmt.Sprint(port, " ", r.paths()[i]))
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			}
+		})
+	}
+}
+
+// firstChanges gives the first change of each socket.
+func firstChanges(changes []event.Event) (first []event.Event) {
+	seen := make(map[uint64]bool)
+	for _, e := range changes {
+		if !seen[e.ID] {
+			seen[e.ID] = true
+			first = append(first, e)
+		}
+	}
+	return first
+}
+
+// The port that the kernel will choose is not known at a client's first change, which comes all the same; that of another client,
+// held for the same reason, does not.
+func TestFilterByThePortOfAClient(t *testing.T) {
+	h := newHost(t)
+	l := h.listen("127.0.0.1:7781", 8)
+	defer l.close()
+	const wanted, other = 40602, 40603
+	r := trace(t, []string{"--netns", h.netns(), "-p", fmt.Sprint(wanted)}, func() {
+		for _, port := range []int{other, wanted, other} {
+			c := h.socket(unix.AF_INET)
+			h.must("port range", unix.SetsockoptInt(c.fd, unix.SOL_IP, ipLocalPortRange, port<<16|port))
+			h.must("connect", unix.Connect(c.fd, sockaddr(netip.MustParseAddrPort("127.0.0.1:7781"), unix.AF_INET)))
+			c.reset()
+			c.close()
+		}
+	})
+	want := []string{"client CLOSE SYN_SENT ESTABLISHED CLOSE", "server LISTEN SYN_RECV ESTABLISHED CLOSE"}
+	if got := r.paths(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if first := r.changes[0]; first.Local.Port() != 0 {
+		t.Errorf("the client was bound: %+v", first)
+	}
+}
+
+const ipLocalPortRange = 51 // IP_LOCAL_PORT_RANGE, from 6.3
+
+// A cgroup is meant with all below it, and shown by its path.
+func TestFilterByCgroup(t *testing.T) {
+	h := newHost(t)
+	mounts, err := exec.Command("findmnt", "-n", "-t", "cgroup2", "-o", "TARGET").Output()
+	root := strings.TrimSpace(strings.SplitN(string(mounts), "\n", 2)[0])
+	if err != nil || root == "" {
+		root = t.TempDir()
+		if err := unix.Mount("cgroup2", root, "cgroup2", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	}
+	name := fmt.Sprintf("/sstrace-test-%d", os.Getpid())
+	for _, dir := range []string{name, name + "/below", name + "-other"} {
+		if err := os.Mkdir(root+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Remove(root + dir) })
+	}
+	r := trace(t, []string{"--netns", h.netns(), "--cgroup", name}, func() {
+		for i, dir := range []string{name, name + "/below", name + "-other"} {
+			fd, err := os.Open(root + dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := self("listen", fmt.Sprintf("127.0.0.1:%d", 7781+i))
+			cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(fd.Fd())}
+			h.do(func() { h.must("listen in "+dir, cmd.Run()) })
+			fd.Close()
+		}
+	})
+	var got []string
+	for _, e := range r.changes {
+		got = append(got, e.Cgroup+" "+e.New.String())
+	}
+	want := []string{name + " LISTEN", name + " CLOSE", name + "/below LISTEN", name + "/below CLOSE"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func init() { roles["listen"] = listenOnce }
+
+// listenOnce is a process that opens a listener on its argument, and ends.
+func listenOnce() {
+	a := netip.MustParseAddrPort(os.Args[1])
+	fd, err := unix.Socket(family(a), unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = unix.Bind(fd, sockaddr(a, family(a)))
+	}
+	if err == nil {
+		err = unix.Listen(fd, 1)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// MPTCP changes states on the same tracepoint: its sockets are shown when asked for, and its subflows are TCP.
+func TestProtocols(t *testing.T) {
+	h := newHost(t)
+	open := func() (err error) {
+		h.do(func() {
+			var fd int
+			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP); err == nil {
+				h.must("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: 7781, Addr: [4]byte{127, 0, 0, 1}}))
+				h.must("listen", unix.Listen(fd, 1))
+				h.must("close", unix.Close(fd))
+			}
+		})
+		return err
+	}
+	if err := open(); err != nil {
+		t.Skipf("this kernel has no MPTCP: %v", err)
+	}
+	for args, want := range map[string][]event.Proto{
+		"--proto tcp": {event.TCP}, "--proto mptcp": {event.MPTCP}, "--proto tcp,mptcp": {event.TCP, event.MPTCP}, "--proto sctp": nil,
+	} {
+		r := trace(t, append(strings.Fields(args), "--netns", h.netns()), func() { h.must("mptcp", open()) })
+		var got []event.Proto
+		for _, e := range r.changes {
+			if !slices.Contains(got, e.Proto) {
+				got = append(got, e.Proto)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", args, got, want)
+		}
+	}
+}
+
+// A name of a network namespace is what ip netns makes: a file below /run/netns.
+func TestFilterByNetNSName(t *testing.T) {
+	h := newHost(t)
+	name := fmt.Sprintf("sstrace-test-%d", os.Getpid())
+	path := filepath.Join("/run/netns", name)
+	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(path) })
+	h.do(func() { h.must("mount", unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")) })
+	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
+	r := trace(t, []string{"--netns", name}, func() { h.listen("127.0.0.1:7781", 1).close() })
+	if got := r.paths(); !slices.Equal(got, []string{ordinaryListener}) {
+		t.Errorf("got %q", got)
+	}
+}

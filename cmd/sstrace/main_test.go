@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// A test runs sstrace as its users do, as a process: the test binary itself, which is sstrace when this variable says so.
+const roleVariable = "SSTRACE_TEST_ROLE"
+
+// roles are the programs that the test binary can be.
+var roles = map[string]func(){"sstrace": main}
+
+func TestMain(m *testing.M) {
+	if role, ok := roles[os.Getenv(roleVariable)]; ok {
+		os.Unsetenv(roleVariable)
+		role()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// self makes a command of the test binary in a role.
+func self(role string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	if exe, err := os.Executable(); err == nil {
+		cmd.Path = exe
+	}
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, "NO_COLOR=1", "TZ=UTC")
+	return cmd
+}
+
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// sstrace runs it with args to its end.
+func sstrace(t *testing.T, stdin string, args ...string) result {
+	t.Helper()
+	cmd := self("sstrace", args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}

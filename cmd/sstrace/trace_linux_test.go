@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sstrace/internal/event"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// trace runs sstrace around traffic and gives what it recorded: it waits until it is attached, and ends it when traffic is over. What
+// holds for each recording is checked here.
+func trace(t *testing.T, args []string, traffic func()) recordedRun {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "trace.ndjson")
+	args = append([]string{"-o", "ndjson", "-w", file}, args...)
+	// The command starts when everything is attached, tells us, and ends when we say so.
+	args = append(args, "--", "sh", "-c", "echo attached; read _")
+	cmd := self("sstrace", args...)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "attached\n" {
+		_ = cmd.Wait()
+		t.Fatalf("sstrace %q did not attach: %q, %v: %s", args, line, err, &stderr)
+	}
+	traffic()
+	stdin.Close()
+	_, _ = io.Copy(io.Discard, stdout)
+	_ = cmd.Wait() // `read` fails at the end of file
+	return readRecording(t, file)
+}
+
+// recordedRun is a whole recording.
+type recordedRun struct {
+	changes []event.Event
+	lost    []event.Event
+	end     *event.Balance
+}
+
+// keys of a change, in order.
+var keys = []string{
+	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns",
+	"origin", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id",
+}
+
+// readRecording checks each line against the schema, that seq is dense, that the balance adds up and speaks of these lines, and
+// that durations are what the times say.
+func readRecording(t *testing.T, file string) (r recordedRun) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/ndjson.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq := uint64(0)
+	for line := range bytes.Lines(text) {
+		if seq < 2000 { // the first of many stand for the rest
+			checkLine(t, schema, line)
+		}
+		var e event.Event
+		if err := e.DecodeJSON(line); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if seq++; e.Seq != seq {
+			t.Fatalf("seq %d where %d is next", e.Seq, seq)
+		}
+		switch {
+		case r.end != nil:
+			t.Fatal("a line after the end")
+		case e.Type == event.Change:
+			r.changes = append(r.changes, e)
+		case e.Type == event.Lost:
+			r.lost = append(r.lost, e)
+		case e.Type == event.End:
+			r.end = e.Balance
+		}
+	}
+	if r.end == nil {
+		t.Fatal("no end line")
+	}
+	if !r.end.Balanced() || r.end.Printed != uint64(len(r.changes)) || r.end.Added != 0 || r.end.Merged != 0 || r.end.Missed != 0 {
+		t.Errorf("the balance does not add up, with %d changes printed: %+v", len(r.changes), *r.end)
+	}
+	checkDurations(t, r.changes)
+	return r
+}
+
+func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
+	t.Helper()
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+	if err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+	if err := schema.Validate(value); err != nil {
+		t.Errorf("%v: %s", err, line)
+	}
+	if !bytes.Contains(line, []byte(`"type":"change"`)) {
+		return
+	}
+	var got []string
+	in := json.NewDecoder(bytes.NewReader(line))
+	for depth, isKey := 0, true; ; isKey = !isKey {
+		token, err := in.Token()
+		if err != nil {
+			break
+		}
+		if _, ok := token.(json.Delim); ok {
+			depth++
+			isKey = false
+		} else if isKey {
+			got = append(got, fmt.Sprint(token))
+		}
+	}
+	if strings.Join(got, " ") != strings.Join(keys, " ") {
+		t.Errorf("keys are %v, want %v", got, keys)
+	}
+}
+
+// checkDurations checks that a known duration is the distance to the socket's change before, and that no socket leaves another
+// state than it came to, unless changes are missing.
+func checkDurations(t *testing.T, changes []event.Event) {
+	t.Helper()
+	last := make(map[uint64]event.Event)
+	for _, e := range changes {
+		before, ok := last[e.ID]
+		last[e.ID] = e
+		if !ok || e.Dur == event.Unknown {
+			continue
+		}
+		if before.New != e.Old || e.Dur != e.Mono-before.Mono {
+			t.Errorf("socket %d was in %v from %d to %d, and %d ns in %v are claimed", e.ID, before.New, before.Mono, e.Mono, e.Dur, e.Old)
+		}
+		if before.Cookie != 0 && before.Cookie != e.Cookie {
+			t.Errorf("socket %d has the cookies %d and %d", e.ID, before.Cookie, e.Cookie)
+		}
+	}
+}
+
+// paths gives the changes of each socket as one line, in the order of their first changes: "client CLOSE SYN_SENT ESTABLISHED ...".
+func (r recordedRun) paths() []string {
+	var order []uint64
+	path := make(map[uint64]string)
+	last := make(map[uint64]event.State)
+	for _, e := range r.changes {
+		if _, ok := path[e.ID]; !ok {
+			order = append(order, e.ID)
+			path[e.ID] = e.Role.String() + " " + e.Old.String()
+		} else if last[e.ID] != e.Old {
+			path[e.ID] += " ... " + e.Old.String()
+		}
+		path[e.ID] += " " + e.New.String()
+		last[e.ID] = e.New
+	}
+	var all []string
+	for _, id := range order {
+		all = append(all, path[id])
+	}
+	return all
+}

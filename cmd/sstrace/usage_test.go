@@ -1,0 +1,172 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestUsageErrorsSayWhatIsRight(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want string
+	}{
+		{"-p 65536", "a port is a number from 1 to 65535"},
+		{"-p 0", "a port is a number from 1 to 65535"},
+		{"-p abc", "a port is a number from 1 to 65535"},
+		{"-p 80,,90", "a port is a number from 1 to 65535"},
+		{"--lport 9-3", "a range goes from low to high: 3-9"},
+		{"--rport -5", "a port is a number from 1 to 65535"},
+		{"--host 10.0.0.0/33", "expected an IP address or a prefix"},
+		{"--host 10.0.0.1/8", "did you mean 10.0.0.0/8?"},
+		{"--host example.org", "expected an IP address or a prefix"},
+		{"--netns nowhere", "no such network namespace"},
+		{"--netns pid:0", "no such process"},
+		{"--uid nobody-at-all", "expected a user's name or number"},
+		{"--cgroup system.slice", "expected a path from the root of the cgroup v2 tree"},
+		{"--state TIMEWAITING", "no such TCP state; there are ESTABLISHED SYN_SENT"},
+		{"--edge CLOSE", "expected OLD:NEW"},
+		{"--edge CLOSE:NOWHERE", "no such TCP state"},
+		{"--min-dur 5", "missing unit"},
+		{"--min-dur -5s", "cannot be negative"},
+		{"--pid redis", "expected a process's number"},
+		{"--proto udp", "expected tcp, mptcp or sctp"},
+		{"--where dur_ns>", "| dur_ns>\n | ......^"},
+		{"--where rport=='x'", "mismatched types int and string"},
+		{"--where size>1", "unknown name size"},
+		{"-o json", "the formats are text, wide, ndjson, csv"},
+		{"--time utc", "the clocks are wall, mono, rel, delta"},
+		{"--states linux", "this version knows kernel"},
+		{"--for -1s", "cannot be negative"},
+		{"-n -1", "invalid argument"},
+		{"--frobnicate", "unknown flag"},
+		{"redis-cli ping", "sstrace [flags] -- redis-cli"},
+		{"check now", "check takes no argument"},
+		{"-r x -- true", "-r reads a recording"},
+		{"-r x --for 1s", "-r reads a recording"},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			r := sstrace(t, "", strings.Fields(test.args)...)
+			if r.code != exitUsage || !strings.Contains(r.stderr, test.want) || !strings.HasPrefix(r.stderr, "sstrace: ") {
+				t.Errorf("exit code %d, stderr %q; want %d and %q", r.code, r.stderr, exitUsage, test.want)
+			}
+			if r.stdout != "" {
+				t.Errorf("stdout is %q; an error belongs on stderr", r.stdout)
+			}
+		})
+	}
+}
+
+func TestRingSize(t *testing.T) {
+	page := os.Getpagesize()
+	for text, want := range map[string]int{
+		"1": page, "4096": page, "64K": 64 << 10, "65K": 128 << 10, "16M": 16 << 20, "16MiB": 16 << 20, "1g": 1 << 30, "16777217": 32 << 20,
+	} {
+		if got, err := ringSize(text); err != nil || got != max(want, page) {
+			t.Errorf("ringSize(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "M", "2G", "-1", "1.5M", "16X", "99999999999"} {
+		if got, err := ringSize(text); err == nil {
+			t.Errorf("ringSize(%q) = %d, want an error", text, got)
+		}
+	}
+}
+
+const recorded = `{"v":1,"type":"change","seq":1,"ts":"2026-11-22T14:02:11.123456789Z","mono_ns":1000000000,"cpu":0,"id":1,"cookie":4711,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":null,"raddr":"127.0.0.1","rport":7781,"old":"CLOSE","new":"SYN_SENT","dur_ns":null,"origin":"tracepoint","role":"client","reason":null,"err":null,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/system.slice/redis.service","cgroup_id":4242}
+{"v":1,"type":"change","seq":2,"ts":"2026-11-22T14:02:11.123514043Z","mono_ns":1000057254,"cpu":0,"id":1,"cookie":4711,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":40602,"raddr":"127.0.0.1","rport":7781,"old":"SYN_SENT","new":"ESTABLISHED","dur_ns":57254,"origin":"tracepoint","role":"client","reason":null,"err":null,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/system.slice/redis.service","cgroup_id":4242}
+{"v":1,"type":"lost","seq":3,"ts":"2026-11-22T14:02:11.123514143Z","mono_ns":1000057354,"ring_full":12}
+{"v":1,"type":"change","seq":4,"ts":"2026-11-22T14:03:11.123637499Z","mono_ns":61000180710,"cpu":1,"id":2,"cookie":null,"sk":"0xffff8881012e7a80","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"2001:db8::1","lport":7781,"raddr":"2001:db8:1111:2222:3333:4444:5555:6666","rport":40602,"old":"LISTEN","new":"SYN_RECV","dur_ns":60000123456,"origin":"tracepoint","role":"server","reason":null,"err":104,"owner_pid":null,"owner_comm":null,"owner_via":null,"task_pid":0,"task_comm":"swapper/1","uid":1000,"cgroup":null,"cgroup_id":null}
+{"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:03:12.123637499Z","mono_ns":62000180710,"seen":18,"added":0,"filtered":3,"ring_full":12,"unread":0,"merged":0,"printed":3,"missed":0}
+`
+
+func TestReplay(t *testing.T) {
+	for _, test := range []struct {
+		name, args, golden string
+	}{
+		{"text", "-r -", "replay.text"},
+		{"wide", "-r - -o wide --time mono", "replay.wide"},
+		{"csv", "-r - -o csv", "replay.csv"},
+		{"rel", "-r - --time rel", "replay.rel"},
+		{"delta", "-r - --time delta", "replay.delta"},
+		{"ndjson", "-r - -o ndjson", "replay.ndjson"},
+		{"connection by a port not known at first", "-r - -o ndjson -p 40602 -4", "replay.port"},
+		{"count", "-r - -o ndjson -n 1", "replay.count"},
+		{"states", "-r - -o csv --state syn-recv", "replay.state"},
+		{"where", "-r - -o csv --where dur_ns==57254", "replay.where"},
+		{"cgroup", "-r - -o csv --cgroup /system.slice --edge SYN_SENT:ESTABLISHED", "replay.where"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := sstrace(t, recorded, strings.Fields(test.args)...)
+			if r.code != 0 {
+				t.Fatalf("exit code %d, stderr %q", r.code, r.stderr)
+			}
+			golden(t, test.golden, r.stdout)
+		})
+	}
+	if got := sstrace(t, recorded, "-r", "-", "-o", "ndjson").stdout; got != recorded {
+		t.Errorf("a recording printed as NDJSON is not itself:\n%s", got)
+	}
+}
+
+func TestReplayOfBrokenRecordings(t *testing.T) {
+	lines := strings.SplitAfter(recorded, "\n")
+	for _, test := range []struct {
+		name, in, want string
+		lines          int // that are printed all the same
+	}{
+		{"cut in a line", recorded[:len(recorded)-20], "line 5 is cut short", 4},
+		{"without end", strings.Join(lines[:4], ""), "has no end line", 4},
+		{"empty", "", "has no end line", 0},
+		{"not JSON", lines[0] + "hello\n", "line 2: column 1: not a JSON object", 1},
+		{"other JSON", `{"a":1}` + "\n", "line 1: not a line by sstrace", 0},
+		{"of the future", strings.ReplaceAll(lines[0], `"v":1`, `"v":2`), "v is 2 and this sstrace reads 1", 0},
+		{"other state", strings.ReplaceAll(lines[0], "SYN_SENT", "ASLEEP"), `key "new": "ASLEEP" is not known to this version`, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := sstrace(t, test.in, "-r", "-", "-o", "ndjson")
+			if r.code != exitFailure || !strings.Contains(r.stderr, test.want) {
+				t.Errorf("exit code %d, stderr %q; want %d and %q", r.code, r.stderr, exitFailure, test.want)
+			}
+			if got := strings.Count(r.stdout, "\n"); got != test.lines {
+				t.Errorf("%d lines printed, want %d", got, test.lines)
+			}
+		})
+	}
+	gap := sstrace(t, lines[0]+lines[3]+lines[4], "-r", "-")
+	if gap.code != 0 || !strings.Contains(gap.stderr, "seq has gaps (1)") {
+		t.Errorf("a gap in seq: exit code %d, stderr %q", gap.code, gap.stderr)
+	}
+	missing := sstrace(t, "", "-r", "/nonexistent/trace")
+	if missing.code != exitFailure || !strings.Contains(missing.stderr, "no such file") {
+		t.Errorf("no file: exit code %d, stderr %q", missing.code, missing.stderr)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	if r := sstrace(t, "", "completion", "bash"); r.code != 0 || !strings.Contains(r.stdout, "sstrace") {
+		t.Errorf("exit code %d, %d bytes", r.code, len(r.stdout))
+	}
+	if r := sstrace(t, "", "__complete", "-o", ""); !strings.Contains(r.stdout, "ndjson") {
+		t.Errorf("-o completes to %q", r.stdout)
+	}
+}
+
+// golden compares with testdata/name; SSTRACE_GOLDEN=write renews it, to be read before it is committed.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if os.Getenv("SSTRACE_GOLDEN") == "write" {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; got:\n%s\nwant:\n%s", path, got, want)
+	}
+}

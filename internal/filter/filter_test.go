@@ -1,0 +1,197 @@
+package filter
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sstrace/internal/event"
+)
+
+func change(id uint64, local, remote string, from, to event.State) event.Event {
+	e := event.Event{
+		Type: event.Change, ID: id, Old: from, New: to, Family: event.IPv4, Proto: event.TCP, Dur: 2e6, NetNS: 100, UID: 1000, Cgroup: "/system.slice/redis.service",
+		OwnerPID: 30, OwnerComm: "redis-server", Role: event.Client,
+	}
+	if local != "" {
+		e.Local = netip.MustParseAddrPort(local)
+	}
+	if remote != "" {
+		e.Remote = netip.MustParseAddrPort(remote)
+	}
+	return e
+}
+
+func TestFilter(t *testing.T) {
+	e := change(1, "127.0.0.1:40602", "10.1.2.3:443", event.SynSent, event.Established)
+	mapped := e
+	mapped.Family = event.Mapped
+	unknown := e
+	unknown.Dur, unknown.OwnerPID, unknown.Cgroup = event.Unknown, 0, ""
+	for _, test := range []struct {
+		name string
+		o    Options
+		e    event.Event
+		want bool
+	}{
+		{"nothing", Options{}, e, true},
+		{"remote port by -p", Options{Ports: []string{"443"}}, e, true},
+		{"local port by -p", Options{Ports: []string{"1,40600-40610"}}, e, true},
+		{"other port", Options{Ports: []string{"442", "444"}}, e, false},
+		{"lport", Options{LocalPorts: []string{"443"}}, e, false},
+		{"rport", Options{RemotePorts: []string{"443"}}, e, true},
+		{"two lists must match", Options{Ports: []string{"443"}, RemotePorts: []string{"80"}}, e, false},
+		{"ends of a range", Options{Ports: []string{"1-65535"}}, e, true},
+		{"host", Options{Hosts: []string{"10.0.0.0/8"}}, e, true},
+		{"one of hosts", Options{Hosts: []string{"::1", "127.0.0.1"}}, e, true},
+		{"other host", Options{Hosts: []string{"10.1.2.4"}}, e, false},
+		{"mapped prefix", Options{Hosts: []string{"::ffff:10.0.0.0/104"}}, e, true},
+		{"-4", Options{IPv4: true}, e, true},
+		{"-4 mapped", Options{IPv4: true}, mapped, true},
+		{"-6 mapped", Options{IPv6: true}, mapped, false},
+		{"-4 -6", Options{IPv4: true, IPv6: true}, e, true},
+		{"netns", Options{NetNS: []string{"100"}}, e, true},
+		{"other netns", Options{NetNS: []string{"101,102"}}, e, false},
+		{"uid", Options{UIDs: []string{"1000"}}, e, true},
+		{"root", Options{UIDs: []string{"root"}}, e, false},
+		{"cgroup", Options{Cgroups: []string{"/system.slice/redis.service"}}, e, true},
+		{"cgroup above", Options{Cgroups: []string{"/system.slice/"}}, e, true},
+		{"cgroup root", Options{Cgroups: []string{"/"}}, e, true},
+		{"not a cgroup above", Options{Cgroups: []string{"/system.sli"}}, e, false},
+		{"cgroup unknown", Options{Cgroups: []string{"/"}}, unknown, false},
+		{"proto", Options{Protos: []string{"MPTCP,tcp"}}, e, true},
+		{"other proto", Options{Protos: []string{"sctp"}}, e, false},
+		{"old state", Options{States: []string{"syn-sent"}}, e, true},
+		{"new state", Options{States: []string{"TCP_ESTABLISHED"}}, e, true},
+		{"other state", Options{States: []string{"TIME_WAIT,closewait"}}, e, false},
+		{"edge", Options{Edges: []string{"CLOSE:LISTEN,SYN_SENT:ESTABLISHED"}}, e, true},
+		{"edge back", Options{Edges: []string{"ESTABLISHED:SYN_SENT"}}, e, false},
+		{"long enough", Options{MinDur: 2 * time.Millisecond}, e, true},
+		{"too short", Options{MinDur: 3 * time.Millisecond}, e, false},
+		{"duration unknown", Options{MinDur: 1}, unknown, false},
+		{"pid", Options{PIDs: []string{"30"}}, e, true},
+		{"pid unknown", Options{PIDs: []string{"30"}}, unknown, false},
+		{"comm", Options{Comms: []string{"nc", "redis-server"}}, e, true},
+		{"comm is whole", Options{Comms: []string{"redis"}}, e, false},
+		{"where", Options{Where: `dur_ns > 1e6 && rport == 443`}, e, true},
+		{"where, null compared", Options{Where: `dur_ns > 1e6 || dur_ns <= 1e6`}, unknown, false},
+		{"where, null computed", Options{Where: `dur_ns / 1000 == 2000`}, unknown, false},
+		{"where, null asked", Options{Where: `dur_ns == nil && owner_comm == nil`}, unknown, true},
+		{"where, null beside", Options{Where: `dur_ns > 1e6 || new == "ESTABLISHED"`}, unknown, true},
+		{"where, strings", Options{Where: `owner_comm startsWith "redis" and cgroup contains "slice" and raddr matches "^10\\."`}, e, true},
+		{"where, in", Options{Where: `rport in [80, 443] and role == "client" and uid >= 1000`}, e, true},
+	} {
+		f, err := New(&test.o)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		passed := false
+		ev := test.e
+		if err := f.Pass(&ev, func(*event.Event) error { passed = true; return nil }); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if passed != test.want || f.Filtered() != map[bool]uint64{true: 0, false: 1}[test.want] {
+			t.Errorf("%s: passed %v, filtered %d; want %v", test.name, passed, f.Filtered(), test.want)
+		}
+	}
+}
+
+// A change whose connection is not whole yet waits for the next of its socket, and comes before it, or not at all.
+func TestHeld(t *testing.T) {
+	first := change(1, "127.0.0.1:0", "127.0.0.1:7781", event.Close, event.SynSent)
+	second := change(1, "127.0.0.1:40602", "127.0.0.1:7781", event.SynSent, event.Established)
+	child := change(2, "", "", event.Listen, event.SynRecv)
+	child.Local = netip.AddrPortFrom(netip.Addr{}, 7781)
+	grown := change(2, "127.0.0.1:7781", "127.0.0.1:40602", event.SynRecv, event.Established)
+	late := change(3, "127.0.0.1:0", "127.0.0.1:7781", event.Close, event.SynSent)
+	for _, test := range []struct {
+		name string
+		o    Options
+		want string
+		held uint64
+	}{
+		{"the port matches", Options{Ports: []string{"40602"}}, "1:SYN_SENT 1:ESTABLISHED 2:SYN_RECV 2:ESTABLISHED", 1},
+		{"the local port matches", Options{LocalPorts: []string{"40602"}}, "1:SYN_SENT 1:ESTABLISHED", 3},
+		{"the remote port matches", Options{RemotePorts: []string{"40602"}}, "2:SYN_RECV 2:ESTABLISHED", 3},
+		{"it does not", Options{Ports: []string{"40603"}}, "", 5},
+		{"known at once", Options{RemotePorts: []string{"7781"}}, "1:SYN_SENT 1:ESTABLISHED 3:SYN_SENT", 2},
+		{"by host", Options{Hosts: []string{"127.0.0.1"}}, "1:SYN_SENT 1:ESTABLISHED 3:SYN_SENT 2:SYN_RECV 2:ESTABLISHED", 0},
+		{"its own line is not wanted", Options{Ports: []string{"40602"}, States: []string{"ESTABLISHED"}}, "1:ESTABLISHED 2:ESTABLISHED", 3},
+	} {
+		f, err := New(&test.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range []event.Event{first, second, late, child, grown} {
+			err := f.Pass(&e, func(e *event.Event) error {
+				got = append(got, string(rune('0'+e.ID))+":"+e.New.String())
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if strings.Join(got, " ") != test.want || f.Filtered() != test.held {
+			t.Errorf("%s: %q, filtered %d; want %q, %d", test.name, got, f.Filtered(), test.want, test.held)
+		}
+	}
+}
+
+func TestNetNS(t *testing.T) {
+	if _, err := os.Stat("/proc/self/ns/net"); err != nil {
+		t.Skip("no network namespaces here")
+	}
+	byPath, err := parseNetNS("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	byPID, err := parseNetNS("pid:" + "self")
+	if err != nil || byPID != byPath || byPath == 0 {
+		t.Errorf("by path %d, by pid %d, %v", byPath, byPID, err)
+	}
+	for _, wrong := range []string{"", "/", "/nowhere", "pid:x", "no-such-name"} {
+		if _, err := parseNetNS(wrong); err == nil {
+			t.Errorf("%q is taken for a network namespace", wrong)
+		}
+	}
+}
+
+// The keys of an expression are the keys of a line that filters make sense of, and the nullable ones are guarded.
+func TestWhereKnowsEveryKey(t *testing.T) {
+	for _, key := range []string{
+		"ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "origin", "role", "err",
+		"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id",
+	} {
+		program, err := compile(key + " == " + key)
+		if err != nil {
+			t.Errorf("%s: %v", key, err)
+			continue
+		}
+		none := event.Event{Dur: event.Unknown}
+		f := &Filter{where: program}
+		got, err := f.matches(&none)
+		if nullable := slices.Contains(nullableKeys, key); err != nil || got == nullable {
+			t.Errorf("%s of an event that knows nothing: %v, %v", key, got, err)
+		}
+	}
+}
+
+func BenchmarkPass(b *testing.B) {
+	f, err := New(&Options{Ports: []string{"443"}, States: []string{"ESTABLISHED"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := change(1, "127.0.0.1:40602", "10.1.2.3:443", event.SynSent, event.Established)
+	emit := func(*event.Event) error { return nil }
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := f.Pass(&e, emit); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,243 @@
+//go:build linux
+
+package probe
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"sstrace/internal/conn"
+	"sstrace/internal/event"
+	"sstrace/internal/filter"
+	"sstrace/internal/print"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+func object(t *testing.T) *ebpf.CollectionSpec {
+	t.Helper()
+	spec, err := loadBpf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+// The Go structs are those of the object, member by member.
+func TestStructsAreTheObjects(t *testing.T) {
+	spec := object(t)
+	for name, goType := range map[string]reflect.Type{
+		"event": reflect.TypeFor[bpfEvent](), "sock_found": reflect.TypeFor[bpfSockFound](), "cpu": reflect.TypeFor[bpfCpu](), "host_key": reflect.TypeFor[bpfHostKey](),
+	} {
+		var c *btf.Struct
+		if err := spec.Types.TypeByName(name, &c); err != nil {
+			t.Fatal(err)
+		}
+		if uintptr(c.Size) != goType.Size() {
+			t.Errorf("struct %s has %d bytes, in Go %d", name, c.Size, goType.Size())
+		}
+		for _, m := range c.Members {
+			want := strings.ReplaceAll(m.Name, "_", "")
+			field, ok := goType.FieldByNameFunc(func(n string) bool { return strings.EqualFold(n, want) })
+			if !ok || uint32(field.Offset) != m.Offset.Bytes() {
+				t.Errorf("struct %s, member %s: at %d, in Go %v at %d", name, m.Name, m.Offset.Bytes(), ok, field.Offset)
+			}
+		}
+	}
+}
+
+// It needs tracepoints and iterators only: kprobes, fentry and LSM programs are refused on hardened machines.
+func TestProgramTypes(t *testing.T) {
+	var got []string
+	for _, p := range object(t).Programs {
+		got = append(got, p.SectionName)
+		if p.Type != ebpf.Tracing || p.AttachType != ebpf.AttachTraceRawTp && p.AttachType != ebpf.AttachTraceIter {
+			t.Errorf("%s is a %v program, attached as %v", p.Name, p.Type, p.AttachType)
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"iter/task_file", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state"}; !slices.Equal(got, want) {
+		t.Errorf("programs %q, want %q", got, want)
+	}
+}
+
+func TestConfigure(t *testing.T) {
+	spec := object(t)
+	f, err := filter.New(&filter.Options{Ports: []string{"80"}, RemotePorts: []string{"80,443"}, Protos: []string{"tcp,sctp"}, IPv6: true, UIDs: []string{"0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := configure(spec, f); err != nil {
+		t.Fatal(err)
+	}
+	var ports [65536]byte
+	if err := spec.Variables[bpfVarPorts].Get(&ports); err != nil {
+		t.Fatal(err)
+	}
+	if ports[80] != 5 || ports[443] != 4 || ports[81] != 0 {
+		t.Errorf("ports 80, 443, 81: %d, %d, %d", ports[80], ports[443], ports[81])
+	}
+	for name, want := range map[string]uint8{
+		bpfVarFilterPorts: 5, bpfVarWantTcp: 1, bpfVarWantMptcp: 0, bpfVarWantSctp: 1, bpfVarWantIpv4: 0, bpfVarWantIpv6: 1, bpfVarFilterUid: 1,
+		bpfVarFilterHosts: 0, bpfVarFilterNetns: 0, bpfVarFilterCgroup: 0,
+	} {
+		var got uint8
+		if err := spec.Variables[name].Get(&got); err != nil || got != want {
+			t.Errorf("%s is %d, %v; want %d", name, got, err, want)
+		}
+	}
+}
+
+func sample() bpfEvent {
+	r := bpfEvent{
+		MonoNs: 1223321354948, Sk: 0xffff8881012e5340, Cookie: 4711, CgroupId: 0, Netns: 4026531840, Uid: 1000, Cpu: 1, TaskPid: 17837, Family: 2, Proto: 6,
+		Lport: 40602, Rport: 7781, OldState: 2, NewState: 1,
+		Laddr: netip.MustParseAddr("::ffff:127.0.0.1").As16(), Raddr: netip.MustParseAddr("::ffff:127.0.0.1").As16(),
+	}
+	copy(r.TaskComm[:], "nc")
+	return r
+}
+
+func bytesOf(r *bpfEvent) []byte {
+	return bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(r)), recordSize))
+}
+
+func TestDecode(t *testing.T) {
+	r := sample()
+	raw := bytesOf(&r)
+	if _, err := decode(raw[:recordSize-1]); err == nil {
+		t.Error("a short record is taken")
+	}
+	got, err := decode(append(raw, 1, 2, 3, 4, 5, 6, 7, 8)) // a later object may have more
+	if err != nil || *got != r {
+		t.Errorf("%v: %+v", err, got)
+	}
+}
+
+// The cast reads what encoding/binary reads.
+func FuzzDecode(f *testing.F) {
+	r := sample()
+	f.Add(bytesOf(&r))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		got, err := decode(raw)
+		var want bpfEvent
+		if _, wantErr := binary.Decode(raw, binary.NativeEndian, &want); (err == nil) != (wantErr == nil) {
+			t.Fatalf("%v where encoding/binary says %v", err, wantErr)
+		}
+		if err == nil && *got != want {
+			t.Fatalf("%+v, encoding/binary reads %+v", *got, want)
+		}
+	})
+}
+
+func TestEnds(t *testing.T) {
+	v4, v6, any4, any6 := "::ffff:127.0.0.1", "2001:db8::1", "::ffff:0.0.0.0", "::"
+	for _, test := range []struct {
+		name          string
+		family        uint16
+		laddr, raddr  string
+		lport, rport  uint16
+		wildcard      bool
+		want          event.Family
+		local, remote string
+	}{
+		{"IPv4", 2, v4, v4, 1, 2, false, event.IPv4, "127.0.0.1:1", "127.0.0.1:2"},
+		{"IPv6", 10, v6, v6, 1, 2, false, event.IPv6, "[2001:db8::1]:1", "[2001:db8::1]:2"},
+		{"mapped", 10, v4, v4, 1, 2, false, event.Mapped, "127.0.0.1:1", "127.0.0.1:2"},
+		{"unbound client", 2, v4, v4, 0, 2, false, event.IPv4, "127.0.0.1:0", "127.0.0.1:2"},
+		{"listener", 2, any4, any4, 1, 0, true, event.IPv4, "0.0.0.0:1", "invalid AddrPort"},
+		{"listener on ::", 10, any6, any6, 1, 0, true, event.IPv6, "[::]:1", "invalid AddrPort"},
+		{"a child that knows nothing yet", 10, any6, any6, 1, 0, false, event.IPv6, "invalid AddrPort", "invalid AddrPort"},
+	} {
+		laddr, raddr := netip.MustParseAddr(test.laddr).As16(), netip.MustParseAddr(test.raddr).As16()
+		f, l, r := ends(test.family, &laddr, &raddr, test.lport, test.rport, test.wildcard)
+		if f != test.want || l.String() != test.local || r.String() != test.remote {
+			t.Errorf("%s: %v %v %v", test.name, f, l, r)
+		}
+		if l.Port() != test.lport || r.Port() != test.rport {
+			t.Errorf("%s: ports %d and %d", test.name, l.Port(), r.Port())
+		}
+	}
+}
+
+// Wall time follows the clock when that is set, and else differs as exactly as monotonic time does.
+func TestClock(t *testing.T) {
+	var c clock
+	now := monotonic()
+	first := c.wall(now)
+	offset := c.offset
+	if got := c.wall(now+5) - first; got != 5 {
+		t.Errorf("5 ns later is %d ns later", got)
+	}
+	c.looked = 1 // long ago
+	c.wall(now)
+	if c.offset != offset && c.offset-offset < 1000 && offset-c.offset < 1000 {
+		t.Errorf("the offset moved by %d ns without need", c.offset-offset)
+	}
+	c.offset += 1e9 // somebody set the clock
+	c.looked = 1
+	if got := c.wall(now) - first; got > 5e8 || got < -5e8 {
+		t.Errorf("after the clock was set wall time is %d ns off", got)
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	r := sample()
+	raw := bytesOf(&r)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decode(raw); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkBinaryDecode(b *testing.B) {
+	r := sample()
+	raw := bytesOf(&r)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := binary.Decode(raw, binary.NativeEndian, &r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+type nowhere struct{}
+
+func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
+
+// BenchmarkRecordToLine is the whole way of a change on our side: a record as the ring has it, a line as stdout gets it.
+func BenchmarkRecordToLine(b *testing.B) {
+	r := sample()
+	raw := bytesOf(&r)
+	names := newNamer()
+	var tracker conn.Tracker
+	var clock clock
+	var f filter.Filter
+	p, err := print.New(nowhere{}, "ndjson", "wall", false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var e event.Event
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := decode(raw)
+		if err != nil {
+			b.Fatal(err)
+		}
+		e = names.change(r)
+		e.Wall = clock.wall(e.Mono)
+		tracker.Track(&e)
+		if err := f.Pass(&e, p.Print); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
