@@ -12,7 +12,7 @@ import (
 )
 
 // needRoot skips a test that only root can run. In CI that is a failure: it would hide that nothing was tested.
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
@@ -24,7 +24,7 @@ func needRoot(t *testing.T) {
 }
 
 // await waits for a condition that is bound to come true; only a broken program makes it fail.
-func await(t *testing.T, what string, done func() bool) {
+func await(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -36,12 +36,12 @@ func await(t *testing.T, what string, done func() bool) {
 // host is a network namespace of the test's own, with lo up: nothing else speaks there. A thread that lives in it does what it is
 // given; sockets and processes that are made there stay there.
 type host struct {
-	t     *testing.T
+	t     testing.TB
 	inode uint64
 	work  chan func()
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	needRoot(t)
 	h := &host{t: t, work: make(chan func())}

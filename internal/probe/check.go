@@ -87,7 +87,8 @@ func effective() ([2]unix.CapUserData, error) {
 
 func capabilities() Need {
 	n := Need{Name: "privileges", Hint: "run it as root (sudo sstrace), or with CAP_BPF (to load programs) and CAP_PERFMON (for tracing ones, which may read " +
-		"kernel memory); CAP_SYS_ADMIN in place of both before Linux 5.8 or where a distribution asks for it"}
+		"kernel memory), or CAP_SYS_ADMIN in place of both. More tell more: CAP_SYS_ADMIN and CAP_SYS_PTRACE of sockets in other network " +
+		"namespaces that are older than the trace, CAP_DAC_READ_SEARCH the names of cgroups"}
 	caps, err := effective()
 	if err != nil {
 		n.Found = err.Error()

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() { roles["load"] = load }
+
+// load is a process with two threads, each of which connects to itself, accepts, resets and closes, as often as the argument says.
+// It prints the nanoseconds that this took.
+func load() {
+	n, _ := strconv.Atoi(os.Args[1])
+	var threads sync.WaitGroup
+	begin := time.Now()
+	for port := range uint16(2) {
+		threads.Go(func() {
+			at := sockaddr(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 17010+port), unix.AF_INET)
+			l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+			check := func(e error) {
+				if e != nil {
+					fmt.Fprintln(os.Stderr, e)
+					os.Exit(1)
+				}
+			}
+			check(err)
+			check(unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+			check(unix.Bind(l, at))
+			check(unix.Listen(l, 8))
+			for range n / 2 {
+				c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+				check(err)
+				check(unix.Connect(c, at))
+				s, _, err := unix.Accept(l)
+				check(err)
+				check(unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+				check(unix.Close(c))
+				check(unix.Close(s))
+			}
+		})
+	}
+	threads.Wait()
+	fmt.Println(time.Since(begin).Nanoseconds())
+}
+
+// runs sums how often the programs of these names ran, and for how long: bpf_stats.
+func runs(b *testing.B, names []string) (count, ns uint64) {
+	b.Helper()
+	out, err := exec.Command("bpftool", "-j", "prog", "show").Output()
+	if err != nil {
+		b.Fatalf("bpftool: %v; `make bench` installs it", err)
+	}
+	var all []struct {
+		Name  string `json:"name"`
+		Count uint64 `json:"run_cnt"`
+		NS    uint64 `json:"run_time_ns"`
+	}
+	if err := json.Unmarshal(out, &all); err != nil {
+		b.Fatal(err)
+	}
+	for _, p := range all {
+		if at := slices.Index(names, p.Name); at >= 0 {
+			ns += p.NS
+			if at == 0 { // a second program sees the same changes
+				count += p.Count
+			}
+		}
+	}
+	return count, ns
+}
+
+// The same load without a tracer, beside sstrace and beside tcpstates of libbpf-tools. Only the ratios mean something, and only
+// those within one run: go test -bench Beside -benchtime 200000x ./cmd/sstrace, as root.
+func BenchmarkBeside(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("needs root")
+	}
+	const stats = "/proc/sys/kernel/bpf_stats_enabled"
+	if err := os.WriteFile(stats, []byte("1"), 0); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = os.WriteFile(stats, []byte("0"), 0) })
+	sstrace := []string{"change", "change_missed"}
+	for _, tracer := range []struct {
+		name     string
+		command  *exec.Cmd
+		programs []string
+	}{
+		{"none", nil, nil},
+		{"sstrace-text", self("sstrace"), sstrace},
+		{"sstrace-ndjson", self("sstrace", "-o", "ndjson"), sstrace},
+		{"sstrace-filtered", self("sstrace", "-p", "22"), sstrace},
+		// It needs tracefs at its place, which not every machine mounts.
+		{"tcpstates", exec.Command("unshare", "-m", "sh", "-c", "mount -t tracefs tracefs /sys/kernel/tracing; exec tcpstates"), []string{"handle_set_state"}},
+	} {
+		b.Run(tracer.name, func(b *testing.B) { beside(b, tracer.command, tracer.programs) })
+	}
+}
+
+func beside(b *testing.B, template *exec.Cmd, programs []string) {
+	h := newHost(b)
+	run := func(n int) float64 {
+		cmd := self("load", strconv.Itoa(n))
+		var out, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &stderr
+		var err error
+		h.do(func() { err = cmd.Start() })
+		if err == nil {
+			err = cmd.Wait()
+		}
+		if err != nil {
+			b.Fatalf("load: %v: %s", err, &stderr)
+		}
+		ns, err := strconv.ParseFloat(string(bytes.TrimSpace(out.Bytes())), 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return ns
+	}
+	if template == nil {
+		b.ReportMetric(float64(b.N)/run(b.N)*1e9, "conns/s")
+		return
+	}
+	out, err := os.Create(filepath.Join(b.TempDir(), "lines"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer out.Close()
+	tracer := exec.Command(template.Path, template.Args[1:]...)
+	tracer.Env, tracer.Stdout = template.Env, out
+	if err := tracer.Start(); err != nil {
+		b.Fatalf("%v; `make bench` installs libbpf-tools", err)
+	}
+	await(b, "the tracer attaches", func() bool {
+		run(2)
+		count, _ := runs(b, programs)
+		return count > 0
+	})
+	beforeCount, beforeNS := runs(b, programs)
+	ns := run(b.N)
+	count, runtime := runs(b, programs)
+	time.Sleep(time.Second) // tcpstates has no way to say that it has read everything
+	if err := tracer.Process.Signal(unix.SIGINT); err != nil {
+		b.Fatal(err)
+	}
+	_ = tracer.Wait() // tcpstates exits with 1 on a signal
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/ns*1e9, "conns/s")
+	b.ReportMetric(float64(runtime-beforeNS)/float64(count-beforeCount), "kernel-ns/change")
+	if lines := bytes.Count(text, []byte("\n")) - 2; lines > 10 {
+		b.ReportMetric(100-100*float64(lines)/float64(count), "lost-%")
+		cpu := tracer.ProcessState.UserTime() + tracer.ProcessState.SystemTime()
+		b.ReportMetric(float64(cpu.Nanoseconds())/float64(lines), "reader-ns/line")
+	}
+}
