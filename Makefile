@@ -60,7 +60,8 @@ $(TOOLS)/golangci-lint-$(GOLANGCI_LINT):
 generate: ## compile bpf/ again, with clang-19
 	$(call need,$(CLANG),$(CLANG))
 	$(call need,llvm-strip-19,llvm-19)
-	@test -e /usr/include/bpf/bpf_helpers.h || $(SUDO) apt-get install -y -qq --no-install-recommends libbpf-dev >/dev/null
+	@test -e /usr/include/bpf/bpf_helpers.h || { $(SUDO) apt-get update -qq && \
+		$(SUDO) apt-get install -y -qq --no-install-recommends libbpf-dev >/dev/null; }
 	@$(CLANG) --version | grep -q ' $(CLANG_VERSION) ' || echo "make: this is not $(CLANG) $(CLANG_VERSION): the object will differ" >&2
 	$(GO) generate ./internal/probe
 
@@ -70,8 +71,9 @@ verify: ## compile bpf/ again and compare with what is committed
 	for f in bpf_bpfel.go bpf_bpfel.o; do cmp "$$old/$$f" "internal/probe/$$f" || \
 		{ echo "make: internal/probe/$$f was not what bpf/ compiles to; it is now: commit it" >&2; exit 1; }; done
 
-install: build ## install the program, its man page and its shell completions below PREFIX (/usr/local)
-	install -D -m 755 sstrace $(DESTDIR)$(PREFIX)/sbin/sstrace
+install: ## install what `make build` built, its man page and shell completions, below PREFIX (/usr/local)
+	@test -x sstrace || { echo "make: build it first, without sudo: make build" >&2; exit 1; }
+	install -D -m 755 sstrace $(DESTDIR)$(PREFIX)/bin/sstrace
 	install -D -m 644 docs/sstrace.8 $(DESTDIR)$(PREFIX)/share/man/man8/sstrace.8
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d

@@ -33,7 +33,7 @@ struct event {
 	__u8 old_state;
 	__u8 new_state;
 	__u8 by_task; /* the current task made this change by its own call: it is the owner */
-	__u8 pad;
+	__u8 is_second; /* by change_missed */
 	__u8 laddr[16]; /* IPv4 as ::ffff:a.b.c.d */
 	__u8 raddr[16];
 	__u8 task_comm[16]; /* the thread's */
@@ -376,7 +376,7 @@ static __always_inline bool by_task(const struct sock *sk, int old, int new)
 }
 
 /* Filter, reserve, fill, submit. seen counts first and one of the other three last: when they balance, nobody is here. */
-static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old, int new)
+static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old, int new, bool is_second)
 {
 	struct tuple t;
 	struct event *e;
@@ -417,12 +417,12 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 	e->old_state = old;
 	e->new_state = new;
 	e->by_task = by_task(sk, old, new);
-	e->pad = 0;
+	e->is_second = is_second;
 	__builtin_memcpy(e->laddr, t.laddr, sizeof(e->laddr));
 	__builtin_memcpy(e->raddr, t.raddr, sizeof(e->raddr));
 	bpf_get_current_comm(e->task_comm, sizeof(e->task_comm));
 	if (e->by_task) {
-		struct task_struct *task = bpf_get_current_task_btf();
+		struct task_struct *task = (void *)bpf_get_current_task(); /* its _btf sibling is from 5.11 */
 
 		BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
 	} else {
@@ -442,21 +442,26 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
  * The kernel skips a tracing program that is already running on this CPU (bpf_trace_run's prog->active, from 6.1). A
  * softirq that interrupts `change` and changes a state itself would thus be lost, told by recursion_misses only. So a second,
  * tiny program stands behind the first on the same tracepoint. The first pushes what it takes; the second pops it, or finds
- * that the first was skipped, and then takes the change itself. Interrupts nest, so it is a stack; what stands above one's
- * own entry was left by interrupts whose second program was skipped. The depth goes up before the entry is written, so that
- * an interrupt between the two writes above it.
+ * that the first was skipped, and then takes the change itself. Interrupts nest, so it is a stack, and only its top counts:
+ * what was left below by a second program that was skipped itself must not be taken for a change of later. Then it may
+ * happen (where an interrupt comes just before the pop, or, from 7.0, a task is preempted between the two programs) that a
+ * change is taken twice: the second record says so (is_second), and user space drops it if it has the first.
  */
 static __always_inline __u64 states(int old, int new)
 {
 	return (__u64)old << 8 | (__u64) new;
 }
 
+/* The depth goes up before the entry is written, so that an interrupt between the two writes above it. */
 static __always_inline void push(struct cpu *cpu, const struct sock *sk, int old, int new)
 {
 	__u32 depth = cpu->depth;
 
-	if (depth >= TAKEN_DEPTH)
-		depth = 0;
+	if (depth >= TAKEN_DEPTH) { /* full of what nobody popped: the oldest goes */
+		for (int i = 0; i + 1 < TAKEN_DEPTH; i++)
+			cpu->taken[i] = cpu->taken[i + 1];
+		depth = TAKEN_DEPTH - 1;
+	}
 	cpu->depth = depth + 1;
 	barrier();
 	cpu->taken[depth].sk = (__u64)sk;
@@ -466,13 +471,12 @@ static __always_inline void push(struct cpu *cpu, const struct sock *sk, int old
 
 static __always_inline bool pop(struct cpu *cpu, const struct sock *sk, int old, int new)
 {
-	for (__u32 i = TAKEN_DEPTH; i-- > 0;) {
-		if (i < cpu->depth && cpu->taken[i].sk == (__u64)sk && cpu->taken[i].states == states(old, new)) {
-			cpu->depth = i;
-			return true;
-		}
-	}
-	return false;
+	__u32 top = cpu->depth - 1;
+
+	if (top >= TAKEN_DEPTH || cpu->taken[top].sk != (__u64)sk || cpu->taken[top].states != states(old, new))
+		return false;
+	cpu->depth = top;
+	return true;
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -484,7 +488,7 @@ int BPF_PROG(change, const struct sock *sk, const int old, const int new)
 	if (!cpu)
 		return 0;
 	push(cpu, sk, old, new);
-	return trace(cpu, sk, old, new);
+	return trace(cpu, sk, old, new, false);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -496,7 +500,7 @@ int BPF_PROG(change_missed, const struct sock *sk, const int old, const int new)
 	if (!cpu || pop(cpu, sk, old, new))
 		return 0;
 	__sync_fetch_and_add(&cpu->covered, 1);
-	return trace(cpu, sk, old, new);
+	return trace(cpu, sk, old, new, true);
 }
 
 /* Every full socket of the network namespace of whoever opens the iterator; request and timewait socks are skipped. */

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -102,7 +103,7 @@ func TestLinesComeAtOnce(t *testing.T) {
 		}
 	}
 	tr.end(unix.SIGINT, 0)
-	if !strings.Contains(tr.stderr.String(), "40 changes seen: 40 printed, 0 filtered, 0 lost") {
+	if !strings.Contains(tr.stderr.String(), ": 40 printed, ") {
 		t.Errorf("balance: %q", &tr.stderr)
 	}
 }
@@ -127,9 +128,44 @@ func TestCountStopsExactly(t *testing.T) {
 	}
 }
 
+// A line that waited comes with another: -n may stop between the two, and the balance still adds up.
+func TestCountStopsBetweenTwo(t *testing.T) {
+	for n := range 2 {
+		h := newHost(t)
+		l := h.listen("127.0.0.1:7781", 8)
+		file := filepath.Join(t.TempDir(), "trace")
+		h.do(func() {
+			exe, err := os.Executable()
+			h.must("find ourselves", err)
+			r := sstrace(t, "", "-o", "ndjson", "-w", file, "--netns", h.netns(), "--lport", "1024-65535", "-n", fmt.Sprint(n+1), "--",
+				"env", roleVariable+"=connect-once", exe, "127.0.0.1:7781")
+			if r.code != 0 {
+				t.Errorf("exit code %d: %s", r.code, r.stderr)
+			}
+		})
+		if r := readRecording(t, file); len(r.changes) != n+1 || r.end.Unread == 0 {
+			t.Errorf("%d changes, want %d; %+v", len(r.changes), n+1, *r.end)
+		}
+		l.close()
+	}
+}
+
+func init() {
+	roles["connect-once"] = func() {
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err == nil {
+			err = unix.Connect(s, sockaddr(netip.MustParseAddrPort(os.Args[1]), unix.AF_INET))
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}
+
 func TestFor(t *testing.T) {
 	h := newHost(t)
-	if r := sstrace(t, "", "--netns", h.netns(), "--for", "10ms"); r.code != 0 || !strings.Contains(r.stderr, "0 changes seen") {
+	if r := sstrace(t, "", "--netns", h.netns(), "--for", "10ms"); r.code != 0 || !strings.Contains(r.stderr, ": 0 printed, ") {
 		t.Errorf("exit code %d, stderr %q", r.code, r.stderr)
 	}
 }
@@ -182,7 +218,7 @@ func TestFullDisk(t *testing.T) {
 		h.listen("127.0.0.1:7781", 1).close()
 		return tr.hasEnded()
 	})
-	if got := tr.stderr.String(); tr.code() != exitFailure || strings.Count(got, "no space left on device") != 1 || strings.Count(got, "\n") != 1 {
+	if got := tr.stderr.String(); tr.code() != exitFailure || strings.Count(got, "no space left on device") != 1 || strings.Count(got, "\n") != 2 {
 		t.Errorf("exit code %d, stderr %q", tr.code(), got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sstrace/internal/conn"
+	"sstrace/internal/event"
 	"sstrace/internal/probe"
 )
 
@@ -19,12 +20,13 @@ func (t *trip) live(o *options, argv []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	// SIGPIPE is taken, not ignored, for a command would inherit that. A closed stdout is an error of write, then.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 
 	p, err := probe.Open(t.filter, size)
+	if errors.Is(err, probe.ErrNoCgroup) {
+		return usageError{err}
+	}
 	if err != nil {
 		return err
 	}
@@ -46,8 +48,11 @@ func (t *trip) live(o *options, argv []string) error {
 			p.Stop()
 		}()
 	}
+	if o.write != "" {
+		fmt.Fprintf(os.Stderr, "sstrace: tracing, to %s\n", o.write)
+	}
 	if o.duration > 0 {
-		time.AfterFunc(o.duration, p.Stop)
+		time.AfterFunc(time.Duration(o.duration), p.Stop)
 	}
 
 	err = t.trace(o, p)
@@ -63,15 +68,20 @@ func (t *trip) live(o *options, argv []string) error {
 
 func (t *trip) trace(o *options, p *probe.Probe) error {
 	var tracker conn.Tracker
-	err := t.travel(p.Events(t.printer.Flush), tracker.Track)
+	err := t.travel(p.Events(t.printer.Flush), tracker.Take)
 	if err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
-	b, err := p.Balance()
+	b, err := p.Balance(tracker.Duplicates)
 	if err != nil {
 		return err
 	}
 	wall, mono := p.Now()
+	if b.RingFull > t.lost { // behind what -n asked for
+		if err := t.printer.Print(&event.Event{Type: event.Lost, Wall: wall, Mono: mono, RingFull: b.RingFull - t.lost}); err != nil {
+			return err
+		}
+	}
 	return t.finish(o, wall, mono, b)
 }
 

@@ -90,11 +90,15 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 			if dash := c.ArgsLenAtDash(); len(args) > 0 && dash != 0 {
 				return usageError{fmt.Errorf("unknown command %q; to trace while a program runs: sstrace [flags] -- %s", args[0], args[0])}
 			}
+			if err := checkGiven(c.Flags()); err != nil {
+				return usageError{err}
+			}
 			return run(&o, args)
 		},
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.CompletionOptions.HiddenDefaultCmd = false
+	c.Flags().SetInterspersed(false) // what follows a command's name is the command's
 	o.register(c)
 	c.AddCommand(&cobra.Command{
 		Use:   "check",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"sstrace/internal/print"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const version = "0.1.0"
@@ -26,8 +28,8 @@ type options struct {
 	states   string
 	write    string
 	read     string
-	count    uint64
-	duration time.Duration
+	count    number
+	duration positiveTime
 	buffer   string
 }
 
@@ -43,20 +45,20 @@ func (o *options) register(c *cobra.Command) {
 	f.StringArrayVar(&o.filter.NetNS, "netns", nil, "sockets of this network `namespace`: NAME, PATH, pid:N or INODE")
 	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets of this `user`, by name or number")
 	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil, "sockets of this cgroup v2 and those below it: the `path` as in /system.slice/redis.service")
-	f.StringArrayVar(&o.filter.Protos, "proto", []string{"tcp"}, "`protocols` whose sockets to show: tcp,mptcp,sctp")
-	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: TIME_WAIT, or as in ss, time-wait")
+	f.StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp,sctp; live, tcp if not said")
+	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: CLOSE_WAIT, or as in ss, close-wait")
 	f.StringArrayVar(&o.filter.Edges, "edge", nil, "changes from one state to another: `OLD:NEW`")
-	f.DurationVar(&o.filter.MinDur, "min-dur", 0, "changes out of a state that lasted at least this `time`: 1ms")
+	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "changes out of a state that lasted at least this `time`: 1ms")
 	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets that this `process` owns")
-	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets that a process of this `name` owns")
+	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets that a process of this `name` owns; up to 15 bytes, as the kernel has it")
 	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
 	f.StringVarP(&o.format, "output", "o", "text", "`format`: "+strings.Join(print.Formats, ", "))
 	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(print.Clocks, ", "))
 	f.StringVar(&o.states, "states", "kernel", "`vocabulary`: kernel, the tracepoint's changes as they are")
-	f.StringVarP(&o.write, "write", "w", "", "write the lines to this `file` (created with mode 0600) and leave stdout free")
+	f.StringVarP(&o.write, "write", "w", "", "write the lines to this `file` (created with mode 0600) and leave stdout free; -: stdout")
 	f.StringVarP(&o.read, "read", "r", "", "read a recording made with -o ndjson from this `file`, - for stdin, instead of tracing")
-	f.Uint64VarP(&o.count, "count", "n", 0, "stop after `N` changes")
-	f.DurationVar(&o.duration, "for", 0, "stop after this `time`: 30s")
+	f.VarP(&o.count, "count", "n", "stop after `N` changes")
+	f.Var(&o.duration, "for", "stop after this `time`: 30s")
 	f.StringVar(&o.buffer, "buffer", "16M", "`size` of the ring buffer, rounded up to a power of two")
 	values := func(flag string, values []string) {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
@@ -72,6 +74,48 @@ func (o *options) register(c *cobra.Command) {
 	values("proto", []string{"tcp", "mptcp", "sctp"})
 }
 
+// positiveTime is a time on the command line.
+type positiveTime time.Duration
+
+func (p *positiveTime) String() string { return "" } // none is given
+func (p *positiveTime) Type() string   { return "time" }
+
+// Set implements pflag.Value.
+func (p *positiveTime) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return errors.New("expected a time with its unit: 500ms, 10s, 1m30s")
+	}
+	*p = positiveTime(d)
+	return nil
+}
+
+// number is a count on the command line.
+type number uint64
+
+func (n *number) String() string { return "" } // none is given
+func (n *number) Type() string   { return "number" }
+
+// Set implements pflag.Value.
+func (n *number) Set(text string) error {
+	v, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || v == 0 {
+		return errors.New("expected a number from 1 on")
+	}
+	*n = number(v)
+	return nil
+}
+
+// checkGiven finds flags that are given and empty, as "$UNSET" is: they would ask for nothing.
+func checkGiven(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		if text := f.Value.String(); err == nil && (f.Value.Type() == "string" && text == "" || f.Value.Type() == "stringArray" && text == "[]") {
+			err = fmt.Errorf("--%s \"\": expected a value", f.Name)
+		}
+	})
+	return err
+}
+
 // check finds what is wrong with the flags that parse.
 func (o *options) check(command []string) error {
 	switch {
@@ -81,8 +125,6 @@ func (o *options) check(command []string) error {
 		return fmt.Errorf("--time %q: the clocks are %s", o.clock, strings.Join(print.Clocks, ", "))
 	case o.states != "kernel":
 		return fmt.Errorf("--states %q: this version knows kernel", o.states)
-	case o.duration < 0:
-		return fmt.Errorf("--for %v: a time cannot be negative", o.duration)
 	case o.read != "" && len(command) > 0:
 		return fmt.Errorf("-r reads a recording: it cannot trace %q", command[0])
 	case o.read != "" && o.duration != 0:

@@ -24,7 +24,10 @@ func (t *trip) replay(o *options) error {
 	if err != nil {
 		return quiet(err)
 	}
-	var r recording
+	r := recording{name: o.read}
+	if r.name == "-" {
+		r.name = "standard input"
+	}
 	err = t.travel(r.lines(in), nil)
 	if flushErr := t.printer.Flush(); flushErr != nil && (err == nil || errors.Is(err, errEnough)) {
 		err = flushErr
@@ -32,7 +35,7 @@ func (t *trip) replay(o *options) error {
 	enough := errors.Is(err, errEnough)
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		err = fmt.Errorf("%s: %w: what came before it was printed", o.read, err)
+		err = fmt.Errorf("%w: what came before it was printed", err)
 	case err != nil && !enough:
 		if o.write == "" {
 			err = quietPipe(err)
@@ -41,28 +44,31 @@ func (t *trip) replay(o *options) error {
 		dropped := t.filter.Filtered()
 		err = t.finish(o, r.last.Wall, r.last.Mono, &event.Balance{Seen: t.printed + dropped + t.lost, RingFull: t.lost})
 	case t.end == nil:
-		err = fmt.Errorf("%s has no end line: whoever wrote it was killed, or is still writing; what is there was printed", o.read)
+		err = fmt.Errorf("%s has no end line: whoever wrote it was killed, or is still writing; what is there was printed", r.name)
 	default:
 		err = t.finish(o, r.last.Wall, r.last.Mono, t.end)
 	}
-	if r.gaps > 0 {
-		fmt.Fprintf(os.Stderr, "sstrace: %s: lines are missing: seq has gaps (%d)\n", o.read, r.gaps)
-	}
-	return errors.Join(quiet(err), closeOutput())
+	return errors.Join(quiet(err), r.gap, closeOutput())
 }
 
-// recording remembers what the last line of a recording was, and how often seq did not go on by one.
+// recording remembers what the last line of a recording was, and where first seq did not go on by one.
 type recording struct {
+	name string
 	last event.Event
-	gaps int
+	gap  error
 }
 
 func (r *recording) lines(in io.Reader) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		for e, err := range event.Read(in) {
-			if err == nil {
-				if e.Seq != r.last.Seq+1 {
-					r.gaps++
+			if err == nil && r.last.Type == event.End {
+				err = fmt.Errorf("line %d comes after the end: these are two recordings", r.last.Seq+1)
+			}
+			if err != nil {
+				err = fmt.Errorf("%s: %w", r.name, err)
+			} else {
+				if e.Seq != r.last.Seq+1 && r.gap == nil {
+					r.gap = fmt.Errorf("%s is not one whole recording: after line %d comes line %d; what is there was printed", r.name, r.last.Seq, e.Seq)
 				}
 				r.last = e
 			}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"sstrace/internal/event"
@@ -21,19 +22,25 @@ type trip struct {
 	printer *print.Printer
 	count   uint64 // stop after so many changes; 0: never
 	printed uint64
+	unread  uint64 // lines that were ready when enough was printed
 	lost    uint64
 	end     *event.Balance // of a recording
 }
 
 func run(o *options, command []string) error {
+	// SIGPIPE is taken, not ignored, for a command would inherit that. A closed stdout is an error of write, then.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := o.check(command); err != nil {
 		return usageError{err}
+	}
+	if o.write == "-" {
+		o.write = ""
 	}
 	f, err := filter.New(&o.filter)
 	if err != nil {
 		return usageError{err}
 	}
-	t := &trip{filter: f, count: o.count}
+	t := &trip{filter: f, count: uint64(o.count)}
 	if o.read != "" {
 		return t.replay(o)
 	}
@@ -44,6 +51,9 @@ func run(o *options, command []string) error {
 func (t *trip) open(o *options) (closeOutput func() error, err error) {
 	out := os.Stdout
 	if o.write != "" {
+		if isSame(o.write, o.read) {
+			return nil, fmt.Errorf("-w %s is the recording that -r reads: write to another file", o.write)
+		}
 		if out, err = os.OpenFile(o.write, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
 			return nil, err
 		}
@@ -54,6 +64,13 @@ func (t *trip) open(o *options) (closeOutput func() error, err error) {
 		return func() error { return nil }, quietPipe(err)
 	}
 	return out.Close, err
+}
+
+// isSame reports whether both are the same existing file, by whatever name.
+func isSame(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 // errPipe: who read our stdout has gone. That is how `| head` ends.
@@ -68,18 +85,25 @@ func quietPipe(err error) error {
 
 var errEnough = errors.New("printed as many changes as -n asks for")
 
+// pass takes a line through the filter to the printer.
+func (t *trip) pass(e *event.Event) error {
+	return t.filter.Pass(e, func(e *event.Event) error {
+		if t.enough() { // one record may make two lines
+			t.unread++
+			return nil
+		}
+		t.printed++
+		return t.printer.Print(e)
+	})
+}
+
+// tracker makes lines of what the kernel tells, and gives each to emit.
+type tracker func(e *event.Event, emit func(*event.Event) error) error
+
 // travel takes each Event of source to its line, until the source ends, or an error. track comes before the filter; nil for a
-// recording, whose lines know already.
-func (t *trip) travel(source iter.Seq2[event.Event, error], track func(*event.Event)) error {
-	emit := func(e *event.Event) error {
-		if err := t.printer.Print(e); err != nil {
-			return err
-		}
-		if t.printed++; t.printed == t.count {
-			return errEnough
-		}
-		return nil
-	}
+// recording, which has lines already.
+func (t *trip) travel(source iter.Seq2[event.Event, error], track tracker) error {
+	pass := t.pass
 	var e event.Event // one for all: its address goes on, and one for each turn would be one allocation for each
 	for next, err := range source {
 		if err != nil {
@@ -87,29 +111,34 @@ func (t *trip) travel(source iter.Seq2[event.Event, error], track func(*event.Ev
 		}
 		e = next
 		switch e.Type {
-		case event.Change:
+		case event.Change, event.Socket:
 			if track != nil {
-				track(&e)
+				err = track(&e, pass)
+			} else {
+				err = pass(&e)
 			}
-			err = t.filter.Pass(&e, emit)
 		case event.Lost:
 			t.lost += e.RingFull
 			err = t.printer.Print(&e)
-		case event.Socket:
-			track(&e)
 		case event.End:
 			t.end = e.Balance
 		}
 		if err != nil {
 			return err
 		}
+		if t.enough() {
+			return errEnough
+		}
 	}
 	return nil
 }
 
+func (t *trip) enough() bool { return t.count > 0 && t.printed == t.count }
+
 // finish prints the balance as the last line, and for people on stderr.
 func (t *trip) finish(o *options, wall, mono int64, b *event.Balance) error {
 	b.Printed = t.printed
+	b.Unread += t.unread
 	b.Filtered += t.filter.Filtered()
 	if err := t.printer.Print(&event.Event{Type: event.End, Wall: wall, Mono: mono, Balance: b}); err != nil {
 		return err
@@ -117,22 +146,29 @@ func (t *trip) finish(o *options, wall, mono int64, b *event.Balance) error {
 	if err := t.printer.Flush(); err != nil {
 		return err
 	}
-	if o.format != "ndjson" || b.RingFull > 0 || b.Missed > 0 || !b.Balanced() {
+	if err := t.filter.Trouble(); err != nil {
+		fmt.Fprintf(os.Stderr, "sstrace: %v\n", err)
+	}
+	if o.format != "ndjson" || o.write != "" || b.RingFull > 0 || b.Missed > 0 {
 		tellBalance(os.Stderr, b)
+	}
+	if o.read == "" && !b.Balanced() {
+		return fmt.Errorf("these numbers do not add up, please report it: %+v", *b)
 	}
 	return nil
 }
 
 func tellBalance(w io.Writer, b *event.Balance) {
-	fmt.Fprintf(w, "sstrace: %d changes seen: %d printed, %d filtered, %d lost", b.Seen, b.Printed, b.Filtered, b.RingFull)
+	changes := "changes"
+	if b.Seen == 1 {
+		changes = "change"
+	}
+	fmt.Fprintf(w, "sstrace: %d %s seen: %d printed, %d filtered, %d lost", b.Seen, changes, b.Printed, b.Filtered, b.RingFull)
 	if b.Unread > 0 {
 		fmt.Fprintf(w, ", %d unread", b.Unread)
 	}
 	if b.Missed > 0 {
 		fmt.Fprintf(w, "; %d more were skipped by the kernel", b.Missed)
-	}
-	if !b.Balanced() {
-		fmt.Fprint(w, "; this does not add up: please report it")
 	}
 	fmt.Fprintln(w)
 	if b.RingFull > 0 {

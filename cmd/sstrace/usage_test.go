@@ -23,13 +23,13 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"--host example.org", "expected an IP address or a prefix"},
 		{"--netns nowhere", "no such network namespace"},
 		{"--netns pid:0", "no such process"},
-		{"--uid nobody-at-all", "expected a user's name or number"},
+		{"--uid nobody-at-all", "no such user: expected a name or a number"},
 		{"--cgroup system.slice", "expected a path from the root of the cgroup v2 tree"},
 		{"--state TIMEWAITING", "no such TCP state; there are ESTABLISHED SYN_SENT"},
 		{"--edge CLOSE", "expected OLD:NEW"},
 		{"--edge CLOSE:NOWHERE", "no such TCP state"},
-		{"--min-dur 5", "missing unit"},
-		{"--min-dur -5s", "cannot be negative"},
+		{"--min-dur 5", "expected a time with its unit"},
+		{"--min-dur -5s", "expected a time with its unit"},
 		{"--pid redis", "expected a process's number"},
 		{"--proto udp", "expected tcp, mptcp or sctp"},
 		{"--where dur_ns>", "| dur_ns>\n | ......^"},
@@ -38,8 +38,13 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"-o json", "the formats are text, wide, ndjson, csv"},
 		{"--time utc", "the clocks are wall, mono, rel, delta"},
 		{"--states linux", "this version knows kernel"},
-		{"--for -1s", "cannot be negative"},
-		{"-n -1", "invalid argument"},
+		{"--for 0", "expected a time with its unit"},
+		{"-n 0", "expected a number from 1 on"},
+		{"--comm sixteen-bytes-xx", "up to 15 bytes"},
+		{"--port=", "--port \"\": expected a value"},
+		{"--read=", "--read \"\": expected a value"},
+		{"--netns /etc/passwd", "not a network namespace"},
+		{"curl -s localhost", "sstrace [flags] -- curl"},
 		{"--frobnicate", "unknown flag"},
 		{"redis-cli ping", "sstrace [flags] -- redis-cli"},
 		{"check now", "check takes no argument"},
@@ -119,6 +124,7 @@ func TestReplayOfBrokenRecordings(t *testing.T) {
 		{"cut in a line", recorded[:len(recorded)-20], "line 5 is cut short", 4},
 		{"without end", strings.Join(lines[:4], ""), "has no end line", 4},
 		{"empty", "", "has no end line", 0},
+		{"two", recorded + recorded, "these are two recordings", 4},
 		{"not JSON", lines[0] + "hello\n", "line 2: column 1: not a JSON object", 1},
 		{"other JSON", `{"a":1}` + "\n", "line 1: not a line by sstrace", 0},
 		{"of the future", strings.ReplaceAll(lines[0], `"v":1`, `"v":2`), "v is 2 and this sstrace reads 1", 0},
@@ -135,12 +141,43 @@ func TestReplayOfBrokenRecordings(t *testing.T) {
 		})
 	}
 	gap := sstrace(t, lines[0]+lines[3]+lines[4], "-r", "-")
-	if gap.code != 0 || !strings.Contains(gap.stderr, "seq has gaps (1)") {
+	if gap.code != exitFailure || !strings.Contains(gap.stderr, "after line 1 comes line 4") || strings.Contains(gap.stderr, "report") {
 		t.Errorf("a gap in seq: exit code %d, stderr %q", gap.code, gap.stderr)
 	}
 	missing := sstrace(t, "", "-r", "/nonexistent/trace")
 	if missing.code != exitFailure || !strings.Contains(missing.stderr, "no such file") {
 		t.Errorf("no file: exit code %d, stderr %q", missing.code, missing.stderr)
+	}
+}
+
+func TestRecordingIsNotOverwritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "trace.ndjson")
+	if err := os.WriteFile(file, []byte(recorded), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := file + ".link"
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	if r := sstrace(t, "", "-r", file, "-w", link, "-o", "ndjson"); r.code != exitFailure || !strings.Contains(r.stderr, "write to another file") {
+		t.Errorf("exit code %d, stderr %q", r.code, r.stderr)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != recorded {
+		t.Errorf("the recording is now %q, %v", text, err)
+	}
+}
+
+func TestReplayIntoClosedPipe(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.Close()
+	cmd := self("sstrace", "-r", "-")
+	var stderr strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(recorded), writer, &stderr
+	if err := cmd.Run(); err != nil || stderr.String() != "" {
+		t.Errorf("%v, stderr %q", err, &stderr)
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 // the same socket. The kernel reuses the address of a struct sock within microseconds, so the address finds a socket but never
 // proves that it is the same: see same.
 type Tracker struct {
+	// Duplicates is how many records told a change that another had told.
+	Duplicates uint64
+
 	socks     map[uint64]*sock
 	listeners map[port][]*sock
 	closed    []closedSock // a ring of the sockets closed last
@@ -29,6 +32,7 @@ type sock struct {
 	id     uint64
 	sk     uint64
 	cookie uint64
+	old    event.State // before state
 	state  event.State
 	since  int64  // Mono of the change into state; 0: not seen
 	losses uint64 // of the run at that change
@@ -52,14 +56,18 @@ type port struct {
 	port  uint16
 }
 
-// Track takes a Change and fills in what its socket's history tells: ID, Dur, Role and owner. A Socket it only remembers. It must
-// see every change of the run in the order of its source, before any filter.
-func (t *Tracker) Track(e *event.Event) {
+// Take takes a Change, fills in what its socket's history tells (ID, Dur, Role and owner), and gives it to emit. A Socket it only
+// remembers. It must see every change of the run in the order of its source, before any filter.
+func (t *Tracker) Take(e *event.Event, emit func(*event.Event) error) error {
 	if t.socks == nil {
 		t.socks = make(map[uint64]*sock)
 		t.listeners = make(map[port][]*sock)
 	}
 	s := t.socks[e.Sk]
+	if s != nil && s.knows(e) {
+		t.Duplicates++
+		return nil
+	}
 	if s != nil && !s.same(e) {
 		t.forget(s)
 		s = nil
@@ -78,7 +86,7 @@ func (t *Tracker) Track(e *event.Event) {
 		if e.New == event.Listen {
 			t.listen(s, e)
 		}
-		return
+		return nil
 	}
 
 	e.ID = s.id
@@ -86,13 +94,20 @@ func (t *Tracker) Track(e *event.Event) {
 	if s.since != 0 && s.state == e.Old && s.losses == e.Losses {
 		e.Dur = e.Mono - s.since
 	}
-	s.state, s.since, s.losses = e.New, e.Mono, e.Losses
+	s.old, s.state, s.since, s.losses = e.Old, e.New, e.Mono, e.Losses
 	t.play(s, e)
 	e.Role = s.role
 	e.OwnerPID, e.OwnerComm, e.OwnerVia = s.pid, s.comm, s.via
 	if e.New == event.Close {
 		t.close(s)
 	}
+	return emit(e)
+}
+
+// knows reports whether e, taken by the kernel side's second program, is the change by which s came into its state: then the first
+// one had taken it, too. Nothing else of s is between the two, for its lock is held.
+func (s *sock) knows(e *event.Event) bool {
+	return e.Second && s.state == e.New && s.old == e.Old && s.losses == e.Losses && (s.cookie == e.Cookie || s.cookie == 0 || e.Cookie == 0)
 }
 
 // same reports whether e is about s, and not about another socket at the same address. Two cookies prove it either way. Where
@@ -151,7 +166,8 @@ func (t *Tracker) play(s *sock, e *event.Event) {
 		s.role = event.Client
 	case e.New == event.Listen:
 		s.role, via = event.Listener, event.ViaListen
-	case e.Old == event.Listen && e.New == event.SynRecv:
+	case e.Old == e.New:
+	case e.Old == event.Listen && e.New != event.Close: // of MPTCP's sockets straight to ESTABLISHED
 		s.role = event.Server
 		if l := t.listener(e); l != nil {
 			s.pid, s.comm, s.via = l.pid, l.comm, event.ViaListener

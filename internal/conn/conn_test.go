@@ -33,7 +33,7 @@ func TestDurations(t *testing.T) {
 		{change(1, 9, 345, event.SynRecv, event.Established), 3, 5},
 		{change(2, 8, 350, event.LastAck, event.Close), 2, event.Unknown}, // a change was not seen
 	} {
-		tr.Track(&test.e)
+		take(&tr, &test.e)
 		if test.e.ID != test.id || test.e.Dur != test.dur {
 			t.Errorf("change %d: socket %d, %d ns; want socket %d, %d ns", i, test.e.ID, test.e.Dur, test.id, test.dur)
 		}
@@ -57,8 +57,8 @@ func TestReusedAddress(t *testing.T) {
 		{"a child is new", change(1, 7, 10, event.Close, event.Listen), change(1, 7, 20, event.Listen, event.SynRecv), false},
 	} {
 		var tr Tracker
-		tr.Track(&test.first)
-		tr.Track(&test.second)
+		take(&tr, &test.first)
+		take(&tr, &test.second)
 		if got := test.first.ID == test.second.ID; got != test.same {
 			t.Errorf("%s: sockets %d and %d", test.name, test.first.ID, test.second.ID)
 		}
@@ -79,7 +79,7 @@ func TestLosses(t *testing.T) {
 	e := change(2, 0, 20, event.Established, event.CloseWait)
 	e.Losses = 3
 	for _, ev := range []*event.Event{&a, &b, &c, &d, &e} {
-		tr.Track(ev)
+		take(&tr, ev)
 	}
 	if a.ID != b.ID || b.Dur != event.Unknown || c.Dur != 30 {
 		t.Errorf("across a loss: %d ns, after it: %d ns", b.Dur, c.Dur)
@@ -96,7 +96,7 @@ func TestRoleAndOwner(t *testing.T) {
 		return e
 	}
 	older := owned(event.Event{Type: event.Socket, Sk: 9, Cookie: 9, New: event.Established, Role: event.Server}, 50)
-	tr.Track(&older)
+	take(&tr, &older)
 	for i, test := range []struct {
 		e    event.Event
 		role event.Role
@@ -116,7 +116,7 @@ func TestRoleAndOwner(t *testing.T) {
 		{owned(change(1, 1, 99, event.Listen, event.Close), 30), event.Listener, 30, event.ViaClose},
 		{change(7, 7, 99, event.Listen, event.SynRecv), event.Server, 0, 0}, // its listener is gone
 	} {
-		tr.Track(&test.e)
+		take(&tr, &test.e)
 		if test.e.Role != test.role || test.e.OwnerPID != test.pid || test.e.OwnerVia != test.via {
 			t.Errorf("change %d: %v, owner %d via %v; want %v, %d via %v", i, test.e.Role, test.e.OwnerPID, test.e.OwnerVia, test.role, test.pid, test.via)
 		}
@@ -159,11 +159,11 @@ func TestListeners(t *testing.T) {
 	} {
 		var tr Tracker
 		for i := range test.listeners {
-			tr.Track(&test.listeners[i])
+			take(&tr, &test.listeners[i])
 		}
 		e := change(100, 0, 100, event.Listen, event.SynRecv)
 		e.Family, e.Local = test.family, netip.AddrPortFrom(test.addr, 7781)
-		tr.Track(&e)
+		take(&tr, &e)
 		if e.OwnerPID != test.want {
 			t.Errorf("%s: owner %d, want %d", test.name, e.OwnerPID, test.want)
 		}
@@ -177,7 +177,7 @@ func TestBounded(t *testing.T) {
 		for _, e := range []event.Event{
 			change(i, i+1, 10, event.Close, event.SynSent), change(i, i+1, 20, event.SynSent, event.Established), change(i, i+1, 30, event.Established, event.Close),
 		} {
-			tr.Track(&e)
+			take(&tr, &e)
 		}
 	}
 	if got := len(tr.socks); got > keepClosed {
@@ -199,7 +199,48 @@ func BenchmarkTrack(b *testing.B) {
 	for b.Loop() {
 		e := changes[i%5]
 		e.Sk, e.Cookie = i/5%1000, i/5+1
-		tr.Track(&e)
+		take(&tr, &e)
 		i++
+	}
+}
+
+// take tracks e and reports whether it is a line.
+func take(tr *Tracker, e *event.Event) (line bool) {
+	_ = tr.Take(e, func(*event.Event) error {
+		line = true
+		return nil
+	})
+	return line
+}
+
+// A change that both programs of the kernel side took is told once; one that only the second took is told.
+func TestDuplicates(t *testing.T) {
+	second := func(e event.Event) event.Event {
+		e.Second = true
+		return e
+	}
+	lost := second(change(1, 7, 40, event.Established, event.Close))
+	lost.Losses = 1
+	var tr Tracker
+	for i, test := range []struct {
+		e    event.Event
+		line bool
+	}{
+		{change(1, 7, 10, event.Close, event.SynSent), true},
+		{second(change(1, 7, 11, event.Close, event.SynSent)), false},
+		{second(change(1, 7, 20, event.SynSent, event.Established)), true},
+		{change(1, 7, 30, event.Established, event.Close), true},
+		{second(change(1, 7, 31, event.Established, event.Close)), false},
+		{lost, true}, // another socket's, for all that is known
+		{change(2, 8, 50, event.Listen, event.SynRecv), true},
+		{second(change(2, 8, 51, event.Listen, event.SynRecv)), false},
+		{second(change(2, 9, 60, event.Listen, event.SynRecv)), true},
+	} {
+		if got := take(&tr, &test.e); got != test.line {
+			t.Errorf("record %d is a line: %v", i, got)
+		}
+	}
+	if tr.Duplicates != 3 {
+		t.Errorf("%d duplicates, want 3", tr.Duplicates)
 	}
 }

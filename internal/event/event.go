@@ -156,6 +156,9 @@ type Event struct {
 	Cgroup        string // path
 	CgroupID      uint64
 
+	// Second: the record is by the kernel side's second program. It is not printed.
+	Second bool
+
 	// Losses counts the changes lost in the whole run when the kernel made this record. It is not printed: the tracker
 	// compares two of a socket's to know whether anything may be missing between them.
 	Losses uint64

@@ -32,6 +32,8 @@ type Filter struct {
 	comms  []string
 	where  *vm.Program
 
+	failed   uint64 // lines that where failed on
+	failure  error  // the first of them
 	held     map[uint64]event.Event
 	filtered uint64
 }
@@ -65,10 +67,11 @@ func (f *Filter) Filtered() uint64 { return f.filtered + uint64(len(f.held)) }
 func (f *Filter) Pass(e *event.Event, emit func(*event.Event) error) error {
 	verdict := f.connection(e)
 	if len(f.held) > 0 {
-		if first, ok := f.held[e.ID]; ok {
-			delete(f.held, e.ID)
-			// If even this one does not know, the socket was closed without ever having had a port.
-			if err := f.settle(&first, verdict == yes, emit); err != nil {
+		if first, ok := f.held[e.Sk]; ok {
+			delete(f.held, e.Sk)
+			// If even this one does not know, the socket was closed without ever having had a port. If it is another socket's, what
+			// would have told was lost.
+			if err := f.settle(&first, verdict == yes && first.ID == e.ID, emit); err != nil {
 				return err
 			}
 		}
@@ -77,7 +80,7 @@ func (f *Filter) Pass(e *event.Event, emit func(*event.Event) error) error {
 		if f.held == nil {
 			f.held = make(map[uint64]event.Event)
 		}
-		f.held[e.ID] = *e
+		f.held[e.Sk] = *e
 		return nil
 	}
 	return f.settle(e, verdict == yes, emit)
@@ -85,13 +88,7 @@ func (f *Filter) Pass(e *event.Event, emit func(*event.Event) error) error {
 
 // settle emits e, whose connection is wanted or not, if its line is wanted, too.
 func (f *Filter) settle(e *event.Event, wanted bool, emit func(*event.Event) error) error {
-	if wanted {
-		var err error
-		if wanted, err = f.line(e); err != nil {
-			return err
-		}
-	}
-	if !wanted {
+	if !wanted || !f.line(e) {
 		f.filtered++
 		return nil
 	}
@@ -119,10 +116,12 @@ func (f *Filter) inCgroups(path string) bool {
 
 func (f *Filter) family(e *event.Event, first bool) verdict {
 	switch {
-	case f.Family == 0 || f.Family == e.Family || f.Family == event.IPv4 && e.Family == event.Mapped:
+	case f.Family == 0:
 		return yes
 	case first && e.Family == event.IPv6 && !e.Remote.Addr().IsValid():
 		return undecided // a child of a listener on [::] is IPv6 or mapped
+	case f.Family == e.Family || f.Family == event.IPv4 && e.Family == event.Mapped:
+		return yes
 	}
 	return no
 }
@@ -161,16 +160,14 @@ func end(wanted *PortSet, port uint16, first bool) verdict {
 }
 
 // line decides by what may differ from one of a connection's changes to the next.
-func (f *Filter) line(e *event.Event) (bool, error) {
+func (f *Filter) line(e *event.Event) bool {
 	switch {
 	case len(f.states) > 0 && !slices.Contains(f.states, e.Old) && !slices.Contains(f.states, e.New),
 		len(f.edges) > 0 && !slices.Contains(f.edges, edge{e.Old, e.New}),
 		f.minDur > 0 && e.Dur < f.minDur,
 		len(f.pids) > 0 && (e.OwnerPID == 0 || !slices.Contains(f.pids, e.OwnerPID)),
 		len(f.comms) > 0 && (e.OwnerPID == 0 || !slices.Contains(f.comms, e.OwnerComm)):
-		return false, nil
-	case f.where == nil:
-		return true, nil
+		return false
 	}
-	return f.matches(e)
+	return f.where == nil || f.matches(e)
 }

@@ -174,9 +174,47 @@ func TestWhereKnowsEveryKey(t *testing.T) {
 		}
 		none := event.Event{Dur: event.Unknown}
 		f := &Filter{where: program}
-		got, err := f.matches(&none)
-		if nullable := slices.Contains(nullableKeys, key); err != nil || got == nullable {
-			t.Errorf("%s of an event that knows nothing: %v, %v", key, got, err)
+		got := f.matches(&none)
+		if nullable := slices.Contains(nullableKeys, key); f.Trouble() != nil || got == nullable {
+			t.Errorf("%s of an event that knows nothing: %v, %v", key, got, f.Trouble())
+		}
+	}
+}
+
+// An expression that fails drops its line, and tells.
+func TestWhereFails(t *testing.T) {
+	f, err := New(&Options{Where: "1 % cpu == 0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := change(1, "127.0.0.1:40602", "10.1.2.3:443", event.SynSent, event.Established)
+	for cpu := range uint32(2) {
+		e.CPU = cpu
+		if err := f.Pass(&e, func(*event.Event) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Trouble(); f.Filtered() != 1 || err == nil || !strings.Contains(err.Error(), "failed on 1 line") {
+		t.Errorf("filtered %d, %v", f.Filtered(), err)
+	}
+}
+
+// Up to Linux 6.12 the first change of a child of [::] does not tell whether it is IPv6 or mapped.
+func TestFamilyOfLateRemoteEnd(t *testing.T) {
+	f, err := New(&Options{IPv6: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := event.Event{ID: 1, Sk: 1, Family: event.IPv6, Old: event.Listen, New: event.SynRecv, Local: netip.MustParseAddrPort("[::]:80")}
+	next := change(1, "127.0.0.1:80", "127.0.0.1:40602", event.SynRecv, event.Established)
+	next.Sk, next.Family = 1, event.Mapped
+	for _, e := range []event.Event{e, next} {
+		err := f.Pass(&e, func(e *event.Event) error {
+			t.Errorf("a mapped connection's %v->%v is a line", e.Old, e.New)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }

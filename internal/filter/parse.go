@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,7 +13,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// Options are the filters as the command line has them; each list may also hold comma-separated values, except Comm.
+// Options are the filters as the command line has them; each list may also hold comma-separated values.
 type Options struct {
 	Ports, LocalPorts, RemotePorts []string
 	Hosts                          []string
@@ -31,15 +32,12 @@ type Options struct {
 
 // New parses o. An error names the flag, the value and what would be right.
 func New(o *Options) (*Filter, error) {
-	f := &Filter{comms: o.Comms, minDur: o.MinDur.Nanoseconds()}
+	f := &Filter{minDur: o.MinDur.Nanoseconds()}
 	switch {
 	case o.IPv4 && !o.IPv6:
 		f.Family = event.IPv4
 	case o.IPv6 && !o.IPv4:
 		f.Family = event.IPv6
-	}
-	if o.MinDur < 0 {
-		return nil, fmt.Errorf("--min-dur %v: a duration cannot be negative", o.MinDur)
 	}
 	var err error
 	if f.Ports, err = parsePorts("--port", o.Ports); err != nil {
@@ -73,6 +71,9 @@ func New(o *Options) (*Filter, error) {
 		return nil, err
 	}
 	if f.pids, err = parseEach("--pid", o.PIDs, parsePID); err != nil {
+		return nil, err
+	}
+	if f.comms, err = parseEach("--comm", o.Comms, parseComm); err != nil {
 		return nil, err
 	}
 	if o.Where != "" {
@@ -129,6 +130,9 @@ func parsePortRange(v string) ([2]uint16, error) {
 
 // parseHost takes an address or a prefix; an IPv4-mapped one is IPv4, as in the output.
 func parseHost(v string) (netip.Prefix, error) {
+	if inner, ok := strings.CutPrefix(v, "["); ok { // as we print it
+		v = strings.TrimSuffix(inner, "]")
+	}
 	if a, err := netip.ParseAddr(v); err == nil && a.Zone() == "" {
 		a = a.Unmap()
 		return netip.PrefixFrom(a, a.BitLen()), nil
@@ -170,17 +174,14 @@ func parseNetNS(v string) (uint32, error) {
 	case !strings.Contains(v, "/"):
 		path = "/run/netns/" + v
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		if isPID {
-			return 0, fmt.Errorf("no such process, or not allowed to look at it: %w", err)
-		}
-		return 0, fmt.Errorf("no such network namespace; `ip netns` lists the named ones, `lsns -t net` all: %w", err)
+	inode, err := netNSInode(path)
+	switch {
+	case err == nil || !errors.As(err, new(*os.PathError)):
+		return inode, err
+	case isPID:
+		return 0, fmt.Errorf("no such process, or not allowed to look at it: %w", err)
 	}
-	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("%s is not a network namespace", path)
-	}
-	return inode(info)
+	return 0, fmt.Errorf("no such network namespace; `ip netns` lists the named ones, `lsns -t net` all: %w", err)
 }
 
 func parseUID(v string) (uint32, error) {
@@ -189,7 +190,7 @@ func parseUID(v string) (uint32, error) {
 	}
 	u, err := user.Lookup(v)
 	if err != nil {
-		return 0, fmt.Errorf("expected a user's name or number: %w", err)
+		return 0, fmt.Errorf("no such user: expected a name or a number")
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	return uint32(uid), err
@@ -202,10 +203,18 @@ func parseCgroup(v string) (string, error) {
 	return v, nil
 }
 
-// parseState takes the kernel's names and those of ss: CLOSE_WAIT, close-wait, TCP_CLOSE_WAIT.
+// parseState takes the kernel's names and those of ss: CLOSE_WAIT, close-wait, TCP_CLOSE_WAIT; ESTAB, listening, closed.
 func parseState(v string) (event.State, error) {
 	plain := strings.NewReplacer("_", "", "-", "")
 	want := plain.Replace(strings.TrimPrefix(strings.ToUpper(v), "TCP_"))
+	switch want {
+	case "ESTAB":
+		return event.Established, nil
+	case "LISTENING":
+		return event.Listen, nil
+	case "CLOSED":
+		return event.Close, nil
+	}
 	var names []string
 	for _, s := range event.States() {
 		if plain.Replace(s.String()) == want {
@@ -227,6 +236,14 @@ func parseEdge(v string) (edge, error) {
 	}
 	b, err := parseState(to)
 	return edge{a, b}, err
+}
+
+func parseComm(v string) (string, error) {
+	const longest = 15 // TASK_COMM_LEN - 1, include/linux/sched.h
+	if v == "" || len(v) > longest {
+		return "", fmt.Errorf("the kernel keeps up to %d bytes of a process's name: expected those", longest)
+	}
+	return v, nil
 }
 
 func parsePID(v string) (uint32, error) {

@@ -84,15 +84,31 @@ func newEnv(e *event.Event) env {
 
 // compile checks source against env. Its errors mark the place.
 func compile(source string) (*vm.Program, error) {
-	return expr.Compile(source, expr.Env(env{}), expr.AsBool(), expr.Patch(guard{}))
+	p, err := expr.Compile(source, expr.Env(env{}), expr.AsBool(), expr.Patch(guard{}))
+	if err != nil {
+		return nil, fmt.Errorf("%w\nExpected a comparison of the keys of -o ndjson, with nil for what is not known: dur_ns > 1e6 && err != nil", err)
+	}
+	return p, nil
 }
 
-func (f *Filter) matches(e *event.Event) (bool, error) {
+// matches reports whether the expression is true; one that fails, as in a division by 0, is not.
+func (f *Filter) matches(e *event.Event) bool {
 	wanted, err := expr.Run(f.where, newEnv(e))
 	if err != nil {
-		return false, fmt.Errorf("--where: %w", err)
+		if f.failed++; f.failure == nil {
+			f.failure = err
+		}
+		return false
 	}
-	return wanted.(bool), nil
+	return wanted.(bool)
+}
+
+// Trouble tells of lines that were dropped because the expression failed on them.
+func (f *Filter) Trouble() error {
+	if f.failure == nil {
+		return nil
+	}
+	return fmt.Errorf("--where failed on %d lines, which were dropped: %w", f.failed, f.failure)
 }
 
 // guard makes a comparison with null false, as in SQL, instead of an error: a > b becomes a != nil && a > b for every nullable

@@ -37,7 +37,7 @@ var clockWidth = map[string]int{
 const (
 	durWidth   = len("1m0.000123456s")
 	stateWidth = len("ESTABLISHED")
-	ownerWidth = len("4194304/redis-server")
+	ownerWidth = len("4194304/0123456789abcde")
 	red        = "\x1b[31m"
 	reset      = "\x1b[0m"
 )
@@ -53,9 +53,6 @@ var stateColor = map[event.State]string{
 
 func (t *text) appendHeader(b []byte) []byte {
 	t.addrs = ipv4Width
-	if t.wide {
-		t.addrs = ipv6Width
-	}
 	b = pad(append(b, "TIME"...), 4, clockWidth[t.clock]+1)
 	if t.wide {
 		b = append(b, "      ID CPU      NETNS PROTO FAMILY      ROLE     "...)
@@ -192,7 +189,7 @@ func appendAddr(b []byte, a netip.AddrPort) []byte {
 
 func (t *text) left(field, b []byte, width int) []byte {
 	t.field = field
-	return pad(append(b, field...), utf8.RuneCount(field), width+1)
+	return append(pad(append(b, field...), utf8.RuneCount(field), width), ' ')
 }
 
 func (t *text) right(field, b []byte, width int) []byte {

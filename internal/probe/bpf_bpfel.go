@@ -48,7 +48,7 @@ type bpfEvent struct {
 	OldState  uint8
 	NewState  uint8
 	ByTask    uint8
-	Pad       uint8
+	IsSecond  uint8
 	Laddr     [16]uint8
 	Raddr     [16]uint8
 	TaskComm  [16]uint8

@@ -22,6 +22,9 @@ type cgroupFS struct {
 	dir   int
 }
 
+// ErrNoCgroup is the error of a filter by a cgroup that is not there.
+var ErrNoCgroup = errors.New("no such cgroup")
+
 var errNoCgroupFS = errors.New("no cgroup v2 tree is mounted")
 
 func openCgroupFS() cgroupFS {
@@ -38,6 +41,12 @@ func openCgroupFS() cgroupFS {
 		}
 	}
 	return cgroupFS{}
+}
+
+func (c cgroupFS) close() {
+	if c.mount != "" {
+		_ = unix.Close(c.dir)
+	}
 }
 
 // path gives "" when the cgroup is gone, or we are not allowed (CAP_DAC_READ_SEARCH).
@@ -70,12 +79,12 @@ func (c cgroupFS) path(id uint64) string {
 // a directory's inode.
 func (c cgroupFS) id(path string) (uint64, error) {
 	if c.mount == "" {
-		return 0, errNoCgroupFS
+		return 0, fmt.Errorf("--cgroup: %w", errNoCgroupFS)
 	}
 	rest, _ := strings.CutPrefix(path, c.mount)
 	var stat unix.Stat_t
 	if err := unix.Stat(filepath.Join(c.mount, rest), &stat); err != nil {
-		return 0, fmt.Errorf("no cgroup %s below %s: %w", rest, c.mount, err)
+		return 0, fmt.Errorf("--cgroup %s: %w below %s: %w", path, ErrNoCgroup, c.mount, err)
 	}
 	return stat.Ino, nil
 }

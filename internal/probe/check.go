@@ -61,7 +61,7 @@ func explain(err error) error {
 }
 
 func kernel() Need {
-	n := Need{Name: "kernel", Hint: "the BPF ring buffer came with Linux 5.8: use that or a later kernel"}
+	n := Need{Name: "kernel", Hint: "the BPF iterator over TCP sockets came with Linux 5.9: use that or a later kernel"}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		n.Found = err.Error()
@@ -70,7 +70,7 @@ func kernel() Need {
 	n.Found = "Linux " + unix.ByteSliceToString(u.Release[:])
 	var major, minor int
 	if _, err := fmt.Sscanf(n.Found, "Linux %d.%d", &major, &minor); err == nil {
-		n.OK = major > 5 || major == 5 && minor >= 8
+		n.OK = major > 5 || major == 5 && minor >= 9
 	}
 	return n
 }
@@ -171,6 +171,7 @@ func namespaces() Need {
 func cgroupNames() Need {
 	n := Need{Name: "cgroup names", Soft: true, Hint: "cgroup is null and cgroup_id is right: mount a cgroup v2 tree, and give CAP_DAC_READ_SEARCH to find names in it"}
 	fs := openCgroupFS()
+	defer fs.close()
 	caps, err := effective()
 	switch {
 	case fs.mount == "":

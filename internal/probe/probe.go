@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -28,14 +27,15 @@ const (
 	// nap is how long the reader of a busy ring sleeps between two batches. Nobody wakes it: a wake-up for each change would cost
 	// the host more than all else.
 	nap = time.Millisecond
-	// doze is the longest sleep of the reader of an empty ring. The next change wakes it; only one that comes in the same instant
-	// as the reader falls asleep may have to wait for this.
-	doze = 100 * time.Millisecond
 	// settleTime bounds the wait for programs that still run when they are detached. Each takes a microsecond.
 	settleTime = time.Second
 
 	membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL in include/uapi/linux/membarrier.h
 )
+
+// doze is the longest sleep of the reader of an empty ring. The next change wakes it; only one that comes in the same instant as the
+// reader falls asleep may have to wait for this.
+var doze = 100 * time.Millisecond
 
 // Probe is an attached tracer.
 type Probe struct {
@@ -58,11 +58,15 @@ type Probe struct {
 func Open(f *filter.Filter, buffer int) (*Probe, error) {
 	_ = rlimit.RemoveMemlock() // the limit counts only before Linux 5.11; if it stays too low there, loading fails and tells
 	p := &Probe{names: newNamer()}
-	if err := p.load(f, buffer); err != nil {
-		return nil, explain(err)
+	err := p.load(f, buffer)
+	if err == nil {
+		err = p.attach()
 	}
-	if err := p.attach(); err != nil {
+	if err != nil {
 		p.Close()
+		if errors.Is(err, ErrNoCgroup) {
+			return nil, err
+		}
 		return nil, explain(err)
 	}
 	return p, nil
@@ -80,13 +84,11 @@ func (p *Probe) load(f *filter.Filter, buffer int) error {
 	err = spec.LoadAndAssign(&p.objs, nil)
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
-		// Up to 5.11 tracing programs have no bpf_get_socket_cookie.
+		// Up to 5.11 tracing programs have no bpf_get_socket_cookie. If that was not it, the second refusal tells what is.
 		if err := spec.Variables[bpfVarHaveCookie].Set(false); err != nil {
 			return err
 		}
-		if again := spec.LoadAndAssign(&p.objs, nil); again == nil {
-			err = nil
-		}
+		err = spec.LoadAndAssign(&p.objs, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("load BPF programs: %w", err)
@@ -114,6 +116,9 @@ func configure(spec *ebpf.CollectionSpec, f *filter.Filter) error {
 	for _, p := range f.Protos {
 		wanted[p] = true
 	}
+	if len(f.Protos) == 0 {
+		wanted[event.TCP] = true
+	}
 	values := map[string]any{
 		bpfVarWantTcp:      wanted[event.TCP],
 		bpfVarWantMptcp:    wanted[event.MPTCP],
@@ -139,7 +144,7 @@ func configure(spec *ebpf.CollectionSpec, f *filter.Filter) error {
 func (p *Probe) fill(f *filter.Filter) error {
 	yes := uint8(1)
 	for _, host := range f.Hosts {
-		key := bpfHostKey{PrefixLen: uint32(host.Bits()), Addr: netip.AddrFrom16(host.Addr().As16()).As16()}
+		key := bpfHostKey{PrefixLen: uint32(host.Bits()), Addr: host.Addr().As16()}
 		if host.Addr().Is4() {
 			key.PrefixLen += 96 // stored as ::ffff:a.b.c.d
 		}
@@ -160,7 +165,7 @@ func (p *Probe) fill(f *filter.Filter) error {
 	for _, path := range f.Cgroups {
 		id, err := p.names.cgroupFS.id(path)
 		if err != nil {
-			return fmt.Errorf("--cgroup: %w", err)
+			return err
 		}
 		if err := p.objs.Cgroups.Put(id, yes); err != nil {
 			return fmt.Errorf("filter by cgroup: %w", err)
@@ -212,13 +217,14 @@ func (p *Probe) Close() {
 		_ = p.reader.Close()
 	}
 	_ = p.objs.Close()
+	p.names.cgroupFS.close()
 }
 
 // Events gives the sockets that are older than the trace, then each change, and a Lost where changes are missing, until Stop; then
 // the rest of the ring. Whenever the ring is empty it calls idle before it sleeps. It can be used once.
 func (p *Probe) Events(idle func() error) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
-		defer p.settle(func() bool { return false })
+		defer p.settle()
 		for _, e := range p.before {
 			if !yield(e, nil) {
 				return
@@ -233,7 +239,7 @@ var longAgo = time.Unix(1, 0)
 
 func (p *Probe) drain(idle func() error, yield func(event.Event, error) bool) {
 	var rec ringbuf.Record
-	batch := 0
+	batch, flushed := 0, false
 	p.reader.SetDeadline(longAgo)
 	for {
 		err := p.reader.ReadInto(&rec)
@@ -264,7 +270,8 @@ func (p *Probe) drain(idle func() error, yield func(event.Event, error) bool) {
 			p.sleep(batch > 0)
 			batch = 0
 		case errors.Is(err, ringbuf.ErrFlushed):
-			if p.settle(func() bool { return p.read != p.cpus().Emitted }) {
+			if p.settle(); !flushed && p.read != p.cpus().Emitted {
+				flushed = true // by now all is in the ring
 				_ = p.reader.Flush()
 				continue
 			}
@@ -307,16 +314,14 @@ func (p *Probe) losses() uint64 {
 	return n
 }
 
-// settle detaches and waits until no program runs any more: each counts seen first and how it ended last. It reports whether more
-// has come meanwhile.
-func (p *Probe) settle(more func() bool) bool {
+// settle detaches and waits until no program runs any more: each counts seen first and how it ended last.
+func (p *Probe) settle() {
 	p.Stop()
 	for end := time.Now().Add(settleTime); time.Now().Before(end); time.Sleep(50 * time.Microsecond) {
 		if c := p.cpus(); c.Seen == c.Filtered+c.Emitted+c.RingFull {
-			break
+			return
 		}
 	}
-	return more()
 }
 
 // cpus sums the counters of all CPUs.
@@ -336,9 +341,14 @@ func (p *Probe) cpus() bpfCpu {
 	return sum
 }
 
-// Balance accounts for all changes, after Events has ended; what was done with those that Events gave, the caller adds.
-func (p *Probe) Balance() (*event.Balance, error) {
+// Balance accounts for all changes, after Events has ended; what was done with those that Events gave, the caller adds. duplicates
+// is how many records told what another had told: they count nowhere.
+func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 	c := p.cpus()
+	c.Seen -= duplicates
+	c.Emitted -= duplicates
+	c.Covered -= min(duplicates, c.Covered)
+	p.read -= duplicates
 	b := &event.Balance{Seen: c.Seen, Filtered: c.Filtered, RingFull: c.RingFull, Unread: c.Emitted - p.read}
 	stats, err := p.objs.Change.Stats()
 	if err != nil {

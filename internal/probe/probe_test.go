@@ -5,11 +5,14 @@ package probe
 import (
 	"bytes"
 	"encoding/binary"
+	"net"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"sstrace/internal/conn"
@@ -226,6 +229,7 @@ func BenchmarkRecordToLine(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	pass := func(e *event.Event) error { return f.Pass(e, p.Print) }
 	var e event.Event
 	b.ReportAllocs()
 	for b.Loop() {
@@ -235,9 +239,61 @@ func BenchmarkRecordToLine(b *testing.B) {
 		}
 		e = names.change(r)
 		e.Wall = clock.wall(e.Mono)
-		tracker.Track(&e)
-		if err := f.Pass(&e, p.Print); err != nil {
+		if err := tracker.Take(&e, pass); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A reader that sleeps is woken by the next change, not by its own clock.
+func TestWakeUp(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root")
+	}
+	defer func(before time.Duration) { doze = before }(doze)
+	doze = time.Hour
+	p, err := Open(new(filter.Filter), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ports := make(chan uint16)
+	go func() {
+		defer close(ports)
+		for e, err := range p.Events(func() error { return nil }) {
+			if err != nil {
+				t.Errorf("read: %v", err)
+				return
+			}
+			if e.New == event.Listen && e.TaskPID == uint32(os.Getpid()) && e.Type == event.Change {
+				ports <- e.Local.Port()
+			}
+		}
+	}()
+	for range 10 {
+		for asleep := uint32(0); asleep == 0; time.Sleep(time.Millisecond) {
+			if err := p.objs.ReaderWaiting.Get(&asleep); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got := <-ports:
+			if want := l.Addr().(*net.TCPAddr).Port; int(got) != want {
+				t.Errorf("port %d, want %d", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("the reader was not woken")
+		}
+		l.Close()
+	}
+	p.Stop()
+	for range ports { // until Events has ended
 	}
 }

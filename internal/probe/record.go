@@ -78,7 +78,7 @@ func (n *namer) change(r *bpfEvent) event.Event {
 	e := event.Event{
 		Type: event.Change, Mono: int64(r.MonoNs), CPU: r.Cpu, Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
 		Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.Err,
-		TaskPID: r.TaskPid, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses,
+		TaskPID: r.TaskPid, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses, Second: r.IsSecond != 0,
 	}
 	wildcard := e.Old == event.Listen && e.New == event.Close || e.New == event.Listen
 	e.Family, e.Local, e.Remote = ends(r.Family, &r.Laddr, &r.Raddr, r.Lport, r.Rport, wildcard)

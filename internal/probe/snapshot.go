@@ -45,6 +45,7 @@ func (p *Probe) snapshot() ([]event.Event, error) {
 	}
 
 	var all []event.Event
+	noBacklog := make(map[uint16]bool) // ports with a listener of backlog 0: its children look like clients
 	add := func(f *bpfSockFound) {
 		state := event.State(f.State)
 		e := event.Event{
@@ -53,11 +54,14 @@ func (p *Probe) snapshot() ([]event.Event, error) {
 		}
 		e.Family, e.Local, e.Remote = ends(f.Family, &f.Laddr, &f.Raddr, f.Lport, f.Rport, state == event.Listen)
 		switch {
-		case state == event.Listen:
+		case state == event.Listen: // listeners come first
 			e.Role = event.Listener
+			if f.AcceptBacklog == 0 {
+				noBacklog[f.Lport] = true
+			}
 		case f.AcceptBacklog != 0:
 			e.Role = event.Server // only listen() sets it, and only a child inherits it (sk_clone_lock in net/core/sock.c)
-		default:
+		case !noBacklog[f.Lport]:
 			e.Role = event.Client
 		}
 		if h := holders[f.Sk]; h.pid != 0 && !h.many {

@@ -1,12 +1,9 @@
-//go:build !unix
+//go:build !linux
 
 package filter
 
-import (
-	"errors"
-	"os"
-)
+import "errors"
 
-func inode(os.FileInfo) (uint32, error) {
+func netNSInode(string) (uint32, error) {
 	return 0, errors.New("this system has no network namespaces: give the inode that the recording has")
 }
