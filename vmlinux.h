@@ -31,6 +31,11 @@ enum bpf_map_type {
 };
 
 enum {
+	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
+};
+
+enum {
 	BPF_F_NO_PREALLOC = 1 << 0,
 };
 
@@ -53,6 +58,12 @@ enum {
 	TCP_LISTEN,
 	TCP_CLOSING,
 	TCP_NEW_SYN_RECV,
+};
+
+/* include/uapi/linux/if_ether.h */
+enum {
+	ETH_P_IP = 0x0800,
+	ETH_P_IPV6 = 0x86dd,
 };
 
 enum {
@@ -125,11 +136,24 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	atomic64_t skc_cookie;
+	unsigned long skc_flags; /* of a sock: bits of enum sock_flags */
+	struct sock *skc_listener; /* of a request_sock */
+};
+
+struct timer_list {
+	unsigned long expires;
+	void (*function)(struct timer_list *);
 };
 
 typedef struct {
 	int owned;
 } socket_lock_t;
+
+struct socket;
+
+struct sk_buff_head {
+	__u32 qlen;
+};
 
 struct sock {
 	struct sock_common __sk_common;
@@ -140,6 +164,17 @@ struct sock {
 	kuid_t sk_uid;
 	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
+	struct timer_list tcp_retransmit_timer; /* from 7.0 */
+	struct socket *sk_socket;
+	unsigned long sk_lingertime;
+	struct sk_buff_head sk_write_queue;
+};
+
+/* include/net/sock.h; CO-RE puts in the running kernel's numbers. */
+enum sock_flags {
+	SOCK_DEAD,
+	SOCK_KEEPOPEN,
+	SOCK_LINGER,
 };
 
 struct inet_sock {
@@ -147,7 +182,27 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
-struct tcp_sock;
+struct inet_connection_sock {
+	struct timer_list icsk_retransmit_timer; /* up to 6.19 */
+	__u8 icsk_retransmits;
+};
+
+struct request_sock {
+	struct sock_common __req_common;
+	__u8 syncookie : 1;
+	__u8 num_timeout : 7;
+	struct timer_list rsk_timer;
+};
+
+struct inet_timewait_sock {
+	struct sock_common __tw_common;
+	volatile unsigned char tw_substate;
+	struct timer_list tw_timer;
+};
+
+struct tcp_sock {
+	__u32 packets_out;
+};
 
 struct socket {
 	struct sock *sk;
@@ -160,6 +215,18 @@ struct inode {
 struct file {
 	struct inode *f_inode;
 	void *private_data;
+};
+
+struct net_device {
+	possible_net_t nd_net;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	__be16 protocol;
+	__u16 transport_header;
+	__u16 network_header;
+	unsigned char *head;
 };
 
 struct task_struct {

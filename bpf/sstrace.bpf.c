@@ -14,6 +14,22 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/*
+ * What a record tells. A connection whose handshake is not over (request sock), or that only waits for its end (timewait sock),
+ * is no struct sock, and the tracepoint does not show it; but both kinds of mini-sock live by a timer.
+ */
+enum kind {
+	CHANGE, /* the tracepoint's change of a sock */
+	REQUEST_TIMER_STARTED, /* the SYN arrived, or the SYN-ACK was sent again */
+	REQUEST_TIMER_CANCELLED, /* the ACK arrived; or first half of what follows */
+	REQUEST_TIMER_EXPIRED,
+	TIMEWAIT_TIMER_STARTED, /* new_state is its substate: FIN_WAIT2 or TIME_WAIT */
+	TIMEWAIT_TIMER_CANCELLED,
+	TIMEWAIT_TIMER_EXPIRED,
+	SYN_TIMER_STARTED, /* a connect() has sent its SYN: now its local port is known */
+	CHANGE_SECOND, /* a CHANGE, by change_missed */
+};
+
 /* One state change as the kernel tells it. internal/probe reads it in place: see record.go before changing a member. */
 struct event {
 	__u64 mono_ns; /* CLOCK_MONOTONIC, the only clock read of this change */
@@ -21,26 +37,28 @@ struct event {
 	__u64 cookie; /* 0: this kernel gives none */
 	__u64 cgroup_id; /* 0: unknown */
 	__u64 losses; /* changes that found the ring full, host-wide, before this one */
+	__u64 listener; /* of a request sock: its listener's address */
 	__u32 netns;
 	__u32 uid;
 	__u32 cpu;
 	__u32 task_pid; /* thread group of the current task, whoever that is */
 	__s32 err; /* sk_err */
-	__u16 family;
+	__u8 family;
+	__u8 closing; /* of a change to CLOSE: the CLOSING_ bits; of a request sock: how often its SYN-ACK was sent again */
 	__u16 proto;
 	__u16 lport; /* host byte order, as rport; 0: not known yet */
 	__u16 rport;
 	__u8 old_state;
 	__u8 new_state;
 	__u8 by_task; /* the current task made this change by its own call: it is the owner */
-	__u8 is_second; /* by change_missed */
+	__u8 kind;
 	__u8 laddr[16]; /* IPv4 as ::ffff:a.b.c.d */
 	__u8 raddr[16];
 	__u8 task_comm[16]; /* the thread's */
 	__u8 owner_comm[16]; /* the process's, set if by_task */
 };
 
-_Static_assert(sizeof(struct event) == 136, "struct event: no holes, and in step with record.go");
+_Static_assert(sizeof(struct event) == 144, "struct event: no holes, and in step with record.go");
 
 /* A socket that is older than the tracer, or a process that holds one: what the iterators write. */
 struct sock_found {
@@ -48,6 +66,7 @@ struct sock_found {
 	__u64 sk;
 	__u64 cookie;
 	__u64 cgroup_id;
+	__u64 listener; /* of a request sock */
 	__u32 netns;
 	__u32 uid;
 	__u32 holder_pid; /* 0 from iter/tcp; from iter/task_file the rest is 0, but sk and netns */
@@ -58,17 +77,27 @@ struct sock_found {
 	__u16 lport;
 	__u16 rport;
 	__u8 state;
-	__u8 pad[3];
+	__u8 is_mini; /* a request or timewait sock */
+	__u8 pad[2];
 	__u8 laddr[16];
 	__u8 raddr[16];
 	__u8 holder_comm[16];
 };
 
-_Static_assert(sizeof(struct sock_found) == 112, "struct sock_found: no holes, and in step with snapshot.go");
+_Static_assert(sizeof(struct sock_found) == 120, "struct sock_found: no holes, and in step with snapshot.go");
 
 /* For bpf2go's -type: a struct that no map names is not in the object's BTF unless something points to it. */
 const struct event *unused_event __attribute__((unused));
 const struct sock_found *unused_sock_found __attribute__((unused));
+
+/* What a socket is like as it closes: it tells why, where sk_err alone does not. */
+enum {
+	CLOSING_SHUT = 1 << 0, /* shut down both ways: close() */
+	CLOSING_LINGER0 = 1 << 1, /* SO_LINGER with time 0: close() resets */
+	CLOSING_KEEPALIVE = 1 << 2, /* SO_KEEPALIVE, and nothing to send: of all timers only that one runs */
+	CLOSING_UNACCEPTED = 1 << 3, /* no process ever had it */
+	CLOSING_ORPHAN = 1 << 4, /* no process has it any more */
+};
 
 /*
  * Set before loading. A filter that is off is a constant false, and the verifier removes its code.
@@ -91,6 +120,14 @@ const volatile bool filter_hosts = false;
 const volatile bool filter_netns = false;
 const volatile bool filter_uid = false;
 const volatile bool filter_cgroup = false;
+
+/* The timers' functions in the running kernel, for the rfc vocabulary alone; 0 is no function's address. */
+const volatile __u64 reqsk_timer_handler = 0;
+const volatile __u64 tw_timer_handler = 0;
+const volatile __u64 tcp_write_timer = 0;
+
+/* From 7.0 a task may be preempted while it runs a tracepoint's programs, or between two of them, and go on on another CPU. */
+const volatile bool preemptible = false;
 
 /* User space fills it before attaching. */
 __u8 ports[65536];
@@ -144,6 +181,40 @@ struct {
 	__uint(max_entries, 1 << 24);
 } events SEC(".maps");
 
+/*
+ * Where programs are preemptible: the changes that a program took and those behind it have not all looked for yet, by sock, whose
+ * lock serialises its changes. Inserted: by the program that takes a change. Deleted: by the last one. A few at a time.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u64);
+} taken_by_sock SEC(".maps");
+
+/*
+ * Timewait socks in FIN_WAIT2, by their ends. Inserted: when their timer starts. Deleted: when it is cancelled, or the FIN has come. A full
+ * map costs the moment of a FIN_WAIT2 -> TIME_WAIT, nothing else.
+ */
+struct ends {
+	__u8 laddr[16];
+	__u8 raddr[16];
+	__u16 lport;
+	__u16 rport;
+	__u32 netns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ends);
+	__type(value, __u64);
+} fin_wait2 SEC(".maps");
+
+/* How many are in it. */
+__u64 fin_wait2_count;
+
 struct host_key {
 	__u32 prefix_len;
 	__u8 addr[16];
@@ -179,13 +250,18 @@ struct {
 	__type(value, __u8);
 } cgroups SEC(".maps");
 
-/* Both ends of a socket, read the way the tracepoint does (TP_fast_assign in include/trace/events/sock.h). */
-struct tuple {
+/* Whom a record is about. */
+struct about {
 	__u8 laddr[16];
 	__u8 raddr[16];
 	__u16 lport;
 	__u16 rport;
 	__u16 family;
+	__u16 proto;
+	__u32 netns;
+	__u32 uid;
+	const struct cgroup *cgroup;
+	bool user_known; /* uid and cgroup are: a timewait sock has none */
 };
 
 static __always_inline void map_ipv4(__u8 *to, __be32 addr)
@@ -193,26 +269,6 @@ static __always_inline void map_ipv4(__u8 *to, __be32 addr)
 	__builtin_memset(to, 0, 10);
 	to[10] = to[11] = 0xff;
 	__builtin_memcpy(to + 12, &addr, 4);
-}
-
-/*
- * inet_sock's members need a probe read (a direct load is "access beyond struct sock"). Its port is asked, not skc_num,
- * which is already 0 at the last change.
- */
-static __always_inline void read_tuple(struct tuple *t, const struct sock *sk)
-{
-	const struct inet_sock *inet = (const struct inet_sock *)sk;
-
-	t->family = sk->__sk_common.skc_family;
-	t->lport = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-	t->rport = bpf_ntohs(sk->__sk_common.skc_dport);
-	if (t->family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
-		bpf_core_read(&t->laddr, sizeof(t->laddr), &sk->__sk_common.skc_v6_rcv_saddr);
-		bpf_core_read(&t->raddr, sizeof(t->raddr), &sk->__sk_common.skc_v6_daddr);
-	} else {
-		map_ipv4(t->laddr, BPF_CORE_READ(inet, inet_saddr));
-		map_ipv4(t->raddr, sk->__sk_common.skc_daddr);
-	}
 }
 
 static __always_inline const struct cgroup *cgroup_of(const struct sock *sk)
@@ -226,17 +282,60 @@ static __always_inline const struct cgroup *cgroup_of(const struct sock *sk)
 	return val & 1 ? 0 : (const struct cgroup *)(val & ~3ULL);
 }
 
-static __always_inline __u64 cgroup_id(const struct sock *sk)
+/*
+ * A sock, read the way the tracepoint does (TP_fast_assign in include/trace/events/sock.h). inet_sock's members need a
+ * probe read (a direct load is "access beyond struct sock"). Its port is asked, not skc_num, which is already 0 at the last
+ * change.
+ */
+static __always_inline void read_sock(struct about *a, const struct sock *sk)
 {
-	const struct cgroup *cgrp = cgroup_of(sk);
+	const struct inet_sock *inet = (const struct inet_sock *)sk;
 
+	a->family = sk->__sk_common.skc_family;
+	a->lport = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
+	a->rport = bpf_ntohs(sk->__sk_common.skc_dport);
+	if (a->family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
+		bpf_core_read(&a->laddr, sizeof(a->laddr), &sk->__sk_common.skc_v6_rcv_saddr);
+		bpf_core_read(&a->raddr, sizeof(a->raddr), &sk->__sk_common.skc_v6_daddr);
+	} else {
+		map_ipv4(a->laddr, BPF_CORE_READ(inet, inet_saddr));
+		map_ipv4(a->raddr, sk->__sk_common.skc_daddr);
+	}
+	a->proto = sk->sk_protocol;
+	a->netns = sk->__sk_common.skc_net.net->ns.inum;
+	a->uid = sk->sk_uid.val;
+	a->cgroup = cgroup_of(sk);
+	a->user_known = true;
+}
+
+/* The same of what begins with a sock_common, by probe reads alone. user: whose uid and cgroup it has; a timewait sock has none. */
+static __always_inline void read_common(struct about *a, const struct sock_common *skc, const struct sock *user)
+{
+	a->family = BPF_CORE_READ(skc, skc_family);
+	a->lport = BPF_CORE_READ(skc, skc_num);
+	a->rport = bpf_ntohs(BPF_CORE_READ(skc, skc_dport));
+	if (a->family == AF_INET6 && bpf_core_field_exists(skc->skc_v6_daddr)) {
+		bpf_core_read(&a->laddr, sizeof(a->laddr), &skc->skc_v6_rcv_saddr);
+		bpf_core_read(&a->raddr, sizeof(a->raddr), &skc->skc_v6_daddr);
+	} else {
+		map_ipv4(a->laddr, BPF_CORE_READ(skc, skc_rcv_saddr));
+		map_ipv4(a->raddr, BPF_CORE_READ(skc, skc_daddr));
+	}
+	a->proto = IPPROTO_TCP;
+	a->netns = BPF_CORE_READ(skc, skc_net.net, ns.inum);
+	a->user_known = user;
+	a->uid = user ? BPF_CORE_READ(user, sk_uid.val) : 0;
+	a->cgroup = user ? cgroup_of(user) : 0;
+}
+
+static __always_inline __u64 cgroup_id(const struct cgroup *cgrp)
+{
 	return cgrp ? BPF_CORE_READ(cgrp, kn, id) : 0;
 }
 
-/* The socket's cgroup or one above it is asked for. Depth is bounded for the verifier; systemd nests 6 deep or so. */
-static __always_inline bool in_cgroups(const struct sock *sk)
+/* The cgroup or one above it is asked for. Depth is bounded for the verifier; systemd nests 6 deep or so. */
+static __noinline bool in_cgroups(const struct cgroup *cgrp)
 {
-	const struct cgroup *cgrp = cgroup_of(sk);
 	__u32 before_6_1;
 
 	if (!cgrp)
@@ -299,25 +398,16 @@ static __always_inline bool ports_match(__u16 lport, __u16 rport)
  *   - the change after either, which tells user space what the first one lacked;
  *   - a listener's own, so that the owner of the connections to come is known.
  */
-static __always_inline bool wanted(const struct sock *sk, const struct tuple *t, __u16 proto, int old, int new)
+static __noinline bool wanted(const struct about *t, int old, int new)
 {
-	if (!((proto == IPPROTO_TCP && want_tcp) || (proto == IPPROTO_MPTCP && want_mptcp) ||
-	      (proto == IPPROTO_SCTP && want_sctp)))
+	if (!((t->proto == IPPROTO_TCP && want_tcp) || (t->proto == IPPROTO_MPTCP && want_mptcp) ||
+	      (t->proto == IPPROTO_SCTP && want_sctp)))
 		return false;
-
-	if (filter_netns) {
-		__u32 inum = sk->__sk_common.skc_net.net->ns.inum;
-
-		if (!bpf_map_lookup_elem(&netnses, &inum))
-			return false;
-	}
-	if (filter_uid) {
-		__u32 uid = sk->sk_uid.val;
-
-		if (!bpf_map_lookup_elem(&uids, &uid))
-			return false;
-	}
-	if (filter_cgroup && !in_cgroups(sk))
+	if (filter_netns && !bpf_map_lookup_elem(&netnses, &t->netns))
+		return false;
+	if (filter_uid && t->user_known && !bpf_map_lookup_elem(&uids, &t->uid))
+		return false;
+	if (filter_cgroup && t->user_known && !in_cgroups(t->cgroup))
 		return false;
 
 	if (new == TCP_LISTEN || (old == TCP_LISTEN && new == TCP_CLOSE))
@@ -375,21 +465,42 @@ static __always_inline bool by_task(const struct sock *sk, int old, int new)
 	return false;
 }
 
-/* Filter, reserve, fill, submit. seen counts first and one of the other three last: when they balance, nobody is here. */
-static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old, int new, bool is_second)
+static __always_inline bool has_flag(unsigned long flags, __u64 bit)
 {
-	struct tuple t;
-	struct event *e;
-	__u64 flags = BPF_RB_NO_WAKEUP;
-	__u16 proto = sk->sk_protocol;
+	return flags >> bit & 1;
+}
 
-	__sync_fetch_and_add(&cpu->seen, 1);
-	read_tuple(&t, sk);
-	if (!wanted(sk, &t, proto, old, new)) {
+static __always_inline __u8 closing(const struct sock *sk)
+{
+	unsigned long flags = sk->__sk_common.skc_flags;
+	__u8 bits = 0;
+
+	if (sk->sk_shutdown == SHUTDOWN_MASK)
+		bits |= CLOSING_SHUT;
+	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_LINGER)) && !BPF_CORE_READ(sk, sk_lingertime))
+		bits |= CLOSING_LINGER0;
+	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN)) &&
+	    !BPF_CORE_READ((struct tcp_sock *)sk, packets_out) && !BPF_CORE_READ(sk, sk_write_queue.qlen))
+		bits |= CLOSING_KEEPALIVE;
+	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_DEAD)))
+		bits |= CLOSING_ORPHAN;
+	else if (!BPF_CORE_READ(sk, sk_socket))
+		bits |= CLOSING_UNACCEPTED;
+	return bits;
+}
+
+/*
+ * Filter, reserve, and fill in what all kinds have. seen counts first and one of the other three last: when they balance,
+ * nobody is here.
+ */
+static __always_inline struct event *begin(struct cpu *cpu, const struct about *a, const void *sk, int old, int new)
+{
+	struct event *e;
+
+	if (!wanted(a, old, new)) {
 		__sync_fetch_and_add(&cpu->filtered, 1);
 		return 0;
 	}
-
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		__sync_fetch_and_add(&losses, 1);
@@ -398,36 +509,27 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 	}
 	e->mono_ns = bpf_ktime_get_ns();
 	e->sk = (__u64)sk;
-	/* A child whose remote end comes late gets its real cookie late, too: the one asked for now would be thrown away. */
-	if (have_cookie && !(old == TCP_LISTEN && new == TCP_SYN_RECV && !t.rport))
-		e->cookie = bpf_get_socket_cookie((void *)sk);
-	else
-		e->cookie = have_cookie ? 0 : sk->__sk_common.skc_cookie.counter;
-	e->cgroup_id = cgroup_id(sk);
+	e->cgroup_id = cgroup_id(a->cgroup);
 	e->losses = *(volatile __u64 *)&losses;
-	e->netns = sk->__sk_common.skc_net.net->ns.inum;
-	e->uid = sk->sk_uid.val;
+	e->netns = a->netns;
+	e->uid = a->uid;
 	e->cpu = bpf_get_smp_processor_id();
 	e->task_pid = bpf_get_current_pid_tgid() >> 32;
-	e->err = sk->sk_err;
-	e->family = t.family;
-	e->proto = proto;
-	e->lport = t.lport;
-	e->rport = t.rport;
+	e->family = a->family;
+	e->proto = a->proto;
+	e->lport = a->lport;
+	e->rport = a->rport;
 	e->old_state = old;
 	e->new_state = new;
-	e->by_task = by_task(sk, old, new);
-	e->is_second = is_second;
-	__builtin_memcpy(e->laddr, t.laddr, sizeof(e->laddr));
-	__builtin_memcpy(e->raddr, t.raddr, sizeof(e->raddr));
+	__builtin_memcpy(e->laddr, a->laddr, sizeof(e->laddr));
+	__builtin_memcpy(e->raddr, a->raddr, sizeof(e->raddr));
 	bpf_get_current_comm(e->task_comm, sizeof(e->task_comm));
-	if (e->by_task) {
-		struct task_struct *task = (void *)bpf_get_current_task(); /* its _btf sibling is from 5.11 */
+	return e;
+}
 
-		BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
-	} else {
-		__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
-	}
+static __always_inline void submit(struct cpu *cpu, struct event *e)
+{
+	__u64 flags = BPF_RB_NO_WAKEUP;
 
 	if (reader_waiting) {
 		reader_waiting = 0;
@@ -435,17 +537,52 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 	}
 	bpf_ringbuf_submit(e, flags);
 	__sync_fetch_and_add(&cpu->emitted, 1);
+}
+
+static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old, int new, enum kind kind)
+{
+	struct about a;
+	struct event *e;
+
+	__sync_fetch_and_add(&cpu->seen, 1);
+	read_sock(&a, sk);
+	e = begin(cpu, &a, sk, old, new);
+	if (!e)
+		return 0;
+	/* A child whose remote end comes late gets its real cookie late, too: the one asked for now would be thrown away. */
+	if (have_cookie && !(old == TCP_LISTEN && new == TCP_SYN_RECV && !a.rport))
+		e->cookie = bpf_get_socket_cookie((void *)sk);
+	else
+		e->cookie = have_cookie ? 0 : sk->__sk_common.skc_cookie.counter;
+	e->listener = 0;
+	e->err = sk->sk_err;
+	e->kind = kind;
+	e->closing = new == TCP_CLOSE ? closing(sk) : 0;
+	e->by_task = by_task(sk, old, new);
+	if (e->by_task) {
+		struct task_struct *task = (void *)bpf_get_current_task(); /* its _btf sibling is from 5.11 */
+
+		BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
+	} else {
+		__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
+	}
+	submit(cpu, e);
 	return 0;
 }
 
 /*
  * The kernel skips a tracing program that is already running on this CPU (bpf_trace_run's prog->active, from 6.1). A
  * softirq that interrupts `change` and changes a state itself would thus be lost, told by recursion_misses only. So a second,
- * tiny program stands behind the first on the same tracepoint. The first pushes what it takes; the second pops it, or finds
- * that the first was skipped, and then takes the change itself. Interrupts nest, so it is a stack, and only its top counts:
- * what was left below by a second program that was skipped itself must not be taken for a change of later. Then it may
- * happen (where an interrupt comes just before the pop, or, from 7.0, a task is preempted between the two programs) that a
- * change is taken twice: the second record says so (is_second), and user space drops it if it has the first.
+ * tiny program stands behind the first on the same tracepoint. The first notes what it takes; the second finds that, or that
+ * the first was skipped, and then takes the change itself.
+ *
+ * The notes are a stack on each CPU, for interrupts nest, and only its top counts: what was left below by a second program
+ * that was skipped itself must not be taken for a change of later. Then it may happen, where an interrupt comes just before
+ * the second looks, that a change is taken twice: the second record says so (CHANGE_SECOND), and user space drops it if
+ * it has the first.
+ *
+ * Where programs are preemptible, all changes on a CPU skip a program in which a task is preempted there. Then two more programs stand
+ * behind, and the notes are found by sock, wherever the task goes on. A change is lost only if tasks are preempted inside each of them.
  */
 static __always_inline __u64 states(int old, int new)
 {
@@ -479,57 +616,285 @@ static __always_inline bool pop(struct cpu *cpu, const struct sock *sk, int old,
 	return true;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(change, const struct sock *sk, const int old, const int new)
+static __always_inline int take(const struct sock *sk, int old, int new, enum kind kind)
 {
+	__u64 key = (__u64)sk, value = states(old, new);
 	__u32 zero = 0;
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
 
 	if (!cpu)
 		return 0;
-	push(cpu, sk, old, new);
-	return trace(cpu, sk, old, new, false);
+	if (preemptible)
+		bpf_map_update_elem(&taken_by_sock, &key, &value, BPF_ANY);
+	else if (kind == CHANGE)
+		push(cpu, sk, old, new);
+	if (kind == CHANGE_SECOND)
+		__sync_fetch_and_add(&cpu->covered, 1);
+	return trace(cpu, sk, old, new, kind);
+}
+
+static __always_inline int take_missed(const struct sock *sk, int old, int new)
+{
+	__u64 *value, key = (__u64)sk;
+	__u32 zero = 0;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+
+	if (preemptible) {
+		value = bpf_map_lookup_elem(&taken_by_sock, &key);
+		/* One with other states was left by an earlier change, whose last program was skipped. */
+		if (value && *value == states(old, new))
+			return 0;
+	} else if (!cpu || pop(cpu, sk, old, new)) {
+		return 0;
+	}
+	return take(sk, old, new, CHANGE_SECOND);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(change, const struct sock *sk, const int old, const int new)
+{
+	return take(sk, old, new, CHANGE);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(change_missed, const struct sock *sk, const int old, const int new)
 {
+	return take_missed(sk, old, new);
+}
+
+/* These two only where programs are preemptible. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(change_missed_2, const struct sock *sk, const int old, const int new)
+{
+	return take_missed(sk, old, new);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(change_missed_3, const struct sock *sk, const int old, const int new)
+{
+	__u64 key = (__u64)sk;
+
+	take_missed(sk, old, new);
+	bpf_map_delete_elem(&taken_by_sock, &key);
+	return 0;
+}
+
+/*
+ * Mini-socks. The three programs hang on every timer of the host, so the first thing is to leave: two loads and three compares for
+ * a timer that is not ours. They run with interrupts off, or (timer_expire_entry) in the one softirq that runs timers: nothing
+ * nests in them that they would have to tell.
+ */
+static __always_inline int trace_mini(const struct sock_common *skc, const struct sock *user, enum kind kind, int state,
+				      __u8 retries)
+{
+	struct about a;
+	struct event *e;
 	__u32 zero = 0;
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
 
-	if (!cpu || pop(cpu, sk, old, new))
+	if (!cpu)
 		return 0;
-	__sync_fetch_and_add(&cpu->covered, 1);
-	return trace(cpu, sk, old, new, true);
+	__sync_fetch_and_add(&cpu->seen, 1);
+	read_common(&a, skc, user);
+	e = begin(cpu, &a, skc, 0, state);
+	if (!e)
+		return 0;
+	e->cookie = BPF_CORE_READ(skc, skc_cookie.counter);
+	e->listener = (__u64)user;
+	e->err = 0;
+	e->kind = kind;
+	e->closing = retries;
+	e->by_task = 0;
+	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
+	submit(cpu, e);
+	return 0;
 }
 
-/* Every full socket of the network namespace of whoever opens the iterator; request and timewait socks are skipped. */
+static __always_inline int trace_request(struct timer_list *timer, enum kind kind)
+{
+	struct request_sock *req = (void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer);
+
+	return trace_mini((void *)req, BPF_CORE_READ(req, __req_common.skc_listener), kind, TCP_SYN_RECV,
+			  BPF_CORE_READ_BITFIELD_PROBED(req, num_timeout));
+}
+
+/* Remember a timewait sock in FIN_WAIT2, for skb_dropped; or forget it. */
+static __always_inline void watch_fin(const struct inet_timewait_sock *tw, bool start)
+{
+	struct about a;
+	struct ends ends;
+	__u64 value = (__u64)tw;
+
+	if (!start && !fin_wait2_count)
+		return;
+	read_common(&a, &tw->__tw_common, 0);
+	__builtin_memcpy(ends.laddr, a.laddr, sizeof(ends.laddr));
+	__builtin_memcpy(ends.raddr, a.raddr, sizeof(ends.raddr));
+	ends.lport = a.lport;
+	ends.rport = a.rport;
+	ends.netns = a.netns;
+	if (start) {
+		if (!bpf_map_update_elem(&fin_wait2, &ends, &value, BPF_NOEXIST))
+			__sync_fetch_and_add(&fin_wait2_count, 1);
+	} else if (!bpf_map_delete_elem(&fin_wait2, &ends)) {
+		__sync_fetch_and_add(&fin_wait2_count, -1);
+	}
+}
+
+static __always_inline int trace_timewait(struct timer_list *timer, enum kind kind)
+{
+	struct inet_timewait_sock *tw = (void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
+	__u8 state = BPF_CORE_READ(tw, tw_substate);
+
+	if (kind == TIMEWAIT_TIMER_CANCELLED || state == TCP_FIN_WAIT2)
+		watch_fin(tw, kind == TIMEWAIT_TIMER_STARTED);
+	return trace_mini((void *)tw, 0, kind, state, 0);
+}
+
+/* A connect() has chosen its port by the time it arms the timer for its first SYN. */
+static __always_inline int trace_syn(struct timer_list *timer)
+{
+	__u32 offset = bpf_core_field_exists(struct sock, tcp_retransmit_timer)
+			       ? bpf_core_field_offset(struct sock, tcp_retransmit_timer)
+			       : bpf_core_field_offset(struct inet_connection_sock, icsk_retransmit_timer);
+	const struct inet_connection_sock *icsk = (void *)timer - offset;
+	const struct sock *sk = (void *)icsk;
+
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT || BPF_CORE_READ(icsk, icsk_retransmits))
+		return 0;
+	return trace_mini((void *)sk, sk, SYN_TIMER_STARTED, TCP_SYN_SENT, 0);
+}
+
+SEC("tp_btf/timer_start")
+int BPF_PROG(timer_started, struct timer_list *timer)
+{
+	__u64 function = (__u64)timer->function;
+
+	if (function == tcp_write_timer)
+		return trace_syn(timer);
+	if (function == reqsk_timer_handler)
+		return trace_request(timer, REQUEST_TIMER_STARTED);
+	if (function == tw_timer_handler)
+		return trace_timewait(timer, TIMEWAIT_TIMER_STARTED);
+	return 0;
+}
+
+SEC("tp_btf/timer_cancel")
+int BPF_PROG(timer_cancelled, struct timer_list *timer)
+{
+	__u64 function = (__u64)timer->function;
+
+	if (function == reqsk_timer_handler)
+		return trace_request(timer, REQUEST_TIMER_CANCELLED);
+	if (function == tw_timer_handler)
+		return trace_timewait(timer, TIMEWAIT_TIMER_CANCELLED);
+	return 0;
+}
+
+SEC("tp_btf/timer_expire_entry")
+int BPF_PROG(timer_expired, struct timer_list *timer)
+{
+	__u64 function = (__u64)timer->function;
+
+	if (function == reqsk_timer_handler)
+		return trace_request(timer, REQUEST_TIMER_EXPIRED);
+	if (function == tw_timer_handler)
+		return trace_timewait(timer, TIMEWAIT_TIMER_EXPIRED);
+	return 0;
+}
+
+/*
+ * The FIN that a timewait sock in FIN_WAIT2 waits for makes it TIME_WAIT, and starts its timer again. But a timer that stays in the same
+ * bucket of the wheel (2 s wide at 60 s and 250 Hz) is only written to, and no tracepoint tells (__mod_timer in kernel/time/timer.c).
+ * The packet itself, however, is always dropped after that (tcp_v4_rcv, tcp_v6_rcv: discard_it).
+ */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(skb_dropped, struct sk_buff *skb)
+{
+	struct ends ends = {};
+	struct inet_timewait_sock *tw;
+	const unsigned char *ip, *tcp;
+	__be16 ports[2];
+	__be32 v4[2];
+	__u64 *found;
+
+	if (!fin_wait2_count)
+		return 0;
+	ip = skb->head + skb->network_header;
+	tcp = skb->head + skb->transport_header;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_probe_read_kernel(v4, sizeof(v4), ip + 12))
+			return 0;
+		map_ipv4(ends.raddr, v4[0]);
+		map_ipv4(ends.laddr, v4[1]);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_probe_read_kernel(ends.raddr, sizeof(ends.raddr), ip + 8) ||
+		    bpf_probe_read_kernel(ends.laddr, sizeof(ends.laddr), ip + 24))
+			return 0;
+	} else {
+		return 0;
+	}
+	if (!skb->dev || bpf_probe_read_kernel(ports, sizeof(ports), tcp))
+		return 0;
+	ends.rport = bpf_ntohs(ports[0]);
+	ends.lport = bpf_ntohs(ports[1]);
+	ends.netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	found = bpf_map_lookup_elem(&fin_wait2, &ends);
+	if (!found)
+		return 0;
+	tw = (void *)*found;
+	if (BPF_CORE_READ(tw, tw_substate) != TCP_TIME_WAIT)
+		return 0;
+	/* Two CPUs may be here with two FINs. */
+	if (bpf_map_delete_elem(&fin_wait2, &ends))
+		return 0;
+	__sync_fetch_and_add(&fin_wait2_count, -1);
+	return trace_mini((void *)tw, 0, TIMEWAIT_TIMER_STARTED, TCP_TIME_WAIT, 0);
+}
+
+/* Every socket of the network namespace of whoever opens the iterator; mini-socks if their timers are traced. */
 SEC("iter/tcp")
 int sockets(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
 	struct sock_found found = {};
-	struct tuple t;
-	struct sock *sk;
+	struct about a;
 
-	if (!skc || skc->skc_state == TCP_NEW_SYN_RECV || skc->skc_state == TCP_TIME_WAIT)
+	if (!skc)
 		return 0;
-	sk = (struct sock *)skc;
-	read_tuple(&t, sk);
-	found.mono_ns = bpf_ktime_get_ns();
-	found.sk = (__u64)sk;
-	found.cookie = have_cookie ? bpf_get_socket_cookie(skc) : BPF_CORE_READ(skc, skc_cookie.counter);
-	found.cgroup_id = cgroup_id(sk);
-	found.netns = BPF_CORE_READ(skc, skc_net.net, ns.inum);
-	found.uid = BPF_CORE_READ(sk, sk_uid.val);
-	found.accept_backlog = BPF_CORE_READ(sk, sk_max_ack_backlog);
-	found.family = t.family;
-	found.proto = BPF_CORE_READ(sk, sk_protocol);
-	found.lport = t.lport;
-	found.rport = t.rport;
 	found.state = skc->skc_state;
-	__builtin_memcpy(found.laddr, t.laddr, sizeof(found.laddr));
-	__builtin_memcpy(found.raddr, t.raddr, sizeof(found.raddr));
+	if (found.state == TCP_NEW_SYN_RECV || found.state == TCP_TIME_WAIT) {
+		if (!reqsk_timer_handler)
+			return 0;
+		if (found.state == TCP_TIME_WAIT) {
+			found.state = BPF_CORE_READ((struct inet_timewait_sock *)skc, tw_substate);
+			if (found.state == TCP_FIN_WAIT2)
+				watch_fin((void *)skc, true);
+		} else {
+			found.state = TCP_SYN_RECV;
+			found.listener = (__u64)BPF_CORE_READ(skc, skc_listener);
+		}
+		found.is_mini = true;
+		read_common(&a, skc, (void *)found.listener);
+		found.cookie = BPF_CORE_READ(skc, skc_cookie.counter);
+	} else {
+		read_common(&a, skc, (void *)skc);
+		a.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)skc, inet_sport));
+		a.proto = BPF_CORE_READ((struct sock *)skc, sk_protocol);
+		found.cookie = have_cookie ? bpf_get_socket_cookie(skc) : BPF_CORE_READ(skc, skc_cookie.counter);
+		found.accept_backlog = BPF_CORE_READ((struct sock *)skc, sk_max_ack_backlog);
+	}
+	found.mono_ns = bpf_ktime_get_ns();
+	found.sk = (__u64)skc;
+	found.cgroup_id = cgroup_id(a.cgroup);
+	found.netns = a.netns;
+	found.uid = a.uid;
+	found.family = a.family;
+	found.proto = a.proto;
+	found.lport = a.lport;
+	found.rport = a.rport;
+	__builtin_memcpy(found.laddr, a.laddr, sizeof(found.laddr));
+	__builtin_memcpy(found.raddr, a.raddr, sizeof(found.raddr));
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

@@ -327,7 +327,7 @@ func (h *host) start(args []string) *tracer {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	tr := &tracer{h: h, cmd: self("sstrace", append(args, "--netns", h.netns())...), pipe: r, stdout: bufio.NewReader(r), done: make(chan struct{})}
+	tr := &tracer{h: h, cmd: self("sstrace", append(args, "--states", "kernel", "--netns", h.netns())...), pipe: r, stdout: bufio.NewReader(r), done: make(chan struct{})}
 	tr.cmd.Stdout, tr.cmd.Stderr = w, &tr.stderr
 	if err := tr.cmd.Start(); err != nil {
 		h.t.Fatal(err)

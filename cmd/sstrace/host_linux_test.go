@@ -168,6 +168,17 @@ func (s sock) write(text string) {
 	s.h.must("write", err)
 }
 
+// read waits for n bytes.
+func (s sock) read(n int) {
+	for buf := make([]byte, n); n > 0; {
+		got, err := unix.Read(s.fd, buf[:n])
+		if s.h.must("read", err); err != nil || got == 0 {
+			return
+		}
+		n -= got
+	}
+}
+
 // reset makes the close() to come a reset.
 func (s sock) reset() {
 	s.h.must("linger", unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))

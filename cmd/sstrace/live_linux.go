@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,7 +24,7 @@ func (t *trip) live(o *options, argv []string) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 
-	p, err := probe.Open(t.filter, size)
+	p, err := probe.Open(t.filter, size, o.states == "rfc")
 	if errors.Is(err, probe.ErrNoCgroup) {
 		return usageError{err}
 	}
@@ -31,6 +32,9 @@ func (t *trip) live(o *options, argv []string) error {
 		return err
 	}
 	defer p.Close()
+	if err := p.Blind(); err != nil {
+		fmt.Fprintf(os.Stderr, "sstrace: half-open connections and those in TIME_WAIT are not seen: %v (`sstrace check` tells what to do)\n", err)
+	}
 	t.filter.Cgroups = nil // the kernel side decides about them, by id: a cgroup may be gone before its name is looked up
 	closeOutput, err := t.open(o)
 	if err != nil {
@@ -67,15 +71,34 @@ func (t *trip) live(o *options, argv []string) error {
 }
 
 func (t *trip) trace(o *options, p *probe.Probe) error {
-	var tracker conn.Tracker
-	err := t.travel(p.Events(t.printer.Flush), tracker.Take)
+	var kernel conn.Tracker
+	track := kernel.Take
+	idle := func() (bool, error) { return false, t.printer.Flush() }
+	var rfc conn.Machine
+	if o.states == "rfc" {
+		rfc.Blind = p.Blind() != nil
+		track = rfc.Take
+		idle = func() (bool, error) {
+			_, mono := p.Now()
+			if err := rfc.Settle(mono, t.pass); err != nil {
+				return false, err
+			}
+			return rfc.Waiting() > 0, t.printer.Flush()
+		}
+	}
+	err := t.travel(p.Events(idle), track)
+	if err == nil {
+		err = rfc.Settle(math.MaxInt64, t.pass) // nothing comes any more
+	}
 	if err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
-	b, err := p.Balance(tracker.Duplicates)
+	b, err := p.Balance(kernel.Duplicates + rfc.Duplicates)
 	if err != nil {
 		return err
 	}
+	b.Merged = rfc.Merged
+	b.Unread += rfc.Waiting()
 	wall, mono := p.Now()
 	if b.RingFull > t.lost { // behind what -n asked for
 		if err := t.printer.Print(&event.Event{Type: event.Lost, Wall: wall, Mono: mono, RingFull: b.RingFull - t.lost}); err != nil {

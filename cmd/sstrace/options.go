@@ -20,6 +20,8 @@ import (
 
 const version = "0.1.0"
 
+var vocabularies = []string{"rfc", "kernel"}
+
 // options are the flags.
 type options struct {
 	filter   filter.Options
@@ -54,7 +56,7 @@ func (o *options) register(c *cobra.Command) {
 	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
 	f.StringVarP(&o.format, "output", "o", "text", "`format`: "+strings.Join(print.Formats, ", "))
 	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(print.Clocks, ", "))
-	f.StringVar(&o.states, "states", "kernel", "`vocabulary`: kernel, the tracepoint's changes as they are")
+	f.StringVar(&o.states, "states", "rfc", "`vocabulary`: rfc, the state machine of RFC 9293; kernel, the tracepoint's changes as they are")
 	f.StringVarP(&o.write, "write", "w", "", "write the lines to this `file` (created with mode 0600) and leave stdout free; -: stdout")
 	f.StringVarP(&o.read, "read", "r", "", "read a recording made with -o ndjson from this `file`, - for stdin, instead of tracing")
 	f.VarP(&o.count, "count", "n", "stop after `N` changes")
@@ -69,7 +71,7 @@ func (o *options) register(c *cobra.Command) {
 	}
 	values("output", print.Formats)
 	values("time", print.Clocks)
-	values("states", []string{"kernel"})
+	values("states", vocabularies)
 	values("state", states)
 	values("proto", []string{"tcp", "mptcp", "sctp"})
 }
@@ -123,8 +125,8 @@ func (o *options) check(command []string) error {
 		return fmt.Errorf("-o %q: the formats are %s", o.format, strings.Join(print.Formats, ", "))
 	case !slices.Contains(print.Clocks, o.clock):
 		return fmt.Errorf("--time %q: the clocks are %s", o.clock, strings.Join(print.Clocks, ", "))
-	case o.states != "kernel":
-		return fmt.Errorf("--states %q: this version knows kernel", o.states)
+	case !slices.Contains(vocabularies, o.states):
+		return fmt.Errorf("--states %q: the vocabularies are %s", o.states, strings.Join(vocabularies, ", "))
 	case o.read != "" && len(command) > 0:
 		return fmt.Errorf("-r reads a recording: it cannot trace %q", command[0])
 	case o.read != "" && o.duration != 0:

@@ -111,7 +111,7 @@ func (t *trip) travel(source iter.Seq2[event.Event, error], track tracker) error
 		}
 		e = next
 		switch e.Type {
-		case event.Change, event.Socket:
+		case event.Change, event.Timer, event.Socket:
 			if track != nil {
 				err = track(&e, pass)
 			} else {
@@ -164,6 +164,9 @@ func tellBalance(w io.Writer, b *event.Balance) {
 		changes = "change"
 	}
 	fmt.Fprintf(w, "sstrace: %d %s seen: %d printed, %d filtered, %d lost", b.Seen, changes, b.Printed, b.Filtered, b.RingFull)
+	if b.Merged > 0 {
+		fmt.Fprintf(w, ", %d told in another's line", b.Merged)
+	}
 	if b.Unread > 0 {
 		fmt.Fprintf(w, ", %d unread", b.Unread)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +23,9 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
 	args = append([]string{"-o", "ndjson", "-w", file}, args...)
+	if !slices.Contains(args, "--states") {
+		args = append(args, "--states", "kernel")
+	}
 	// The command starts when everything is attached, tells us, and ends when we say so.
 	args = append(args, "--", "sh", "-c", "echo attached; read _")
 	cmd := self("sstrace", args...)
@@ -46,7 +50,13 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	stdin.Close()
 	_, _ = io.Copy(io.Discard, stdout)
 	_ = cmd.Wait() // `read` fails at the end of file
-	return readRecording(t, file)
+	r := readRecording(t, file)
+	if rfc := slices.Contains(args, "rfc"); !rfc && r.end.Merged != 0 {
+		t.Errorf("records were merged: %+v", *r.end)
+	} else if rfc {
+		checkPaths(t, &r)
+	}
+	return r
 }
 
 // recordedRun is a whole recording.
@@ -100,7 +110,7 @@ func readRecording(t *testing.T, file string) (r recordedRun) {
 	if r.end == nil {
 		t.Fatal("no end line")
 	}
-	if !r.end.Balanced() || r.end.Printed != uint64(len(r.changes)) || r.end.Added != 0 || r.end.Merged != 0 || r.end.Missed != 0 {
+	if !r.end.Balanced() || r.end.Printed != uint64(len(r.changes)) || r.end.Added != 0 || r.end.Missed != 0 {
 		t.Errorf("the balance does not add up, with %d changes printed: %+v", len(r.changes), *r.end)
 	}
 	checkDurations(t, r.changes)
@@ -158,6 +168,14 @@ func checkDurations(t *testing.T, changes []event.Event) {
 	}
 }
 
+// reason gives why e ended a connection, as paths has it.
+func reason(e *event.Event) string {
+	if e.Reason == 0 {
+		return ""
+	}
+	return " (" + e.Reason.String() + ")"
+}
+
 // paths gives the changes of each socket as one line, in the order of their first changes: "client CLOSE SYN_SENT ESTABLISHED ...".
 func (r recordedRun) paths() []string {
 	var order []uint64
@@ -170,7 +188,7 @@ func (r recordedRun) paths() []string {
 		} else if last[e.ID] != e.Old {
 			path[e.ID] += " ... " + e.Old.String()
 		}
-		path[e.ID] += " " + e.New.String()
+		path[e.ID] += " " + e.New.String() + reason(&e)
 		last[e.ID] = e.New
 	}
 	var all []string

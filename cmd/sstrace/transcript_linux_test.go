@@ -115,8 +115,12 @@ func TestTranscripts(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHost(t)
 			r := trace(t, []string{"--netns", h.netns()}, func() { test.traffic(h) })
-			if got := r.paths(); !slices.Equal(got, test.want) {
-				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			want := test.want
+			if r.changes[0].Cookie == 0 && test.name == "refused twice with one socket" {
+				want = []string{"client CLOSE SYN_SENT CLOSE", "client CLOSE SYN_SENT CLOSE"} // without cookies (up to 5.11) they may be two
+			}
+			if got := r.paths(); !slices.Equal(got, want) {
+				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			known := make(map[uint64]bool) // sockets
 			for _, e := range r.changes {
@@ -150,8 +154,25 @@ func TestMappedAddresses(t *testing.T) {
 			if e.Family != event.IPv6 || e.Local != netip.MustParseAddrPort("[::]:7781") || e.Remote.Addr().IsValid() {
 				t.Errorf("listener: %+v", e)
 			}
+		case e.New == event.SynRecv && e.Family == event.IPv6 && !e.Local.Addr().IsValid() && !e.Remote.Addr().IsValid():
+			// up to 6.12 the child knows neither yet
 		case e.Family != event.Mapped || e.Local.Addr() != loopback || e.Remote.Addr() != loopback:
 			t.Errorf("mapped end: %v %v %v", e.Family, e.Local, e.Remote)
+		}
+	}
+}
+
+// With -6 nothing of a mapped connection is shown, not even the child's first change, which looks like IPv6 up to 6.12.
+func TestFamilyOfAMappedConnection(t *testing.T) {
+	h := newHost(t)
+	for args, want := range map[string][]string{"-6": {ordinaryListener}, "-4": {activeClient, passiveServer}} {
+		r := trace(t, []string{"--netns", h.netns(), args}, func() {
+			l, c, s := h.connection("[::]:7781", "127.0.0.1:7781")
+			closeBoth(c, s)
+			l.close()
+		})
+		if got := r.paths(); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", args, got, want)
 		}
 	}
 }

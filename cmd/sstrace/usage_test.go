@@ -37,7 +37,7 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"--where size>1", "unknown name size"},
 		{"-o json", "the formats are text, wide, ndjson, csv"},
 		{"--time utc", "the clocks are wall, mono, rel, delta"},
-		{"--states linux", "this version knows kernel"},
+		{"--states linux", "the vocabularies are rfc, kernel"},
 		{"--for 0", "expected a time with its unit"},
 		{"-n 0", "expected a number from 1 on"},
 		{"--comm sixteen-bytes-xx", "up to 15 bytes"},

@@ -43,6 +43,15 @@ type sock struct {
 	addr   netip.Addr // of a listener
 	port   port       // of a listener
 	v6     bool       // of a listener: an AF_INET6 socket
+
+	// For the rfc vocabulary:
+
+	first    *record // the first line, if it waits
+	request  ends    // of a request sock
+	hasChild bool    // it is over
+	uid      uint32
+	cgroup   string
+	cgroupID uint64
 }
 
 type closedSock struct {
@@ -59,10 +68,7 @@ type port struct {
 // Take takes a Change, fills in what its socket's history tells (ID, Dur, Role and owner), and gives it to emit. A Socket it only
 // remembers. It must see every change of the run in the order of its source, before any filter.
 func (t *Tracker) Take(e *event.Event, emit func(*event.Event) error) error {
-	if t.socks == nil {
-		t.socks = make(map[uint64]*sock)
-		t.listeners = make(map[port][]*sock)
-	}
+	t.init()
 	s := t.socks[e.Sk]
 	if s != nil && s.knows(e) {
 		t.Duplicates++
@@ -107,7 +113,14 @@ func (t *Tracker) Take(e *event.Event, emit func(*event.Event) error) error {
 // knows reports whether e, taken by the kernel side's second program, is the change by which s came into its state: then the first
 // one had taken it, too. Nothing else of s is between the two, for its lock is held.
 func (s *sock) knows(e *event.Event) bool {
-	return e.Second && s.state == e.New && s.old == e.Old && s.losses == e.Losses && (s.cookie == e.Cookie || s.cookie == 0 || e.Cookie == 0)
+	return e.Deed == event.SecondChange && s.state == e.New && s.old == e.Old && s.losses == e.Losses && (s.cookie == e.Cookie || s.cookie == 0 || e.Cookie == 0)
+}
+
+func (t *Tracker) init() {
+	if t.socks == nil {
+		t.socks = make(map[uint64]*sock)
+		t.listeners = make(map[port][]*sock)
+	}
 }
 
 // same reports whether e is about s, and not about another socket at the same address. Two cookies prove it either way. Where

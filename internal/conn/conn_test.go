@@ -196,10 +196,14 @@ func BenchmarkTrack(b *testing.B) {
 	}
 	b.ReportAllocs()
 	i := uint64(0)
+	var e event.Event
+	emit := func(*event.Event) error { return nil }
 	for b.Loop() {
-		e := changes[i%5]
+		e = changes[i%5]
 		e.Sk, e.Cookie = i/5%1000, i/5+1
-		take(&tr, &e)
+		if err := tr.Take(&e, emit); err != nil {
+			b.Fatal(err)
+		}
 		i++
 	}
 }
@@ -216,7 +220,7 @@ func take(tr *Tracker, e *event.Event) (line bool) {
 // A change that both programs of the kernel side took is told once; one that only the second took is told.
 func TestDuplicates(t *testing.T) {
 	second := func(e event.Event) event.Event {
-		e.Second = true
+		e.Deed = event.SecondChange
 		return e
 	}
 	lost := second(change(1, 7, 40, event.Established, event.Close))

@@ -79,7 +79,7 @@ func (d *decoder) intern(b []byte) string {
 }
 
 func (d *decoder) decode(line []byte, e *Event) error {
-	*e = Event{Dur: Unknown}
+	*e = Event{Dur: Unknown, UID: NoUID}
 	d.in, d.pos = line, 0
 	var (
 		s            fields
@@ -146,6 +146,8 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = enum(d, originNames, &e.Origin)
 		case "role":
 			err = enum(d, roleNames, &e.Role)
+		case "reason":
+			err = enum(d, reasonNames, &e.Reason)
 		case "err":
 			err = number(d, &e.Err)
 		case "owner_pid":
@@ -190,6 +192,9 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	}
 	if d.space(); d.pos != len(d.in) {
 		return d.fail("more after the object")
+	}
+	if e.Type != Change {
+		e.UID = 0
 	}
 	e.Local, e.Remote = netip.AddrPortFrom(laddr, lport), netip.AddrPortFrom(raddr, rport)
 	return s.check(e, version)

@@ -67,7 +67,9 @@ func (e *Event) appendChange(b []byte) []byte {
 	b = appendName(b, e.Origin.String())
 	b = append(b, `,"role":`...)
 	b = appendName(b, e.Role.String())
-	b = append(b, `,"reason":null,"err":`...)
+	b = append(b, `,"reason":`...)
+	b = appendName(b, e.Reason.String())
+	b = append(b, `,"err":`...)
 	b = appendUint(b, uint64(e.Err))
 	b = append(b, `,"owner_pid":`...)
 	b = appendUint(b, uint64(e.OwnerPID))
@@ -84,7 +86,11 @@ func (e *Event) appendChange(b []byte) []byte {
 	b = append(b, `,"task_comm":`...)
 	b = appendString(b, e.TaskComm)
 	b = append(b, `,"uid":`...)
-	b = strconv.AppendUint(b, uint64(e.UID), 10)
+	if e.UID == NoUID {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendUint(b, uint64(e.UID), 10)
+	}
 	b = append(b, `,"cgroup":`...)
 	if e.Cgroup == "" {
 		b = append(b, "null"...)

@@ -10,18 +10,51 @@ import (
 // Unknown is the Event.Dur of a state whose beginning was not seen.
 const Unknown = -1
 
+// NoUID is the Event.UID of a socket whose user is not known; the kernel's INVALID_UID (include/linux/uidgid.h).
+const NoUID = 1<<32 - 1
+
+// AtClose is what a socket is like as it closes (the CLOSING_ bits in bpf/sstrace.bpf.c).
+type AtClose uint8
+
+// The bits of AtClose.
+const (
+	Shut       AtClose = 1 << iota // shut down both ways, as close() does
+	Linger0                        // SO_LINGER with time 0
+	Keepalive                      // SO_KEEPALIVE, and nothing to send
+	Unaccepted                     // no process ever had it
+	Orphan                         // no process has it any more
+)
+
 // Version is the value of the key "v": keys may be added within it, none is renamed, removed or given another meaning.
 const Version = 1
 
 // Type is the kind of line that an Event is.
 type Type uint8
 
-// The types. A Socket is no line: it tells the tracker about a socket that is older than the trace.
+// The types. A Socket and a Timer are no lines: one tells the tracker about a socket that is older than the trace, the other of the timer
+// of a mini-sock.
 const (
 	Change Type = iota // a TCP state change
 	Lost               // changes are missing between the line before and the line after
 	End                // the last line, with the balance
 	Socket
+	Timer
+)
+
+// Deed is what happened to the timer of a mini-sock: a request sock is a handshake that is not over, a timewait sock a connection that
+// only waits for its end. The numbers are the kernel side's (enum kind in bpf/sstrace.bpf.c).
+type Deed uint8
+
+// The deeds. A timer that expires is cancelled first, in the same breath, and so is one that is started again while it runs.
+const (
+	RequestStarted Deed = iota + 1 // the SYN arrived, or the SYN-ACK was sent again
+	RequestCancelled
+	RequestExpired
+	TimeWaitStarted // New is its state: TIME_WAIT or FIN_WAIT2
+	TimeWaitCancelled
+	TimeWaitExpired
+	SynSentStarted // connect() has sent its SYN and hence chosen a port; Sk is the full socket
+	SecondChange   // no timer's deed: a change that the kernel side's second program took
 )
 
 // State is a TCP state, with the kernel's number (include/net/tcp_states.h; RFC 9293 section 3.3.2).
@@ -67,7 +100,32 @@ type Origin uint8
 
 // The origins.
 const (
-	Tracepoint Origin = iota + 1
+	Tracepoint Origin = iota + 1 // sock:inet_sock_set_state
+	FromTimer                    // the timer of a mini-sock
+)
+
+// Reason tells why a connection ended, on a change to CLOSE; zero otherwise, and where the vocabulary is the kernel's.
+type Reason uint8
+
+// The reasons. Err goes with those that have one.
+const (
+	ReasonNormal             Reason = iota + 1 // both sides closed; or a listener was closed
+	ReasonRefused                              // the peer answered the SYN with RST
+	ReasonResetByPeer                          // RST came
+	ReasonResetSentUnread                      // close() while data had not been read: RST was sent (RFC 2525 section 2.17)
+	ReasonResetSentLinger                      // close() with SO_LINGER 0: RST was sent
+	ReasonTimedOut                             // no answer to what was sent
+	ReasonKeepaliveTimeout                     // no answer to keep-alive probes
+	ReasonUnreachable                          // ICMP, or no route
+	ReasonAborted                              // by an administrator (ss -K), or by a connect() to AF_UNSPEC
+	ReasonGivenUp                              // closed by its process before it was connected
+	ReasonHandshakeAbandoned                   // the ACK of our SYN-ACK never came
+	ReasonTimeWaitExpired                      // the end of TIME_WAIT
+	ReasonTimeWaitReused                       // a new connection took its place
+	ReasonTimeWaitOverflow                     // no TIME_WAIT: there are as many as tcp_max_tw_buckets allows
+	ReasonFinWait2Timeout                      // the peer never closed its side
+	ReasonListenerClosed                       // its listener was closed before it was accepted
+	ReasonUnexplained                          // none of these
 )
 
 // Role is the part that a socket plays; zero when it is not known.
@@ -99,9 +157,11 @@ var (
 	stateNames  = []string{"", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING"}
 	familyNames = []string{"", "ipv4", "ipv6", "ipv4-mapped"}
 	protoNames  = []string{"", "tcp", "mptcp", "sctp"}
-	originNames = []string{"", "tracepoint"}
-	roleNames   = []string{"", "client", "server", "listener"}
-	viaNames    = []string{"", "connect", "listen", "listener", "close", "snapshot"}
+	originNames = []string{"", "tracepoint", "timer"}
+	reasonNames = []string{"", "normal", "refused", "reset_by_peer", "reset_sent_unread", "reset_sent_linger", "timeout", "keepalive", "unreachable",
+		"aborted", "given_up", "handshake_abandoned", "time_wait_expired", "time_wait_reused", "time_wait_overflow", "fin_wait2_timeout", "listener_closed", "unknown"}
+	roleNames = []string{"", "client", "server", "listener"}
+	viaNames  = []string{"", "connect", "listen", "listener", "close", "snapshot"}
 )
 
 // name gives a value that this version does not know as its number, so that it is neither hidden nor called another.
@@ -117,6 +177,7 @@ func (s State) String() string  { return name(stateNames, s) }
 func (f Family) String() string { return name(familyNames, f) }
 func (p Proto) String() string  { return name(protoNames, p) }
 func (o Origin) String() string { return name(originNames, o) }
+func (r Reason) String() string { return name(reasonNames, r) }
 func (r Role) String() string   { return name(roleNames, r) }
 func (v Via) String() string    { return name(viaNames, v) }
 
@@ -146,18 +207,24 @@ type Event struct {
 	Dur           int64          // ns in Old; Unknown if its beginning was not seen
 	Origin        Origin         // always known
 	Role          Role
+	Reason        Reason
 	Err           int32 // sk_err, an errno number; 0: none
 	OwnerPID      uint32
 	OwnerComm     string
 	OwnerVia      Via
 	TaskPID       uint32 // the current task of that instant, whoever it was; always known, 0 is the idle task
 	TaskComm      string
-	UID           uint32 // of the socket; always known
+	UID           uint32 // of the socket; or NoUID
 	Cgroup        string // path
 	CgroupID      uint64
 
-	// Second: the record is by the kernel side's second program. It is not printed.
-	Second bool
+	// Of a Timer and a Socket, and of a Change as the kernel tells it; none of it is printed:
+
+	Deed     Deed
+	Listener uint64  // of a request sock: the address of its listener
+	Mini     bool    // Sk is not a struct sock
+	Retries  uint8   // of a request sock: how often its SYN-ACK was sent again
+	AtClose  AtClose // of a change to CLOSE
 
 	// Losses counts the changes lost in the whole run when the kernel made this record. It is not printed: the tracker
 	// compares two of a socket's to know whether anything may be missing between them.

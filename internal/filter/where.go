@@ -34,13 +34,14 @@ type env struct {
 	Dur       *int      `expr:"dur_ns"`
 	Origin    string    `expr:"origin"`
 	Role      *string   `expr:"role"`
+	Reason    *string   `expr:"reason"`
 	Err       *int      `expr:"err"`
 	OwnerPID  *int      `expr:"owner_pid"`
 	OwnerComm *string   `expr:"owner_comm"`
 	OwnerVia  *string   `expr:"owner_via"`
 	TaskPID   int       `expr:"task_pid"`
 	TaskComm  string    `expr:"task_comm"`
-	UID       int       `expr:"uid"`
+	UID       *int      `expr:"uid"`
 	Cgroup    *string   `expr:"cgroup"`
 	CgroupID  *int      `expr:"cgroup_id"`
 }
@@ -68,13 +69,17 @@ func newEnv(e *event.Event) env {
 		Sk: "0x" + strconv.FormatUint(e.Sk, 16), NetNS: orNil(int(e.NetNS)), Family: e.Family.String(), Proto: e.Proto.String(),
 		LAddr: addrOrNil(e.Local.Addr()), LPort: orNil(int(e.Local.Port())),
 		RAddr: addrOrNil(e.Remote.Addr()), RPort: orNil(int(e.Remote.Port())),
-		Old: e.Old.String(), New: e.New.String(), Origin: e.Origin.String(), Role: orNil(e.Role.String()), Err: orNil(int(e.Err)),
+		Old: e.Old.String(), New: e.New.String(), Origin: e.Origin.String(), Role: orNil(e.Role.String()), Reason: orNil(e.Reason.String()), Err: orNil(int(e.Err)),
 		OwnerPID: orNil(int(e.OwnerPID)), OwnerVia: orNil(e.OwnerVia.String()),
-		TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, UID: int(e.UID), Cgroup: orNil(e.Cgroup), CgroupID: orNil(int(e.CgroupID)),
+		TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, Cgroup: orNil(e.Cgroup), CgroupID: orNil(int(e.CgroupID)),
 	}
 	if e.Dur != event.Unknown {
 		dur := int(e.Dur)
 		v.Dur = &dur
+	}
+	if e.UID != event.NoUID {
+		uid := int(e.UID)
+		v.UID = &uid
 	}
 	if e.OwnerPID != 0 {
 		v.OwnerComm = &e.OwnerComm
@@ -145,7 +150,7 @@ func isNil(n ast.Node) bool {
 type nullable []string
 
 var nullableKeys = []string{
-	"cookie", "netns", "laddr", "lport", "raddr", "rport", "dur_ns", "role", "err", "owner_pid", "owner_comm", "owner_via", "cgroup", "cgroup_id",
+	"cookie", "netns", "laddr", "lport", "raddr", "rport", "dur_ns", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "uid", "cgroup", "cgroup_id",
 }
 
 // Visit implements ast.Visitor.

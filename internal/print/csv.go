@@ -48,7 +48,7 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	}
 	b = csvString(b, e.Origin.String())
 	b = csvString(b, e.Role.String())
-	b = append(b, ',') // reason
+	b = csvString(b, e.Reason.String())
 	b = csvUint(b, uint64(e.Err))
 	b = csvUint(b, uint64(e.OwnerPID))
 	b = csvString(b, e.OwnerComm)
@@ -57,7 +57,9 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
 	b = csvString(b, e.TaskComm)
 	b = append(b, ',')
-	b = strconv.AppendUint(b, uint64(e.UID), 10)
+	if e.UID != event.NoUID {
+		b = strconv.AppendUint(b, uint64(e.UID), 10)
+	}
 	b = csvString(b, e.Cgroup)
 	b = csvUint(b, e.CgroupID)
 	return append(b, ",\n"...)

@@ -66,10 +66,10 @@ func (t *text) appendHeader(b []byte) []byte {
 	}
 	b = pad(append(b, "OWNER"...), 5, ownerWidth+1)
 	if t.wide {
-		b = append(b, "VIA      TASK                 ERR           CGROUP\n"...)
+		b = append(b, "VIA      TASK                    REASON              ERR           CGROUP\n"...)
 		return b
 	}
-	return append(b, "ERR\n"...)
+	return append(b, "REASON\n"...)
 }
 
 func (t *text) appendLine(b []byte, e *event.Event) []byte {
@@ -113,21 +113,38 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 	b = t.left(local, b, t.addrs)
 	b = t.left(remote[len(local):], b, t.addrs)
 	if t.wide {
-		b = t.right(strconv.AppendUint(t.field[:0], uint64(e.UID), 10), b, 10)
+		if e.UID == event.NoUID {
+			b = t.right(append(t.field[:0], '-'), b, 10)
+		} else {
+			b = t.right(strconv.AppendUint(t.field[:0], uint64(e.UID), 10), b, 10)
+		}
 		b = t.right(appendUint(t.field[:0], e.Cookie, 16), b, 10)
 	}
 	b = t.left(appendProcess(t.field[:0], e.OwnerPID, e.OwnerComm, e.OwnerPID != 0), b, ownerWidth)
 	if t.wide {
 		b = t.left(append(t.field[:0], orDash(e.OwnerVia.String())...), b, 8)
 		b = t.left(appendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, ownerWidth)
+		b = t.left(append(t.field[:0], orDash(e.Reason.String())...), b, len("handshake_abandoned"))
 		b = t.left(append(t.field[:0], errName(e.Err)...), b, 13)
 		b = appendVisible(b, orDash(e.Cgroup))
 		return append(b, '\n')
 	}
 	if t.color && e.Err != 0 {
-		return append(append(append(b, red...), errName(e.Err)...), reset+"\n"...)
+		return append(t.appendReason(append(b, red...), e), reset+"\n"...)
 	}
-	return append(append(b, errName(e.Err)...), '\n')
+	return append(t.appendReason(b, e), '\n')
+}
+
+// appendReason writes why the connection ended, and the error, as far as there are.
+func (t *text) appendReason(b []byte, e *event.Event) []byte {
+	b = append(b, e.Reason.String()...)
+	if e.Reason != 0 && e.Err != 0 {
+		b = append(b, ' ')
+	}
+	if e.Reason == 0 || e.Err != 0 {
+		b = append(b, errName(e.Err)...)
+	}
+	return b
 }
 
 func (t *text) appendLost(b []byte, e *event.Event) []byte {

@@ -29,6 +29,15 @@ type bpfCpu struct {
 	}
 }
 
+type bpfEnds struct {
+	_     structs.HostLayout
+	Laddr [16]uint8
+	Raddr [16]uint8
+	Lport uint16
+	Rport uint16
+	Netns uint32
+}
+
 type bpfEvent struct {
 	_         structs.HostLayout
 	MonoNs    uint64
@@ -36,19 +45,21 @@ type bpfEvent struct {
 	Cookie    uint64
 	CgroupId  uint64
 	Losses    uint64
+	Listener  uint64
 	Netns     uint32
 	Uid       uint32
 	Cpu       uint32
 	TaskPid   uint32
 	Err       int32
-	Family    uint16
+	Family    uint8
+	Closing   uint8
 	Proto     uint16
 	Lport     uint16
 	Rport     uint16
 	OldState  uint8
 	NewState  uint8
 	ByTask    uint8
-	IsSecond  uint8
+	Kind      uint8
 	Laddr     [16]uint8
 	Raddr     [16]uint8
 	TaskComm  [16]uint8
@@ -67,6 +78,7 @@ type bpfSockFound struct {
 	Sk            uint64
 	Cookie        uint64
 	CgroupId      uint64
+	Listener      uint64
 	Netns         uint32
 	Uid           uint32
 	HolderPid     uint32
@@ -77,7 +89,8 @@ type bpfSockFound struct {
 	Lport         uint16
 	Rport         uint16
 	State         uint8
-	Pad           [3]uint8
+	IsMini        uint8
+	Pad           [2]uint8
 	Laddr         [16]uint8
 	Raddr         [16]uint8
 	HolderComm    [16]uint8
@@ -87,33 +100,46 @@ type bpfSockFound struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapCgroups         = "cgroups"
-	bpfMapCpus            = "cpus"
-	bpfMapEvents          = "events"
-	bpfMapHosts           = "hosts"
-	bpfMapNetnses         = "netnses"
-	bpfMapUids            = "uids"
-	bpfProgChange         = "change"
-	bpfProgChangeMissed   = "change_missed"
-	bpfProgHolders        = "holders"
-	bpfProgSockets        = "sockets"
-	bpfVarFilterCgroup    = "filter_cgroup"
-	bpfVarFilterHosts     = "filter_hosts"
-	bpfVarFilterNetns     = "filter_netns"
-	bpfVarFilterPorts     = "filter_ports"
-	bpfVarFilterUid       = "filter_uid"
-	bpfVarHaveCookie      = "have_cookie"
-	bpfVarLosses          = "losses"
-	bpfVarPorts           = "ports"
-	bpfVarReaderWaiting   = "reader_waiting"
-	bpfVarRemoteComesLate = "remote_comes_late"
-	bpfVarUnusedEvent     = "unused_event"
-	bpfVarUnusedSockFound = "unused_sock_found"
-	bpfVarWantIpv4        = "want_ipv4"
-	bpfVarWantIpv6        = "want_ipv6"
-	bpfVarWantMptcp       = "want_mptcp"
-	bpfVarWantSctp        = "want_sctp"
-	bpfVarWantTcp         = "want_tcp"
+	bpfMapCgroups           = "cgroups"
+	bpfMapCpus              = "cpus"
+	bpfMapEvents            = "events"
+	bpfMapFinWait2          = "fin_wait2"
+	bpfMapHosts             = "hosts"
+	bpfMapNetnses           = "netnses"
+	bpfMapTakenBySock       = "taken_by_sock"
+	bpfMapUids              = "uids"
+	bpfProgChange           = "change"
+	bpfProgChangeMissed     = "change_missed"
+	bpfProgChangeMissed2    = "change_missed_2"
+	bpfProgChangeMissed3    = "change_missed_3"
+	bpfProgHolders          = "holders"
+	bpfProgSkbDropped       = "skb_dropped"
+	bpfProgSockets          = "sockets"
+	bpfProgTimerCancelled   = "timer_cancelled"
+	bpfProgTimerExpired     = "timer_expired"
+	bpfProgTimerStarted     = "timer_started"
+	bpfVarFilterCgroup      = "filter_cgroup"
+	bpfVarFilterHosts       = "filter_hosts"
+	bpfVarFilterNetns       = "filter_netns"
+	bpfVarFilterPorts       = "filter_ports"
+	bpfVarFilterUid         = "filter_uid"
+	bpfVarFinWait2Count     = "fin_wait2_count"
+	bpfVarHaveCookie        = "have_cookie"
+	bpfVarLosses            = "losses"
+	bpfVarPorts             = "ports"
+	bpfVarPreemptible       = "preemptible"
+	bpfVarReaderWaiting     = "reader_waiting"
+	bpfVarRemoteComesLate   = "remote_comes_late"
+	bpfVarReqskTimerHandler = "reqsk_timer_handler"
+	bpfVarTcpWriteTimer     = "tcp_write_timer"
+	bpfVarTwTimerHandler    = "tw_timer_handler"
+	bpfVarUnusedEvent       = "unused_event"
+	bpfVarUnusedSockFound   = "unused_sock_found"
+	bpfVarWantIpv4          = "want_ipv4"
+	bpfVarWantIpv6          = "want_ipv6"
+	bpfVarWantMptcp         = "want_mptcp"
+	bpfVarWantSctp          = "want_sctp"
+	bpfVarWantTcp           = "want_tcp"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -158,45 +184,58 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	Change       *ebpf.ProgramSpec `ebpf:"change"`
-	ChangeMissed *ebpf.ProgramSpec `ebpf:"change_missed"`
-	Holders      *ebpf.ProgramSpec `ebpf:"holders"`
-	Sockets      *ebpf.ProgramSpec `ebpf:"sockets"`
+	Change         *ebpf.ProgramSpec `ebpf:"change"`
+	ChangeMissed   *ebpf.ProgramSpec `ebpf:"change_missed"`
+	ChangeMissed2  *ebpf.ProgramSpec `ebpf:"change_missed_2"`
+	ChangeMissed3  *ebpf.ProgramSpec `ebpf:"change_missed_3"`
+	Holders        *ebpf.ProgramSpec `ebpf:"holders"`
+	SkbDropped     *ebpf.ProgramSpec `ebpf:"skb_dropped"`
+	Sockets        *ebpf.ProgramSpec `ebpf:"sockets"`
+	TimerCancelled *ebpf.ProgramSpec `ebpf:"timer_cancelled"`
+	TimerExpired   *ebpf.ProgramSpec `ebpf:"timer_expired"`
+	TimerStarted   *ebpf.ProgramSpec `ebpf:"timer_started"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Cgroups *ebpf.MapSpec `ebpf:"cgroups"`
-	Cpus    *ebpf.MapSpec `ebpf:"cpus"`
-	Events  *ebpf.MapSpec `ebpf:"events"`
-	Hosts   *ebpf.MapSpec `ebpf:"hosts"`
-	Netnses *ebpf.MapSpec `ebpf:"netnses"`
-	Uids    *ebpf.MapSpec `ebpf:"uids"`
+	Cgroups     *ebpf.MapSpec `ebpf:"cgroups"`
+	Cpus        *ebpf.MapSpec `ebpf:"cpus"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	FinWait2    *ebpf.MapSpec `ebpf:"fin_wait2"`
+	Hosts       *ebpf.MapSpec `ebpf:"hosts"`
+	Netnses     *ebpf.MapSpec `ebpf:"netnses"`
+	TakenBySock *ebpf.MapSpec `ebpf:"taken_by_sock"`
+	Uids        *ebpf.MapSpec `ebpf:"uids"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	FilterCgroup    *ebpf.VariableSpec `ebpf:"filter_cgroup"`
-	FilterHosts     *ebpf.VariableSpec `ebpf:"filter_hosts"`
-	FilterNetns     *ebpf.VariableSpec `ebpf:"filter_netns"`
-	FilterPorts     *ebpf.VariableSpec `ebpf:"filter_ports"`
-	FilterUid       *ebpf.VariableSpec `ebpf:"filter_uid"`
-	HaveCookie      *ebpf.VariableSpec `ebpf:"have_cookie"`
-	Losses          *ebpf.VariableSpec `ebpf:"losses"`
-	Ports           *ebpf.VariableSpec `ebpf:"ports"`
-	ReaderWaiting   *ebpf.VariableSpec `ebpf:"reader_waiting"`
-	RemoteComesLate *ebpf.VariableSpec `ebpf:"remote_comes_late"`
-	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedSockFound *ebpf.VariableSpec `ebpf:"unused_sock_found"`
-	WantIpv4        *ebpf.VariableSpec `ebpf:"want_ipv4"`
-	WantIpv6        *ebpf.VariableSpec `ebpf:"want_ipv6"`
-	WantMptcp       *ebpf.VariableSpec `ebpf:"want_mptcp"`
-	WantSctp        *ebpf.VariableSpec `ebpf:"want_sctp"`
-	WantTcp         *ebpf.VariableSpec `ebpf:"want_tcp"`
+	FilterCgroup      *ebpf.VariableSpec `ebpf:"filter_cgroup"`
+	FilterHosts       *ebpf.VariableSpec `ebpf:"filter_hosts"`
+	FilterNetns       *ebpf.VariableSpec `ebpf:"filter_netns"`
+	FilterPorts       *ebpf.VariableSpec `ebpf:"filter_ports"`
+	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
+	FinWait2Count     *ebpf.VariableSpec `ebpf:"fin_wait2_count"`
+	HaveCookie        *ebpf.VariableSpec `ebpf:"have_cookie"`
+	Losses            *ebpf.VariableSpec `ebpf:"losses"`
+	Ports             *ebpf.VariableSpec `ebpf:"ports"`
+	Preemptible       *ebpf.VariableSpec `ebpf:"preemptible"`
+	ReaderWaiting     *ebpf.VariableSpec `ebpf:"reader_waiting"`
+	RemoteComesLate   *ebpf.VariableSpec `ebpf:"remote_comes_late"`
+	ReqskTimerHandler *ebpf.VariableSpec `ebpf:"reqsk_timer_handler"`
+	TcpWriteTimer     *ebpf.VariableSpec `ebpf:"tcp_write_timer"`
+	TwTimerHandler    *ebpf.VariableSpec `ebpf:"tw_timer_handler"`
+	UnusedEvent       *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedSockFound   *ebpf.VariableSpec `ebpf:"unused_sock_found"`
+	WantIpv4          *ebpf.VariableSpec `ebpf:"want_ipv4"`
+	WantIpv6          *ebpf.VariableSpec `ebpf:"want_ipv6"`
+	WantMptcp         *ebpf.VariableSpec `ebpf:"want_mptcp"`
+	WantSctp          *ebpf.VariableSpec `ebpf:"want_sctp"`
+	WantTcp           *ebpf.VariableSpec `ebpf:"want_tcp"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -219,12 +258,14 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Cgroups *ebpf.Map `ebpf:"cgroups"`
-	Cpus    *ebpf.Map `ebpf:"cpus"`
-	Events  *ebpf.Map `ebpf:"events"`
-	Hosts   *ebpf.Map `ebpf:"hosts"`
-	Netnses *ebpf.Map `ebpf:"netnses"`
-	Uids    *ebpf.Map `ebpf:"uids"`
+	Cgroups     *ebpf.Map `ebpf:"cgroups"`
+	Cpus        *ebpf.Map `ebpf:"cpus"`
+	Events      *ebpf.Map `ebpf:"events"`
+	FinWait2    *ebpf.Map `ebpf:"fin_wait2"`
+	Hosts       *ebpf.Map `ebpf:"hosts"`
+	Netnses     *ebpf.Map `ebpf:"netnses"`
+	TakenBySock *ebpf.Map `ebpf:"taken_by_sock"`
+	Uids        *ebpf.Map `ebpf:"uids"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -232,8 +273,10 @@ func (m *bpfMaps) Close() error {
 		m.Cgroups,
 		m.Cpus,
 		m.Events,
+		m.FinWait2,
 		m.Hosts,
 		m.Netnses,
+		m.TakenBySock,
 		m.Uids,
 	)
 }
@@ -242,41 +285,58 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	FilterCgroup    *ebpf.Variable `ebpf:"filter_cgroup"`
-	FilterHosts     *ebpf.Variable `ebpf:"filter_hosts"`
-	FilterNetns     *ebpf.Variable `ebpf:"filter_netns"`
-	FilterPorts     *ebpf.Variable `ebpf:"filter_ports"`
-	FilterUid       *ebpf.Variable `ebpf:"filter_uid"`
-	HaveCookie      *ebpf.Variable `ebpf:"have_cookie"`
-	Losses          *ebpf.Variable `ebpf:"losses"`
-	Ports           *ebpf.Variable `ebpf:"ports"`
-	ReaderWaiting   *ebpf.Variable `ebpf:"reader_waiting"`
-	RemoteComesLate *ebpf.Variable `ebpf:"remote_comes_late"`
-	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`
-	UnusedSockFound *ebpf.Variable `ebpf:"unused_sock_found"`
-	WantIpv4        *ebpf.Variable `ebpf:"want_ipv4"`
-	WantIpv6        *ebpf.Variable `ebpf:"want_ipv6"`
-	WantMptcp       *ebpf.Variable `ebpf:"want_mptcp"`
-	WantSctp        *ebpf.Variable `ebpf:"want_sctp"`
-	WantTcp         *ebpf.Variable `ebpf:"want_tcp"`
+	FilterCgroup      *ebpf.Variable `ebpf:"filter_cgroup"`
+	FilterHosts       *ebpf.Variable `ebpf:"filter_hosts"`
+	FilterNetns       *ebpf.Variable `ebpf:"filter_netns"`
+	FilterPorts       *ebpf.Variable `ebpf:"filter_ports"`
+	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
+	FinWait2Count     *ebpf.Variable `ebpf:"fin_wait2_count"`
+	HaveCookie        *ebpf.Variable `ebpf:"have_cookie"`
+	Losses            *ebpf.Variable `ebpf:"losses"`
+	Ports             *ebpf.Variable `ebpf:"ports"`
+	Preemptible       *ebpf.Variable `ebpf:"preemptible"`
+	ReaderWaiting     *ebpf.Variable `ebpf:"reader_waiting"`
+	RemoteComesLate   *ebpf.Variable `ebpf:"remote_comes_late"`
+	ReqskTimerHandler *ebpf.Variable `ebpf:"reqsk_timer_handler"`
+	TcpWriteTimer     *ebpf.Variable `ebpf:"tcp_write_timer"`
+	TwTimerHandler    *ebpf.Variable `ebpf:"tw_timer_handler"`
+	UnusedEvent       *ebpf.Variable `ebpf:"unused_event"`
+	UnusedSockFound   *ebpf.Variable `ebpf:"unused_sock_found"`
+	WantIpv4          *ebpf.Variable `ebpf:"want_ipv4"`
+	WantIpv6          *ebpf.Variable `ebpf:"want_ipv6"`
+	WantMptcp         *ebpf.Variable `ebpf:"want_mptcp"`
+	WantSctp          *ebpf.Variable `ebpf:"want_sctp"`
+	WantTcp           *ebpf.Variable `ebpf:"want_tcp"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	Change       *ebpf.Program `ebpf:"change"`
-	ChangeMissed *ebpf.Program `ebpf:"change_missed"`
-	Holders      *ebpf.Program `ebpf:"holders"`
-	Sockets      *ebpf.Program `ebpf:"sockets"`
+	Change         *ebpf.Program `ebpf:"change"`
+	ChangeMissed   *ebpf.Program `ebpf:"change_missed"`
+	ChangeMissed2  *ebpf.Program `ebpf:"change_missed_2"`
+	ChangeMissed3  *ebpf.Program `ebpf:"change_missed_3"`
+	Holders        *ebpf.Program `ebpf:"holders"`
+	SkbDropped     *ebpf.Program `ebpf:"skb_dropped"`
+	Sockets        *ebpf.Program `ebpf:"sockets"`
+	TimerCancelled *ebpf.Program `ebpf:"timer_cancelled"`
+	TimerExpired   *ebpf.Program `ebpf:"timer_expired"`
+	TimerStarted   *ebpf.Program `ebpf:"timer_started"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.Change,
 		p.ChangeMissed,
+		p.ChangeMissed2,
+		p.ChangeMissed3,
 		p.Holders,
+		p.SkbDropped,
 		p.Sockets,
+		p.TimerCancelled,
+		p.TimerExpired,
+		p.TimerStarted,
 	)
 }
 

@@ -30,7 +30,7 @@ func Check() []Need {
 		return append(all, Need{Name: "attach", Found: "not tried", Hint: "see above"})
 	}
 	attach := Need{Name: "attach", OK: true, Found: "programs load and attach"}
-	p, err := Open(&filter.Filter{Protos: []event.Proto{event.TCP}}, os.Getpagesize())
+	p, err := Open(&filter.Filter{Protos: []event.Proto{event.TCP}}, os.Getpagesize(), true)
 	if err != nil {
 		attach = Need{Name: "attach", Found: err.Error(), Hint: "a security module or a container's seccomp filter may forbid bpf(2): see dmesg"}
 	} else {
@@ -40,7 +40,7 @@ func Check() []Need {
 }
 
 func needs() []Need {
-	return []Need{kernel(), capabilities(), lockdown(), typeInfo(), tracepoint(), jit(), namespaces(), cgroupNames()}
+	return []Need{kernel(), capabilities(), lockdown(), typeInfo(), tracepoint(), jit(), miniSocks(), namespaces(), cgroupNames()}
 }
 
 func firstUnmet(all []Need) *Need {
@@ -68,11 +68,18 @@ func kernel() Need {
 		return n
 	}
 	n.Found = "Linux " + unix.ByteSliceToString(u.Release[:])
-	var major, minor int
-	if _, err := fmt.Sscanf(n.Found, "Linux %d.%d", &major, &minor); err == nil {
-		n.OK = major > 5 || major == 5 && minor >= 9
-	}
+	major, minor, err := kernelVersion()
+	n.OK = err == nil && (major > 5 || major == 5 && minor >= 9)
 	return n
+}
+
+func kernelVersion() (major, minor int, err error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return 0, 0, fmt.Errorf("ask for the kernel's version: %w", err)
+	}
+	_, err = fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	return major, minor, err
 }
 
 func has(caps [2]unix.CapUserData, bit int) bool {
@@ -156,6 +163,15 @@ func jit() Need {
 		n.Found = err.Error()
 	}
 	n.OK = err == nil && n.Found[len(n.Found)-1] != '0'
+	return n
+}
+
+func miniSocks() Need {
+	n := Need{Name: "half-open, TIME_WAIT", Soft: true, OK: true, Found: "addresses in /proc/kallsyms",
+		Hint: "SYN_RECV begins with the ACK instead of the SYN, and the end of TIME_WAIT is not seen: sysctl kernel.kptr_restrict=1, and root or CAP_SYSLOG"}
+	if _, err := findTimers(); err != nil {
+		n.OK, n.Found = false, err.Error()
+	}
 	return n
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,13 +40,16 @@ var doze = 100 * time.Millisecond
 
 // Probe is an attached tracer.
 type Probe struct {
-	objs   bpfObjects
-	change link.Link
-	missed link.Link
-	reader *ringbuf.Reader
-	names  *namer
-	clock  clock
-	before []event.Event // the sockets that are older than the trace
+	objs    *ebpf.Collection
+	maps    bpfMaps
+	vars    bpfVariables
+	tracing []*ebpf.Program // those on tracepoints, in the order in which to attach them
+	links   []link.Link     // in that order
+	blind   error           // why timers are not traced although they should be
+	reader  *ringbuf.Reader
+	names   *namer
+	clock   clock
+	before  []event.Event // the sockets that are older than the trace
 
 	stop  sync.Once
 	read  uint64 // records taken from the ring
@@ -54,11 +58,12 @@ type Probe struct {
 }
 
 // Open attaches, with the kernel's part of f, and looks at the sockets that exist. buffer is the size of the ring in bytes, a power
-// of two and a multiple of the page size. When it returns every change is being recorded. Errors say what to do.
-func Open(f *filter.Filter, buffer int) (*Probe, error) {
+// of two and a multiple of the page size. timers asks for those of mini-socks, too; where the kernel hides what that needs, Blind
+// tells. When it returns every change is being recorded. Errors say what to do.
+func Open(f *filter.Filter, buffer int, timers bool) (*Probe, error) {
 	_ = rlimit.RemoveMemlock() // the limit counts only before Linux 5.11; if it stays too low there, loading fails and tells
 	p := &Probe{names: newNamer()}
-	err := p.load(f, buffer)
+	err := p.load(f, buffer, timers)
 	if err == nil {
 		err = p.attach()
 	}
@@ -72,28 +77,64 @@ func Open(f *filter.Filter, buffer int) (*Probe, error) {
 	return p, nil
 }
 
-func (p *Probe) load(f *filter.Filter, buffer int) error {
+func (p *Probe) load(f *filter.Filter, buffer int, timers bool) error {
 	spec, err := loadBpf()
 	if err != nil {
 		return err
+	}
+	if timers {
+		var addrs map[string]uint64
+		if addrs, p.blind = findTimers(); p.blind != nil {
+			timers = false
+		} else if err := traceTimers(spec, addrs); err != nil {
+			return err
+		}
+	}
+	tracing := []string{bpfProgChange, bpfProgChangeMissed}
+	if preemptible() {
+		tracing = append(tracing, bpfProgChangeMissed2, bpfProgChangeMissed3)
+		if err := spec.Variables[bpfVarPreemptible].Set(true); err != nil {
+			return err
+		}
+	}
+	if timers {
+		tracing = append(tracing, bpfProgTimerStarted, bpfProgTimerCancelled, bpfProgTimerExpired, bpfProgSkbDropped)
+	}
+	for name := range spec.Programs {
+		if !slices.Contains(tracing, name) && name != bpfProgHolders && name != bpfProgSockets {
+			delete(spec.Programs, name)
+		}
 	}
 	spec.Maps[bpfMapEvents].MaxEntries = uint32(buffer)
 	if err := configure(spec, f); err != nil {
 		return fmt.Errorf("set filters: %w", err)
 	}
-	err = spec.LoadAndAssign(&p.objs, nil)
+	p.objs, err = ebpf.NewCollection(spec)
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
 		// Up to 5.11 tracing programs have no bpf_get_socket_cookie. If that was not it, the second refusal tells what is.
 		if err := spec.Variables[bpfVarHaveCookie].Set(false); err != nil {
 			return err
 		}
-		err = spec.LoadAndAssign(&p.objs, nil)
+		p.objs, err = ebpf.NewCollection(spec)
 	}
 	if err != nil {
 		return fmt.Errorf("load BPF programs: %w", err)
 	}
+	for _, name := range tracing {
+		p.tracing = append(p.tracing, p.objs.Programs[name])
+	}
+	if err := errors.Join(p.objs.Assign(&p.maps), p.objs.Assign(&p.vars)); err != nil {
+		return err
+	}
 	return p.fill(f)
+}
+
+// preemptible reports whether a task may be preempted inside a tracepoint's program: from Linux 7.0, whose tracepoints are under
+// SRCU (seen from 7.1 on).
+func preemptible() bool {
+	major, _, err := kernelVersion()
+	return err == nil && major >= 7
 }
 
 // configure sets the constants by which the verifier removes the code of filters that are off, and the ports.
@@ -148,17 +189,17 @@ func (p *Probe) fill(f *filter.Filter) error {
 		if host.Addr().Is4() {
 			key.PrefixLen += 96 // stored as ::ffff:a.b.c.d
 		}
-		if err := p.objs.Hosts.Put(key, yes); err != nil {
+		if err := p.maps.Hosts.Put(key, yes); err != nil {
 			return fmt.Errorf("filter by host: %w", err)
 		}
 	}
 	for _, inode := range f.NetNS {
-		if err := p.objs.Netnses.Put(inode, yes); err != nil {
+		if err := p.maps.Netnses.Put(inode, yes); err != nil {
 			return fmt.Errorf("filter by network namespace: %w", err)
 		}
 	}
 	for _, uid := range f.UIDs {
-		if err := p.objs.Uids.Put(uid, yes); err != nil {
+		if err := p.maps.Uids.Put(uid, yes); err != nil {
 			return fmt.Errorf("filter by user: %w", err)
 		}
 	}
@@ -167,7 +208,7 @@ func (p *Probe) fill(f *filter.Filter) error {
 		if err != nil {
 			return err
 		}
-		if err := p.objs.Cgroups.Put(id, yes); err != nil {
+		if err := p.maps.Cgroups.Put(id, yes); err != nil {
 			return fmt.Errorf("filter by cgroup: %w", err)
 		}
 	}
@@ -177,14 +218,15 @@ func (p *Probe) fill(f *filter.Filter) error {
 // attach attaches change first, because programs run in the order in which they were attached, and then looks around: what
 // changes while it looks is in the ring already.
 func (p *Probe) attach() error {
+	for _, prog := range p.tracing {
+		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+		if err != nil {
+			return fmt.Errorf("attach %v: %w", prog, err)
+		}
+		p.links = append(p.links, l)
+	}
 	var err error
-	if p.change, err = link.AttachTracing(link.TracingOptions{Program: p.objs.Change}); err != nil {
-		return fmt.Errorf("attach to inet_sock_set_state: %w", err)
-	}
-	if p.missed, err = link.AttachTracing(link.TracingOptions{Program: p.objs.ChangeMissed}); err != nil {
-		return fmt.Errorf("attach to inet_sock_set_state: %w", err)
-	}
-	if p.reader, err = ringbuf.NewReader(p.objs.Events); err != nil {
+	if p.reader, err = ringbuf.NewReader(p.maps.Events); err != nil {
 		return fmt.Errorf("map the ring buffer: %w", err)
 	}
 	if p.before, err = p.snapshot(); err != nil {
@@ -193,12 +235,16 @@ func (p *Probe) attach() error {
 	return nil
 }
 
+// Blind tells why mini-socks are not seen although Open was asked to; nil if they are.
+func (p *Probe) Blind() error { return p.blind }
+
 // Stop detaches. What is in the ring is still given by Events, which then ends. It may be called from any goroutine, and again.
 func (p *Probe) Stop() {
 	p.stop.Do(func() {
 		// Detached, they are gone, whatever Close says.
-		_ = p.missed.Close()
-		_ = p.change.Close()
+		for _, l := range slices.Backward(p.links) {
+			_ = l.Close()
+		}
 		// Programs run with preemption off or inside RCU: this waits for those that run now. Where it is not to be had (nohz_full),
 		// the counters tell as well: see settled.
 		_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
@@ -208,21 +254,22 @@ func (p *Probe) Stop() {
 
 // Close frees everything. Events must have ended.
 func (p *Probe) Close() {
-	for _, l := range []link.Link{p.missed, p.change} {
-		if l != nil {
-			_ = l.Close()
-		}
+	for _, l := range slices.Backward(p.links) {
+		_ = l.Close()
 	}
 	if p.reader != nil {
 		_ = p.reader.Close()
 	}
-	_ = p.objs.Close()
+	if p.objs != nil {
+		p.objs.Close()
+		_ = p.maps.Close()
+	}
 	p.names.cgroupFS.close()
 }
 
 // Events gives the sockets that are older than the trace, then each change, and a Lost where changes are missing, until Stop; then
-// the rest of the ring. Whenever the ring is empty it calls idle before it sleeps. It can be used once.
-func (p *Probe) Events(idle func() error) iter.Seq2[event.Event, error] {
+// the rest of the ring. Whenever the ring is empty it calls idle before it sleeps, and again soon if idle says so. It can be used once.
+func (p *Probe) Events(idle func() (soon bool, err error)) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		defer p.settle()
 		for _, e := range p.before {
@@ -237,7 +284,7 @@ func (p *Probe) Events(idle func() error) iter.Seq2[event.Event, error] {
 
 var longAgo = time.Unix(1, 0)
 
-func (p *Probe) drain(idle func() error, yield func(event.Event, error) bool) {
+func (p *Probe) drain(idle func() (bool, error), yield func(event.Event, error) bool) {
 	var rec ringbuf.Record
 	batch, flushed := 0, false
 	p.reader.SetDeadline(longAgo)
@@ -263,11 +310,12 @@ func (p *Probe) drain(idle func() error, yield func(event.Event, error) bool) {
 			if !p.tellLosses(p.losses(), monotonic(), yield) {
 				return
 			}
-			if err := idle(); err != nil {
+			soon, err := idle()
+			if err != nil {
 				yield(event.Event{}, err)
 				return
 			}
-			p.sleep(batch > 0)
+			p.sleep(batch > 0 || soon)
 			batch = 0
 		case errors.Is(err, ringbuf.ErrFlushed):
 			if p.settle(); !flushed && p.read != p.cpus().Emitted {
@@ -291,7 +339,7 @@ func (p *Probe) sleep(busy bool) {
 		p.reader.SetDeadline(time.Now().Add(nap))
 		return
 	}
-	_ = p.objs.ReaderWaiting.Set(uint32(1)) // memory that we mapped
+	_ = p.vars.ReaderWaiting.Set(uint32(1)) // memory that we mapped
 	p.fence.Add(1)                          // the look must not overtake the asking: a full barrier
 	if p.reader.AvailableBytes() == 0 {
 		p.reader.SetDeadline(time.Now().Add(doze))
@@ -310,7 +358,7 @@ func (p *Probe) tellLosses(losses uint64, mono int64, yield func(event.Event, er
 
 func (p *Probe) losses() uint64 {
 	var n uint64
-	_ = p.objs.Losses.Get(&n) // memory that we mapped
+	_ = p.vars.Losses.Get(&n) // memory that we mapped
 	return n
 }
 
@@ -328,7 +376,7 @@ func (p *Probe) settle() {
 func (p *Probe) cpus() bpfCpu {
 	var all []bpfCpu
 	var sum bpfCpu
-	if err := p.objs.Cpus.Lookup(uint32(0), &all); err != nil {
+	if err := p.maps.Cpus.Lookup(uint32(0), &all); err != nil {
 		return sum
 	}
 	for i := range all {
@@ -350,12 +398,17 @@ func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 	c.Covered -= min(duplicates, c.Covered)
 	p.read -= duplicates
 	b := &event.Balance{Seen: c.Seen, Filtered: c.Filtered, RingFull: c.RingFull, Unread: c.Emitted - p.read}
-	stats, err := p.objs.Change.Stats()
-	if err != nil {
-		return nil, fmt.Errorf("read what the kernel skipped: %w", err)
-	}
-	if stats.RecursionMisses > c.Covered {
-		b.Missed = stats.RecursionMisses - c.Covered
+	for _, prog := range p.tracing {
+		stats, err := prog.Stats()
+		if err != nil {
+			return nil, fmt.Errorf("read what the kernel skipped: %w", err)
+		}
+		switch prog {
+		case p.objs.Programs[bpfProgChange]:
+			b.Missed += stats.RecursionMisses - min(stats.RecursionMisses, c.Covered)
+		case p.objs.Programs[bpfProgTimerStarted], p.objs.Programs[bpfProgTimerCancelled], p.objs.Programs[bpfProgTimerExpired]:
+			b.Missed += stats.RecursionMisses
+		}
 	}
 	return b, nil
 }

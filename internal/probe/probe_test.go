@@ -66,7 +66,8 @@ func TestProgramTypes(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	if want := []string{"iter/task_file", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state"}; !slices.Equal(got, want) {
+	if want := []string{"iter/task_file", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/kfree_skb", "tp_btf/timer_cancel",
+		"tp_btf/timer_expire_entry", "tp_btf/timer_start"}; !slices.Equal(got, want) {
 		t.Errorf("programs %q, want %q", got, want)
 	}
 }
@@ -255,7 +256,7 @@ func TestWakeUp(t *testing.T) {
 	}
 	defer func(before time.Duration) { doze = before }(doze)
 	doze = time.Hour
-	p, err := Open(new(filter.Filter), 1<<20)
+	p, err := Open(new(filter.Filter), 1<<20, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +264,7 @@ func TestWakeUp(t *testing.T) {
 	ports := make(chan uint16)
 	go func() {
 		defer close(ports)
-		for e, err := range p.Events(func() error { return nil }) {
+		for e, err := range p.Events(func() (bool, error) { return false, nil }) {
 			if err != nil {
 				t.Errorf("read: %v", err)
 				return
@@ -275,7 +276,7 @@ func TestWakeUp(t *testing.T) {
 	}()
 	for range 10 {
 		for asleep := uint32(0); asleep == 0; time.Sleep(time.Millisecond) {
-			if err := p.objs.ReaderWaiting.Get(&asleep); err != nil {
+			if err := p.vars.ReaderWaiting.Get(&asleep); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -76,12 +76,21 @@ func (n *namer) cgroup(id uint64) string {
 // change makes an Event of what the kernel side tells; what the socket's history tells is internal/conn's.
 func (n *namer) change(r *bpfEvent) event.Event {
 	e := event.Event{
-		Type: event.Change, Mono: int64(r.MonoNs), CPU: r.Cpu, Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
+		Type: event.Change, Deed: event.Deed(r.Kind), Listener: r.Listener, Mono: int64(r.MonoNs), CPU: r.Cpu, Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
 		Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.Err,
-		TaskPID: r.TaskPid, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses, Second: r.IsSecond != 0,
+		TaskPID: r.TaskPid, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses,
+	}
+	switch e.Deed {
+	case 0, event.SecondChange:
+		e.AtClose = event.AtClose(r.Closing)
+	default:
+		e.Type, e.Origin, e.Mini, e.Retries = event.Timer, event.FromTimer, e.Deed != event.SynSentStarted, r.Closing
+	}
+	if e.Mini && r.Listener == 0 {
+		e.UID = event.NoUID
 	}
 	wildcard := e.Old == event.Listen && e.New == event.Close || e.New == event.Listen
-	e.Family, e.Local, e.Remote = ends(r.Family, &r.Laddr, &r.Raddr, r.Lport, r.Rport, wildcard)
+	e.Family, e.Local, e.Remote = ends(uint16(r.Family), &r.Laddr, &r.Raddr, r.Lport, r.Rport, wildcard)
 	if r.ByTask != 0 {
 		e.OwnerPID, e.OwnerComm = r.TaskPid, n.comm(&r.OwnerComm)
 	}

@@ -30,7 +30,7 @@ type holder struct {
 // has a socket of. Request and timewait socks are not among them: they never reach the tracepoint.
 func (p *Probe) snapshot() ([]event.Event, error) {
 	holders := make(map[uint64]holder)
-	err := iterate(p.objs.Holders, func(f *bpfSockFound) {
+	err := iterate(p.objs.Programs[bpfProgHolders], func(f *bpfSockFound) {
 		h, ok := holders[f.Sk]
 		switch {
 		case !ok:
@@ -54,6 +54,13 @@ func (p *Probe) snapshot() ([]event.Event, error) {
 		}
 		e.Family, e.Local, e.Remote = ends(f.Family, &f.Laddr, &f.Raddr, f.Lport, f.Rport, state == event.Listen)
 		switch {
+		case f.IsMini != 0:
+			e.Mini, e.Listener = true, f.Listener
+			if f.Listener != 0 {
+				e.Role = event.Server
+			} else {
+				e.UID = event.NoUID
+			}
 		case state == event.Listen: // listeners come first
 			e.Role = event.Listener
 			if f.AcceptBacklog == 0 {
@@ -69,7 +76,7 @@ func (p *Probe) snapshot() ([]event.Event, error) {
 		}
 		all = append(all, e)
 	}
-	return all, eachNetNS(holders, func() error { return iterate(p.objs.Sockets, add) })
+	return all, eachNetNS(holders, func() error { return iterate(p.objs.Programs[bpfProgSockets], add) })
 }
 
 // iterate runs an iterator program in the calling thread's network namespace and gives each struct that it writes.

@@ -1,0 +1,336 @@
+package main
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sstrace/internal/event"
+
+	"golang.org/x/sys/unix"
+)
+
+// wire is a network that ends in the test: a TUN device of the namespace, behind which the test itself is the peer, packet by packet. The
+// host is 10.0.0.1; all others of 10.0.0.0/8 are the test.
+type wire struct {
+	h  *host
+	fd int
+}
+
+func (h *host) newWire() *wire {
+	w := &wire{h: h}
+	h.do(func() {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		h.must("open /dev/net/tun", err)
+		w.fd = fd
+		dev, err := unix.NewIfreq("wire")
+		h.must("name", err)
+		dev.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		h.must("make a TUN device", unix.IoctlIfreq(fd, unix.TUNSETIFF, dev))
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		h.must("socket", err)
+		defer unix.Close(s)
+		h.must("address", dev.SetInet4Addr([]byte{10, 0, 0, 1}))
+		h.must("set the address", unix.IoctlIfreq(s, unix.SIOCSIFADDR, dev))
+		h.must("netmask", dev.SetInet4Addr([]byte{255, 0, 0, 0}))
+		h.must("set the netmask", unix.IoctlIfreq(s, unix.SIOCSIFNETMASK, dev))
+		dev.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+		h.must("up", unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, dev))
+	})
+	h.t.Cleanup(func() { _ = unix.Close(w.fd) })
+	return w
+}
+
+// The flags of a TCP header (RFC 9293 section 3.1).
+const (
+	fin = 1 << iota
+	syn
+	rst
+	psh
+	ack
+)
+
+// segment is what matters of a packet.
+type segment struct {
+	from, to netip.AddrPort
+	flags    byte
+	seq, ack uint32
+	data     int
+}
+
+// send puts a segment on the wire, for the host to receive.
+func (w *wire) send(s segment) {
+	p := make([]byte, 40)
+	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_TCP
+	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
+	copy(p[12:], s.from.Addr().AsSlice())
+	copy(p[16:], s.to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(p[10:], checksum(p[:20], 0))
+	tcp := p[20:]
+	binary.BigEndian.PutUint16(tcp, s.from.Port())
+	binary.BigEndian.PutUint16(tcp[2:], s.to.Port())
+	binary.BigEndian.PutUint32(tcp[4:], s.seq)
+	binary.BigEndian.PutUint32(tcp[8:], s.ack)
+	tcp[12], tcp[13] = 5<<4, s.flags
+	binary.BigEndian.PutUint16(tcp[14:], 65535)
+	pseudo := append(slices.Clone(p[12:20]), 0, unix.IPPROTO_TCP, 0, 20)
+	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo, tcp...), 0))
+	_, err := unix.Write(w.fd, p)
+	w.h.must("send", err)
+}
+
+// checksum is RFC 1071's.
+func checksum(b []byte, sum uint32) uint16 {
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(b[0])<<8 | uint32(b[1])
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+// receive waits for a segment of the host with these flags, whatever else it sends.
+func (w *wire) receive(flags byte) (s segment) {
+	w.h.t.Helper()
+	await(w.h.t, "a segment of the host", func() bool {
+		p := make([]byte, 2048)
+		n, err := unix.Read(w.fd, p)
+		if err != nil || n < 40 || p[0] != 0x45 || p[9] != unix.IPPROTO_TCP {
+			return false
+		}
+		tcp := p[20:]
+		s = segment{
+			netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[12:])), binary.BigEndian.Uint16(tcp)),
+			netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[16:])), binary.BigEndian.Uint16(tcp[2:])),
+			tcp[13], binary.BigEndian.Uint32(tcp[4:]), binary.BigEndian.Uint32(tcp[8:]), n - 20 - int(tcp[12]>>4*4),
+		}
+		return s.flags&flags == flags
+	})
+	return s
+}
+
+// reply is a segment that answers s.
+func (s segment) reply(flags byte) segment {
+	next := s.seq + uint32(s.data)
+	if s.flags&(syn|fin) != 0 {
+		next++
+	}
+	return segment{from: s.to, to: s.from, flags: flags, seq: s.ack, ack: next}
+}
+
+// What needs a peer that does as it likes.
+func TestStateMachineOnTheWire(t *testing.T) {
+	const addr = "10.0.0.1:7781"
+	at := netip.MustParseAddrPort(addr)
+	peer := netip.MustParseAddrPort("10.1.2.3:40602")
+	// open makes the peer open a connection to the host, which accepts it.
+	open := func(h *host, w *wire) (l, s sock, last segment) {
+		l = h.listen(addr, 8)
+		w.send(segment{from: peer, to: at, flags: syn, seq: 1000})
+		last = w.receive(syn | ack).reply(ack)
+		w.send(last)
+		return l, l.accept(), last
+	}
+	// dial makes the host open one to the peer.
+	dial := func(h *host, w *wire) (c sock, last segment) {
+		c = h.socket(unix.AF_INET)
+		h.must("nonblock", unix.SetNonblock(c.fd, true))
+		_ = unix.Connect(c.fd, sockaddr(peer, unix.AF_INET))
+		answer := w.receive(syn).reply(syn | ack)
+		answer.seq = 5000
+		w.send(answer)
+		last = w.receive(ack)
+		c.reach(unix.BPF_TCP_ESTABLISHED)
+		return c, last
+	}
+	option := func(s sock, level, name, value int) { s.h.must("option", unix.SetsockoptInt(s.fd, level, name, value)) }
+	for _, test := range []struct {
+		name    string
+		traffic func(h *host, w *wire)
+		rfc     []string
+		kernel  []string
+	}{
+		{"abandoned handshake", func(h *host, w *wire) {
+			h.sysctl("tcp_synack_retries", "1")
+			l := h.listen(addr, 8)
+			w.send(segment{from: peer, to: at, flags: syn, seq: 1000})
+			for range 2 {
+				w.receive(syn | ack)
+			}
+			await(h.t, "the end of the handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
+			l.close()
+		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (handshake_abandoned)"}, []string{ordinaryListener}},
+		{"listener closed during the handshake", func(h *host, w *wire) {
+			l := h.listen(addr, 8)
+			w.send(segment{from: peer, to: at, flags: syn, seq: 1000})
+			w.receive(syn | ack)
+			l.close()
+			await(h.t, "the end of the handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
+		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (listener_closed)"}, []string{ordinaryListener}},
+		{"reset during the handshake", func(h *host, w *wire) {
+			l := h.listen(addr, 8)
+			w.send(segment{from: peer, to: at, flags: syn, seq: 1000})
+			w.send(w.receive(syn | ack).reply(rst))
+			await(h.t, "the end of the handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
+			l.close()
+		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (unknown)"}, []string{ordinaryListener}},
+		{"accept queue full at the ACK", func(h *host, w *wire) {
+			h.sysctl("tcp_synack_retries", "1")
+			l := h.listen(addr, 2) // full with three
+			knock := func(port uint16) segment {
+				w.send(segment{from: netip.AddrPortFrom(peer.Addr(), port), to: at, flags: syn, seq: 1000})
+				return w.receive(syn | ack)
+			}
+			for port := range uint16(2) {
+				w.send(knock(40001 + port).reply(ack))
+			}
+			third, fourth := knock(40003), knock(40004)
+			w.send(third.reply(ack))
+			await(h.t, "a full queue", func() bool { return h.inStates(unix.BPF_TCP_ESTABLISHED) == 3 })
+			w.send(fourth.reply(ack)) // is dropped
+			await(h.t, "the end of the fourth's handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
+			for range 3 {
+				s := l.accept()
+				s.reset()
+				s.close()
+			}
+			l.close()
+		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (handshake_abandoned)", "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)",
+			"server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)", "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)"},
+			[]string{ordinaryListener, "server LISTEN SYN_RECV ESTABLISHED CLOSE", "server LISTEN SYN_RECV ESTABLISHED CLOSE",
+				"server LISTEN SYN_RECV ESTABLISHED CLOSE"}},
+		{"connect to a black hole", func(h *host, w *wire) {
+			c := h.socket(unix.AF_INET)
+			option(c, unix.IPPROTO_TCP, unix.TCP_SYNCNT, 1)
+			if err := unix.Connect(c.fd, sockaddr(peer, unix.AF_INET)); err != unix.ETIMEDOUT {
+				h.t.Errorf("connect: %v", err)
+			}
+			c.close()
+		}, []string{"client CLOSE SYN_SENT CLOSE (timeout)"}, []string{"client CLOSE SYN_SENT CLOSE"}},
+		{"connect given up", func(h *host, w *wire) {
+			c := h.socket(unix.AF_INET)
+			h.must("nonblock", unix.SetNonblock(c.fd, true))
+			_ = unix.Connect(c.fd, sockaddr(peer, unix.AF_INET))
+			w.receive(syn)
+			c.close()
+		}, []string{"client CLOSE SYN_SENT CLOSE (given_up)"}, []string{"client CLOSE SYN_SENT CLOSE"}},
+		{"user timeout", func(h *host, w *wire) {
+			c, _ := dial(h, w)
+			option(c, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 500)
+			c.write("nobody acknowledges this")
+			c.reach(unix.BPF_TCP_CLOSE)
+			c.close()
+		}, []string{"client CLOSE SYN_SENT ESTABLISHED CLOSE (timeout)"}, []string{"client CLOSE SYN_SENT ESTABLISHED CLOSE"}},
+		{"keep-alive", func(h *host, w *wire) {
+			l, s, _ := open(h, w)
+			option(s, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 1)
+			option(s, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 1)
+			option(s, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 1)
+			option(s, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+			s.reach(unix.BPF_TCP_CLOSE)
+			s.close()
+			l.close()
+		}, []string{rfcListener, "server LISTEN SYN_RECV ESTABLISHED CLOSE (keepalive)"}, []string{ordinaryListener, "server LISTEN SYN_RECV ESTABLISHED CLOSE"}},
+		{"reset in FIN_WAIT1", func(h *host, w *wire) {
+			c, last := dial(h, w)
+			c.shutdown(unix.SHUT_WR)
+			w.receive(fin)
+			last = last.reply(rst)
+			w.send(last)
+			c.reach(unix.BPF_TCP_CLOSE)
+			c.close()
+		}, []string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 CLOSE (reset_by_peer)"}, []string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 CLOSE"}},
+		{"reset in LAST_ACK", func(h *host, w *wire) {
+			c, last := dial(h, w)
+			w.send(last.reply(fin | ack))
+			c.reach(unix.BPF_TCP_CLOSE_WAIT)
+			c.close()
+			answer := w.receive(fin).reply(rst | ack)
+			w.send(answer)
+			await(h.t, "the end", func() bool { return h.inStates(unix.BPF_TCP_LAST_ACK) == 0 })
+		}, []string{"client CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE (reset_by_peer)"},
+			[]string{"client CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE"}},
+		{"reset of an orphaned FIN_WAIT2", func(h *host, w *wire) {
+			c, _ := dial(h, w)
+			c.close()
+			ours := w.receive(fin)
+			w.send(ours.reply(ack))
+			await(h.t, "FIN_WAIT2", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 1 })
+			w.send(ours.reply(rst | ack))
+			await(h.t, "the end", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 0 })
+		}, []string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE (unknown)"},
+			[]string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE"}},
+		{"TIME_WAIT killed by a reset", func(h *host, w *wire) {
+			c, _ := dial(h, w)
+			c.close()
+			ours := w.receive(fin)
+			w.send(ours.reply(ack))
+			await(h.t, "FIN_WAIT2", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 1 })
+			w.send(ours.reply(fin | ack))
+			await(h.t, "TIME_WAIT", func() bool { return h.inStates(unix.BPF_TCP_TIME_WAIT) == 1 })
+			kill := ours.reply(rst)
+			kill.seq++
+			w.send(kill)
+			await(h.t, "the end", func() bool { return h.inStates(unix.BPF_TCP_TIME_WAIT) == 0 })
+		}, []string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE (unknown)"},
+			[]string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE"}},
+		{"FIN and its ACK in one", func(h *host, w *wire) {
+			c, _ := dial(h, w)
+			c.shutdown(unix.SHUT_WR)
+			w.send(w.receive(fin).reply(fin | ack))
+			c.reach(unix.BPF_TCP_CLOSE)
+			c.close()
+		}, []string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAIT"}, []string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for states, want := range map[string][]string{"rfc": test.rfc, "kernel": test.kernel} {
+				t.Run(states, func(t *testing.T) {
+					t.Parallel()
+					h := newHost(t)
+					w := h.newWire()
+					r := trace(t, []string{"--states", states, "--netns", h.netns()}, func() { test.traffic(h, w) })
+					got := r.paths()
+					slices.Sort(got)
+					slices.Sort(want)
+					if !slices.Equal(got, want) {
+						t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+					}
+				})
+			}
+		})
+	}
+}
+
+// Over a network with a delay the server's handshake takes what it takes: from the SYN to the ACK.
+func TestHandshakeOverANetwork(t *testing.T) {
+	h := newHost(t)
+	w := h.newWire()
+	const delay = 20 * time.Millisecond
+	var begin, end time.Time
+	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
+		l := h.listen("10.0.0.1:7781", 8)
+		w.send(segment{from: netip.MustParseAddrPort("10.1.2.3:40602"), to: netip.MustParseAddrPort("10.0.0.1:7781"), flags: syn, seq: 1000})
+		answer := w.receive(syn | ack) // the request is there by now
+		begin = time.Now()
+		time.Sleep(delay) // the network's
+		end = time.Now()
+		w.send(answer.reply(ack))
+		s := l.accept()
+		s.reset()
+		s.close()
+		l.close()
+	})
+	for _, e := range r.changes {
+		if e.Old == event.SynRecv && e.Dur < end.Sub(begin).Nanoseconds() {
+			t.Errorf("the handshake took %v and more; %v is told", end.Sub(begin), time.Duration(e.Dur))
+		}
+	}
+	if got, want := r.paths(), []string{rfcListener, "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

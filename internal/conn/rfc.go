@@ -1,0 +1,602 @@
+package conn
+
+import (
+	"net/netip"
+	"slices"
+
+	"sstrace/internal/event"
+)
+
+// Machine tells what sockets do in the vocabulary of RFC 9293: request sock, sock and timewait sock of one connection are one
+// identity, and its lines one path through the diagram of section 3.3.2. It takes the kernel's changes of full socks and the timers of
+// mini-socks; some of these records are lines, some say the same as another or become part of one. A record may have to wait for the
+// next ones to tell what it lacks, or what it means; the lines after it then wait with it, so that all come out in the order of their
+// records.
+//
+// Its zero value is ready; it is not safe for concurrent use.
+type Machine struct {
+	Tracker
+	// Blind: mini-socks are not seen. A hand-over to TIME_WAIT is then told by the sock, its end not at all.
+	Blind bool
+	// Merged is how many records were told in another's line, or said nothing new.
+	Merged uint64
+
+	requests map[ends]*sock   // handshakes that are not over
+	handed   map[ends]*record // timewait socks whose sock has not closed yet
+	gone     map[ends]*record // timewait socks that ended early
+	cpus     map[uint32]*record
+
+	handedSocks [64]handedSock // the socks that handed over last
+	nextHanded  int
+
+	queue  []*record // from the first that waits on
+	head   int       // in queue
+	unused []*record
+}
+
+// patience is how long a record waits for what it lacks, in ns. What it waits for is made by the same system call or softirq.
+const patience = 5e6
+
+// ends finds a connection that is known by its two ends alone.
+type ends struct {
+	local, remote netip.AddrPort
+	netns         uint32
+}
+
+// handedSock is a sock that has closed because a timewait sock has taken over.
+type handedSock struct {
+	sk  uint64
+	old event.State
+}
+
+func endsOf(e *event.Event) ends { return ends{e.Local, e.Remote, e.NetNS} }
+
+// record is one that waits, or a line behind it.
+type record struct {
+	e     event.Event
+	s     *sock
+	waits wait
+	line  bool // it is one; valid when it waits no more
+}
+
+// wait is what a record waits for.
+type wait uint8
+
+const (
+	noMore    wait = iota
+	forPort        // a connect() for its port
+	forRemote      // a child for its remote end
+	forClose       // a timewait sock for the end of its sock
+	forNext        // a timer that was cancelled or has expired for what its CPU does next
+	forReuse       // a timewait sock that ended early for who takes its place
+)
+
+// Take takes a record, in the order of its source, and calls emit for each line that is ready.
+func (m *Machine) Take(e *event.Event, emit func(*event.Event) error) error {
+	if m.requests == nil {
+		m.init()
+		m.requests, m.handed, m.gone, m.cpus = make(map[ends]*sock), make(map[ends]*record), make(map[ends]*record), make(map[uint32]*record)
+	}
+	if e.Type == event.Socket {
+		m.found(e)
+		return nil
+	}
+	if before := m.cpus[e.CPU]; before != nil {
+		delete(m.cpus, e.CPU)
+		m.decide(before, e.Type == event.Timer && before.e.Sk == e.Sk && endsOf(&before.e) == endsOf(e) && goesOn(&before.e, e))
+	}
+	line := m.take(e)
+	if m.head == len(m.queue) {
+		if line {
+			return emit(e)
+		}
+		return nil
+	}
+	if line {
+		m.enqueue(e, nil, noMore).line = true
+	}
+	return m.Settle(e.Mono, emit)
+}
+
+// take makes a line of e and reports whether it is one; if not, it waits, or is merged.
+func (m *Machine) take(e *event.Event) bool {
+	if e.Type == event.Change {
+		return m.change(e)
+	}
+	switch e.Deed {
+	case event.RequestStarted:
+		return m.requested(e)
+	case event.RequestCancelled:
+		return m.cancelled(e)
+	case event.TimeWaitStarted:
+		return m.timeWait(e)
+	case event.TimeWaitExpired:
+		s := m.mini(e)
+		reason := event.ReasonTimeWaitExpired
+		if s.state == event.FinWait2 {
+			reason = event.ReasonFinWait2Timeout
+		}
+		return m.end(s, e, reason)
+	case event.SynSentStarted:
+		return m.synSent(e)
+	}
+	if e.Deed == event.RequestExpired {
+		e.Reason = event.ReasonHandshakeAbandoned // if it is not started again
+		if l := m.socks[e.Listener]; l == nil || l.state != event.Listen {
+			e.Reason = event.ReasonListenerClosed
+		}
+	}
+	m.cpus[e.CPU] = m.enqueue(e, nil, forNext)
+	return false
+}
+
+// Settle emits what is ready, after giving up on what at mono has waited for long enough.
+func (m *Machine) Settle(mono int64, emit func(*event.Event) error) error {
+	for m.head < len(m.queue) {
+		r := m.queue[m.head]
+		for r.waits != noMore && mono-r.e.Mono >= patience {
+			m.giveUp(r)
+		}
+		if r.waits != noMore {
+			break
+		}
+		m.queue[m.head] = nil
+		m.head++
+		if r.line {
+			if err := emit(&r.e); err != nil {
+				return err
+			}
+		}
+		r.s = nil
+		m.unused = append(m.unused, r)
+	}
+	switch {
+	case m.head == len(m.queue):
+		m.queue, m.head = m.queue[:0], 0
+	case m.head > 64 && 2*m.head >= len(m.queue):
+		m.queue = m.queue[:copy(m.queue, m.queue[m.head:])]
+		m.head = 0
+	}
+	return nil
+}
+
+// Waiting is how many lines and records that may become one wait.
+func (m *Machine) Waiting() (n uint64) {
+	for _, r := range m.queue[m.head:] {
+		if r.line || r.waits != noMore {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *Machine) enqueue(e *event.Event, s *sock, why wait) *record {
+	var r *record
+	if n := len(m.unused); n > 0 {
+		r, m.unused = m.unused[n-1], m.unused[:n-1]
+	} else {
+		r = new(record)
+	}
+	*r = record{e: *e, s: s, waits: why}
+	m.queue = append(m.queue, r)
+	return r
+}
+
+// giveUp tells r as it is: what it waits for does not come.
+func (m *Machine) giveUp(r *record) {
+	why := r.waits
+	r.waits = noMore
+	switch why {
+	case forPort, forRemote:
+		r.s.first = nil
+		r.line = m.tell(r.s, &r.e)
+	case forClose: // its sock's close was lost: from here on the connection is known
+		delete(m.handed, endsOf(&r.e))
+		s := m.byCookie(r.e.Cookie)
+		if s == nil {
+			s = m.add(&r.e)
+		}
+		m.becomeMini(s, &r.e)
+		s.state, s.since = r.e.New, 0
+		m.Merged++
+	case forNext:
+		delete(m.cpus, r.e.CPU)
+		m.decide(r, false)
+	case forReuse:
+		delete(m.gone, endsOf(&r.e))
+		r.line = m.end(r.s, &r.e, event.ReasonUnexplained)
+	}
+}
+
+// goesOn reports whether e, of the same timer, is the second half of what before began: a cancelled timer expires or is started again, and
+// a request's that has expired is started again to send the SYN-ACK once more.
+func goesOn(before, e *event.Event) bool {
+	switch before.Deed {
+	case event.RequestCancelled:
+		return e.Deed == event.RequestExpired
+	case event.RequestExpired:
+		return e.Deed == event.RequestStarted && e.Retries > 0
+	}
+	return e.Deed == event.TimeWaitExpired || e.Deed == event.TimeWaitStarted
+}
+
+// decide tells what it meant that a timer was cancelled or expired, now that its CPU has gone on with the same timer, or with something
+// else.
+func (m *Machine) decide(r *record, goesOn bool) {
+	r.waits = noMore
+	switch {
+	case goesOn:
+		m.Merged++
+	case r.e.Deed == event.TimeWaitCancelled:
+		r.waits, r.s = forReuse, m.mini(&r.e)
+		delete(m.socks, r.e.Sk)
+		m.gone[endsOf(&r.e)] = r
+	case r.e.Deed == event.RequestCancelled:
+		r.line = m.end(m.mini(&r.e), &r.e, event.ReasonUnexplained)
+	default:
+		r.line = m.end(m.mini(&r.e), &r.e, r.e.Reason)
+	}
+}
+
+// found remembers a socket that is older than the trace.
+func (m *Machine) found(e *event.Event) {
+	if !e.Mini {
+		_ = m.Tracker.Take(e, nil) // a Socket is no line
+		return
+	}
+	s := m.mini(e)
+	s.state, s.role = e.New, e.Role
+}
+
+// mini gives the connection of a mini-sock, a new one if it is not known.
+func (m *Machine) mini(e *event.Event) *sock {
+	s := m.socks[e.Sk]
+	if s == nil {
+		s = m.add(e)
+		s.state, s.cookie = e.New, e.Cookie
+		m.becomeMini(s, e)
+	}
+	return s
+}
+
+// becomeMini makes s findable by its mini-sock instead.
+func (m *Machine) becomeMini(s *sock, e *event.Event) {
+	if m.socks[s.sk] == s {
+		delete(m.socks, s.sk)
+	}
+	s.sk = e.Sk
+	m.socks[e.Sk] = s
+	if e.New == event.SynRecv {
+		s.request = endsOf(e)
+		m.requests[s.request] = s
+		s.user(e)
+	} else if s.uid == 0 && s.since == 0 {
+		s.uid = e.UID
+	}
+}
+
+// user learns whose a socket is.
+func (s *sock) user(e *event.Event) { s.uid, s.cgroup, s.cgroupID = e.UID, e.Cgroup, e.CgroupID }
+
+func (m *Machine) byCookie(cookie uint64) *sock {
+	if cookie != 0 {
+		for _, s := range m.socks {
+			if s.cookie == cookie {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// requested: a SYN has arrived, or its SYN-ACK is sent again.
+func (m *Machine) requested(e *event.Event) bool {
+	if e.Retries > 0 {
+		m.mini(e).role = event.Server
+		m.Merged++
+		return false
+	}
+	m.reuse(e)
+	m.drop(m.socks[e.Sk]) // if its end was lost
+	s := m.add(e)
+	m.becomeMini(s, e)
+	s.role = event.Server
+	if l := m.socks[e.Listener]; l != nil && l.pid != 0 {
+		s.pid, s.comm, s.via = l.pid, l.comm, event.ViaListener
+	}
+	e.Old = event.Listen
+	return m.tell(s, e)
+}
+
+// reuse: e may take the place of a connection in TIME_WAIT.
+func (m *Machine) reuse(e *event.Event) {
+	if r := m.gone[endsOf(e)]; r != nil {
+		delete(m.gone, endsOf(e))
+		r.waits = noMore
+		r.line = m.end(r.s, &r.e, event.ReasonTimeWaitReused)
+	}
+}
+
+// cancelled: the timer of a request. The child, which takes over, was made before, on the same CPU.
+func (m *Machine) cancelled(e *event.Event) bool {
+	s := m.socks[e.Sk]
+	if s != nil && !s.hasChild {
+		for _, r := range m.queue[m.head:] {
+			if r.waits == forRemote && r.e.CPU == e.CPU && r.e.NetNS == e.NetNS && r.e.Local.Port() == e.Local.Port() {
+				m.adopt(s, r)
+				break
+			}
+		}
+	}
+	if s == nil || !s.hasChild {
+		m.cpus[e.CPU] = m.enqueue(e, nil, forNext)
+		return false
+	}
+	delete(m.socks, e.Sk)
+	m.Merged++
+	return false
+}
+
+// adopt makes the child, which waited for its remote end and was a connection of its own so far, the sock of request.
+func (m *Machine) adopt(request *sock, child *record) {
+	child.waits = noMore
+	child.s.first = nil
+	m.drop(child.s)
+	m.child(request, &child.e)
+}
+
+// child: e is the beginning of request's own sock. Its timer is still to be cancelled.
+func (m *Machine) child(request *sock, e *event.Event) {
+	delete(m.requests, request.request)
+	request.sk, request.hasChild = e.Sk, true
+	m.socks[e.Sk] = request
+	if e.Cookie != 0 {
+		request.cookie = e.Cookie
+	}
+	m.Merged++
+}
+
+// synSent: a connect() has got its port.
+func (m *Machine) synSent(e *event.Event) bool {
+	m.Merged++
+	m.reuse(e)
+	if s := m.socks[e.Sk]; s != nil && s.first != nil && s.first.waits == forPort {
+		m.complete(s, e)
+	}
+	return false
+}
+
+// complete tells the first line of s, which waited for what e knows.
+func (m *Machine) complete(s *sock, e *event.Event) {
+	r := s.first
+	s.first, r.waits = nil, noMore
+	r.e.Local, r.e.Remote, r.e.Family = e.Local, e.Remote, e.Family
+	if r.e.Cookie == 0 {
+		r.e.Cookie = e.Cookie
+	}
+	r.line = m.tell(s, &r.e)
+}
+
+// change: a full sock changes its state.
+func (m *Machine) change(e *event.Event) bool {
+	switch {
+	case e.Old == e.New:
+		m.Merged++
+		return false
+	case m.knowsAlready(e):
+		m.Duplicates++
+		return false
+	case e.Old == event.Listen && e.New == event.SynRecv:
+		return m.passive(e)
+	}
+	s := m.socks[e.Sk]
+	if s != nil && s.first != nil && s.first.waits == forRemote {
+		if request := m.requests[endsOf(e)]; request != nil {
+			m.adopt(request, s.first)
+			s = request
+		}
+	}
+	if s != nil && s.first != nil {
+		m.complete(s, e)
+	}
+	if e.New == event.Close {
+		if r := m.handed[endsOf(e)]; r != nil {
+			m.handOver(r, e)
+			return false
+		}
+	}
+	s = m.known(e)
+	m.play(s, e)
+	switch {
+	case e.New == event.SynSent && e.Local.Port() == 0:
+		s.first = m.enqueue(e, s, forPort)
+		return false
+	case e.New == event.Close && m.Blind && e.Err == 0 && (e.Old == event.FinWait2 || e.Old == event.Closing):
+		return m.blindHandOver(s, e)
+	case e.New == event.Close:
+		e.Reason = reason(e)
+	}
+	return m.tell(s, e)
+}
+
+// knowsAlready reports whether e is a change that was told, by the kernel side's second program.
+func (m *Machine) knowsAlready(e *event.Event) bool {
+	if e.Deed != event.SecondChange {
+		return false
+	}
+	if s := m.socks[e.Sk]; s != nil && s.knows(e) {
+		return true
+	}
+	return e.New == event.Close && slices.Contains(m.handedSocks[:], handedSock{e.Sk, e.Old})
+}
+
+// known gives the connection of a full sock, a new one if it is another than was at its address.
+func (m *Machine) known(e *event.Event) *sock {
+	s := m.socks[e.Sk]
+	if s != nil && !s.same(e) {
+		m.drop(s)
+		s = nil
+	}
+	if s == nil {
+		s = m.add(e)
+	}
+	if e.Cookie != 0 {
+		s.cookie = e.Cookie
+	}
+	s.user(e)
+	return s
+}
+
+// passive: the sock of a passive connection is made when the ACK has come; the connection itself is as old as the SYN, unless it had no
+// request (SYN cookies, Fast Open).
+func (m *Machine) passive(e *event.Event) bool {
+	m.drop(m.socks[e.Sk])
+	if request := m.requests[endsOf(e)]; request != nil {
+		m.child(request, e)
+		return false
+	}
+	s := m.known(e)
+	m.play(s, e)
+	if e.Remote.Port() == 0 { // up to Linux 6.12
+		s.first = m.enqueue(e, s, forRemote)
+		s.state = event.SynRecv
+		return false
+	}
+	return m.tell(s, e)
+}
+
+// timeWait: a timewait sock begins, or goes on in another state.
+func (m *Machine) timeWait(e *event.Event) bool {
+	s := m.socks[e.Sk]
+	switch {
+	case s == nil:
+		m.handed[endsOf(e)] = m.enqueue(e, nil, forClose)
+		return false
+	case s.state == e.New:
+		m.Merged++
+		return false
+	}
+	e.Old = s.state
+	return m.tell(s, e)
+}
+
+// handOver: a sock closes because a timewait sock has taken over.
+func (m *Machine) handOver(r *record, e *event.Event) {
+	delete(m.handed, endsOf(e))
+	r.waits = noMore
+	s := m.known(e)
+	m.play(s, e)
+	m.becomeMini(s, &r.e)
+	m.handedSocks[m.nextHanded] = handedSock{e.Sk, e.Old}
+	m.nextHanded = (m.nextHanded + 1) % len(m.handedSocks)
+	m.Merged++
+	if r.e.New == e.Old { // still FIN_WAIT2, but no process has it any more
+		m.Merged++
+		return
+	}
+	r.e.Old = e.Old
+	r.line = m.tell(s, &r.e)
+}
+
+// blindHandOver tells what a sock alone tells of its hand-over: the peer's FIN has come, or, if no process has the sock any more, perhaps
+// not yet.
+func (m *Machine) blindHandOver(s *sock, e *event.Event) bool {
+	line := e.AtClose&event.Orphan == 0
+	if line {
+		e.New = event.TimeWait
+		m.tell(s, e)
+	} else {
+		m.Merged++
+	}
+	m.drop(s)
+	return line
+}
+
+// end: a mini-sock is gone.
+func (m *Machine) end(s *sock, e *event.Event, why event.Reason) bool {
+	e.Old, e.New, e.Reason = s.state, event.Close, why
+	m.tell(s, e)
+	m.drop(s)
+	return true
+}
+
+// drop forgets s, if there is one.
+func (m *Machine) drop(s *sock) {
+	if s == nil {
+		return
+	}
+	if s.first != nil {
+		m.giveUp(s.first)
+	}
+	if m.requests[s.request] == s {
+		delete(m.requests, s.request)
+	}
+	if m.socks[s.sk] != s {
+		s.sk = 0
+	}
+	m.forget(s)
+}
+
+// tell makes e a line of s: what its history tells is filled in.
+func (m *Machine) tell(s *sock, e *event.Event) bool {
+	e.Type, e.ID, e.Dur = event.Change, s.id, event.Unknown
+	if s.since != 0 && s.losses == e.Losses && s.state == e.Old {
+		e.Dur = e.Mono - s.since
+	}
+	if e.Cookie == 0 {
+		e.Cookie = s.cookie
+	}
+	if e.Mini {
+		e.UID, e.Cgroup, e.CgroupID = s.uid, s.cgroup, s.cgroupID
+	}
+	s.old, s.state, s.since, s.losses = e.Old, e.New, e.Mono, e.Losses
+	e.Role, e.OwnerPID, e.OwnerComm, e.OwnerVia = s.role, s.pid, s.comm, s.via
+	if e.New == event.Close && !e.Mini {
+		m.close(s)
+	}
+	return true
+}
+
+// reason tells why a full sock closed, by what it was like at that moment. The errors are those that net/ipv4/tcp_input.c,
+// tcp_timer.c, tcp_ipv4.c and tcp.c leave in sk_err before they close (Linux 6.18).
+func reason(e *event.Event) event.Reason {
+	switch e.Err {
+	case 0:
+	case 111: // ECONNREFUSED
+		return event.ReasonRefused
+	case 104, 32: // ECONNRESET; EPIPE in CLOSE_WAIT
+		return event.ReasonResetByPeer
+	case 110: // ETIMEDOUT
+		if e.AtClose&event.Keepalive != 0 {
+			return event.ReasonKeepaliveTimeout
+		}
+		return event.ReasonTimedOut
+	case 103: // ECONNABORTED
+		return event.ReasonAborted
+	case 101, 113, 64, 92, 112: // ENETUNREACH, EHOSTUNREACH; ENONET, ENOPROTOOPT, EHOSTDOWN, by ICMP
+		return event.ReasonUnreachable
+	default:
+		return event.ReasonUnexplained
+	}
+	switch e.Old {
+	case event.Listen, event.LastAck:
+		return event.ReasonNormal
+	case event.SynSent:
+		return event.ReasonGivenUp
+	case event.FinWait2, event.Closing:
+		return event.ReasonTimeWaitOverflow
+	case event.SynRecv, event.Established, event.CloseWait:
+		switch {
+		case e.AtClose&event.Unaccepted != 0:
+			return event.ReasonListenerClosed
+		case e.Old == event.SynRecv:
+		case e.AtClose&event.Shut == 0:
+			return event.ReasonAborted
+		case e.AtClose&event.Linger0 != 0:
+			return event.ReasonResetSentLinger
+		default:
+			return event.ReasonResetSentUnread
+		}
+	}
+	return event.ReasonUnexplained
+}
