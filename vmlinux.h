@@ -229,8 +229,18 @@ struct sk_buff {
 	unsigned char *head;
 };
 
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
 	int tgid;
+	struct files_struct *files;
 	char comm[16];
 	struct task_struct *group_leader;
 };
@@ -256,5 +266,12 @@ struct bpf_iter__task_file {
 };
 
 #pragma clang attribute pop
+
+/* The record of a syscalls/sys_exit_* tracepoint, as its format file in tracefs has it, on every kernel. */
+struct sys_exit {
+	__u64 common;
+	__s32 nr;
+	__s64 ret;
+};
 
 #endif

@@ -28,6 +28,7 @@ enum kind {
 	TIMEWAIT_TIMER_EXPIRED,
 	SYN_TIMER_STARTED, /* a connect() has sent its SYN: now its local port is known */
 	CHANGE_SECOND, /* a CHANGE, by change_missed */
+	ACCEPTED, /* accept() has given the socket to the current task */
 };
 
 /* One state change as the kernel tells it. internal/probe reads it in place: see record.go before changing a member. */
@@ -852,6 +853,74 @@ int BPF_PROG(skb_dropped, struct sk_buff *skb)
 	return trace_mini((void *)tw, 0, TIMEWAIT_TIMER_STARTED, TCP_TIME_WAIT, 0);
 }
 
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+
+/*
+ * accept() and accept4() give a connection to a process; the file descriptor that they return tells which. These are classic tracepoints,
+ * the only ones that hang on these system calls alone. The kernel skips such a program while another BPF program runs on its CPU; but
+ * this is task context, where none does.
+ */
+static __always_inline int trace_accept(const struct sys_exit *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct about a;
+	struct fdtable *fdt;
+	struct file **fds, *file = 0;
+	struct socket *socket;
+	struct sock *sk;
+	struct event *e;
+	struct cpu *cpu;
+	__u16 family;
+	__u32 zero = 0;
+	__s64 fd = ctx->ret;
+
+	if (fd < 0)
+		return 0;
+	fdt = BPF_CORE_READ(task, files, fdt);
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return 0;
+	fds = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), fds + fd);
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0; /* closed already, by another thread */
+	socket = BPF_CORE_READ(file, private_data);
+	sk = BPF_CORE_READ(socket, sk);
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	cpu = bpf_map_lookup_elem(&cpus, &zero);
+	if (!cpu || !sk || (family != AF_INET && family != AF_INET6))
+		return 0;
+
+	__sync_fetch_and_add(&cpu->seen, 1);
+	read_common(&a, &sk->__sk_common, sk);
+	a.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+	a.proto = BPF_CORE_READ(sk, sk_protocol);
+	e = begin(cpu, &a, sk, 0, BPF_CORE_READ(sk, __sk_common.skc_state));
+	if (!e)
+		return 0;
+	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	e->listener = 0;
+	e->err = 0;
+	e->kind = ACCEPTED;
+	e->closing = 0;
+	e->by_task = 1;
+	BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
+	submit(cpu, e);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept")
+int accepted(struct sys_exit *ctx)
+{
+	return trace_accept(ctx);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int accepted4(struct sys_exit *ctx)
+{
+	return trace_accept(ctx);
+}
+
 /* Every socket of the network namespace of whoever opens the iterator; mini-socks if their timers are traced. */
 SEC("iter/tcp")
 int sockets(struct bpf_iter__tcp *ctx)
@@ -898,9 +967,6 @@ int sockets(struct bpf_iter__tcp *ctx)
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }
-
-#define S_IFMT 0170000
-#define S_IFSOCK 0140000
 
 /*
  * Every file descriptor of the host that is a socket; user space joins them by sk. A socket's file has a socket's inode

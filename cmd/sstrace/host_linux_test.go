@@ -168,6 +168,15 @@ func (s sock) write(text string) {
 	s.h.must("write", err)
 }
 
+// file is a copy, for a process to inherit.
+func (s sock) file() *os.File {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 3)
+	s.h.must("dup", err)
+	f := os.NewFile(uintptr(fd), "socket")
+	s.h.t.Cleanup(func() { f.Close() })
+	return f
+}
+
 // read waits for n bytes.
 func (s sock) read(n int) {
 	for buf := make([]byte, n); n > 0; {

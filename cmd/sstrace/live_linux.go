@@ -52,6 +52,9 @@ func (t *trip) live(o *options, argv []string) error {
 			p.Stop()
 		}()
 	}
+	if err := p.Deaf(); err != nil {
+		fmt.Fprintf(os.Stderr, "sstrace: who accepts a connection is not seen: %v (the owner is then who listens)\n", err)
+	}
 	if o.write != "" {
 		fmt.Fprintf(os.Stderr, "sstrace: tracing, to %s\n", o.write)
 	}

@@ -111,7 +111,7 @@ func (t *trip) travel(source iter.Seq2[event.Event, error], track tracker) error
 		}
 		e = next
 		switch e.Type {
-		case event.Change, event.Timer, event.Socket:
+		case event.Change, event.Accept, event.Timer, event.Socket:
 			if track != nil {
 				err = track(&e, pass)
 			} else {

@@ -62,6 +62,7 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 // recordedRun is a whole recording.
 type recordedRun struct {
 	changes []event.Event
+	accepts []event.Event
 	lost    []event.Event
 	end     *event.Balance
 }
@@ -70,6 +71,12 @@ type recordedRun struct {
 var keys = []string{
 	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns",
 	"origin", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id",
+}
+
+// acceptKeys are those of an accept.
+var acceptKeys = []string{
+	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "queue_ns", "role",
+	"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id",
 }
 
 // readRecording checks each line against the schema, that seq is dense, that the balance adds up and speaks of these lines, and
@@ -101,6 +108,8 @@ func readRecording(t *testing.T, file string) (r recordedRun) {
 			t.Fatal("a line after the end")
 		case e.Type == event.Change:
 			r.changes = append(r.changes, e)
+		case e.Type == event.Accept:
+			r.accepts = append(r.accepts, e)
 		case e.Type == event.Lost:
 			r.lost = append(r.lost, e)
 		case e.Type == event.End:
@@ -110,7 +119,7 @@ func readRecording(t *testing.T, file string) (r recordedRun) {
 	if r.end == nil {
 		t.Fatal("no end line")
 	}
-	if !r.end.Balanced() || r.end.Printed != uint64(len(r.changes)) || r.end.Added != 0 || r.end.Missed != 0 {
+	if !r.end.Balanced() || r.end.Printed != uint64(len(r.changes)+len(r.accepts)) || r.end.Added != 0 || r.end.Missed != 0 {
 		t.Errorf("the balance does not add up, with %d changes printed: %+v", len(r.changes), *r.end)
 	}
 	checkDurations(t, r.changes)
@@ -126,7 +135,11 @@ func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
 	if err := schema.Validate(value); err != nil {
 		t.Errorf("%v: %s", err, line)
 	}
-	if !bytes.Contains(line, []byte(`"type":"change"`)) {
+	keys := keys
+	switch {
+	case bytes.Contains(line, []byte(`"type":"accept"`)):
+		keys = acceptKeys
+	case !bytes.Contains(line, []byte(`"type":"change"`)):
 		return
 	}
 	var got []string

@@ -34,6 +34,7 @@ type sock struct {
 	cookie uint64
 	old    event.State // before state
 	state  event.State
+	queued int64  // Mono of a passive connection's change to ESTABLISHED; 0: not seen
 	since  int64  // Mono of the change into state; 0: not seen
 	losses uint64 // of the run at that change
 	role   event.Role

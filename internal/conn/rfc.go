@@ -45,8 +45,9 @@ type ends struct {
 
 // handedSock is a sock that has closed because a timewait sock has taken over.
 type handedSock struct {
-	sk  uint64
-	old event.State
+	sk     uint64
+	cookie uint64
+	old    event.State
 }
 
 func endsOf(e *event.Event) ends { return ends{e.Local, e.Remote, e.NetNS} }
@@ -100,8 +101,11 @@ func (m *Machine) Take(e *event.Event, emit func(*event.Event) error) error {
 
 // take makes a line of e and reports whether it is one; if not, it waits, or is merged.
 func (m *Machine) take(e *event.Event) bool {
-	if e.Type == event.Change {
+	switch e.Type {
+	case event.Change:
 		return m.change(e)
+	case event.Accept:
+		return m.accepted(e)
 	}
 	switch e.Deed {
 	case event.RequestStarted:
@@ -427,7 +431,7 @@ func (m *Machine) knowsAlready(e *event.Event) bool {
 	if s := m.socks[e.Sk]; s != nil && s.knows(e) {
 		return true
 	}
-	return e.New == event.Close && slices.Contains(m.handedSocks[:], handedSock{e.Sk, e.Old})
+	return e.New == event.Close && e.Cookie != 0 && slices.Contains(m.handedSocks[:], handedSock{e.Sk, e.Cookie, e.Old})
 }
 
 // known gives the connection of a full sock, a new one if it is another than was at its address.
@@ -465,6 +469,23 @@ func (m *Machine) passive(e *event.Event) bool {
 	return m.tell(s, e)
 }
 
+// accepted: a process has taken the connection from its listener's queue, in which it was since it was established.
+func (m *Machine) accepted(e *event.Event) bool {
+	s := m.known(e)
+	s.pid, s.comm, s.via = e.OwnerPID, e.OwnerComm, event.ViaAccept
+	if s.role == 0 {
+		s.role, s.state = event.Server, e.New
+	}
+	e.ID, e.Role, e.OwnerVia, e.Dur = s.id, s.role, s.via, event.Unknown
+	if s.queued != 0 && s.losses == e.Losses {
+		e.Dur = e.Mono - s.queued
+	}
+	if e.Cookie == 0 {
+		e.Cookie = s.cookie
+	}
+	return true
+}
+
 // timeWait: a timewait sock begins, or goes on in another state.
 func (m *Machine) timeWait(e *event.Event) bool {
 	s := m.socks[e.Sk]
@@ -487,7 +508,7 @@ func (m *Machine) handOver(r *record, e *event.Event) {
 	s := m.known(e)
 	m.play(s, e)
 	m.becomeMini(s, &r.e)
-	m.handedSocks[m.nextHanded] = handedSock{e.Sk, e.Old}
+	m.handedSocks[m.nextHanded] = handedSock{e.Sk, e.Cookie, e.Old}
 	m.nextHanded = (m.nextHanded + 1) % len(m.handedSocks)
 	m.Merged++
 	if r.e.New == e.Old { // still FIN_WAIT2, but no process has it any more
@@ -550,6 +571,9 @@ func (m *Machine) tell(s *sock, e *event.Event) bool {
 		e.UID, e.Cgroup, e.CgroupID = s.uid, s.cgroup, s.cgroupID
 	}
 	s.old, s.state, s.since, s.losses = e.Old, e.New, e.Mono, e.Losses
+	if e.New == event.Established {
+		s.queued = e.Mono
+	}
 	e.Role, e.OwnerPID, e.OwnerComm, e.OwnerVia = s.role, s.pid, s.comm, s.via
 	if e.New == event.Close && !e.Mini {
 		m.close(s)

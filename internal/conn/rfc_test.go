@@ -125,6 +125,16 @@ func TestMachine(t *testing.T) {
 				return e
 			}(),
 		}, []string{"1 FIN_WAIT2 TIME_WAIT 110 -1"}, 1},
+		{"told by the second program alone, at an address used again", []event.Event{
+			timer(20, 110, event.TimeWaitStarted, event.TimeWait),
+			change(11, 7, 111, event.FinWait2, event.Close),
+			timer(21, 210, event.TimeWaitStarted, event.TimeWait),
+			func() event.Event {
+				e := change(11, 8, 211, event.FinWait2, event.Close)
+				e.Deed = event.SecondChange
+				return e
+			}(),
+		}, []string{"1 FIN_WAIT2 TIME_WAIT 110 -1", "2 FIN_WAIT2 TIME_WAIT 210 -1"}, 2},
 		{"close lost", []event.Event{
 			timer(20, 110, event.TimeWaitStarted, event.TimeWait),
 			timer(20, 200, event.TimeWaitCancelled, event.TimeWait),

@@ -140,7 +140,7 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = enum(d, stateNames, &e.Old)
 		case "new":
 			err = enum(d, stateNames, &e.New)
-		case "dur_ns":
+		case "dur_ns", "queue_ns":
 			err = number(d, &e.Dur)
 		case "origin":
 			err = enum(d, originNames, &e.Origin)
@@ -193,7 +193,7 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	if d.space(); d.pos != len(d.in) {
 		return d.fail("more after the object")
 	}
-	if e.Type != Change {
+	if e.Type != Change && e.Type != Accept {
 		e.UID = 0
 	}
 	e.Local, e.Remote = netip.AddrPortFrom(laddr, lport), netip.AddrPortFrom(raddr, rport)
@@ -214,6 +214,8 @@ func (s *fields) check(e *Event, version uint64) error {
 		return fmt.Errorf("v is %d and this sstrace reads %d: use the version that wrote it", version, Version)
 	case e.Type == Change && (e.ID == 0 || e.Old == 0 || e.New == 0 || e.Family == 0 || e.Proto == 0):
 		return errors.New("a change without id, old, new, family or proto")
+	case e.Type == Accept && (e.ID == 0 || e.Family == 0 || e.Proto == 0):
+		return errors.New("an accept without id, family or proto")
 	case e.Type == End:
 		b := s.balance // here, so that only an End costs an allocation
 		e.Balance, e.RingFull = &b, 0

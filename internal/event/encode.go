@@ -53,24 +53,27 @@ func (e *Event) appendChange(b []byte) []byte {
 	b = appendAddr(b, e.Remote.Addr())
 	b = append(b, `,"rport":`...)
 	b = appendUint(b, uint64(e.Remote.Port()))
-	b = append(b, `,"old":`...)
-	b = appendName(b, e.Old.String())
-	b = append(b, `,"new":`...)
-	b = appendName(b, e.New.String())
-	b = append(b, `,"dur_ns":`...)
-	if e.Dur == Unknown {
-		b = append(b, "null"...)
+	if e.Type == Accept {
+		b = append(b, `,"queue_ns":`...)
+		b = appendDur(b, e.Dur)
+		b = append(b, `,"role":`...)
+		b = appendName(b, e.Role.String())
 	} else {
-		b = strconv.AppendInt(b, e.Dur, 10)
+		b = append(b, `,"old":`...)
+		b = appendName(b, e.Old.String())
+		b = append(b, `,"new":`...)
+		b = appendName(b, e.New.String())
+		b = append(b, `,"dur_ns":`...)
+		b = appendDur(b, e.Dur)
+		b = append(b, `,"origin":`...)
+		b = appendName(b, e.Origin.String())
+		b = append(b, `,"role":`...)
+		b = appendName(b, e.Role.String())
+		b = append(b, `,"reason":`...)
+		b = appendName(b, e.Reason.String())
+		b = append(b, `,"err":`...)
+		b = appendUint(b, uint64(e.Err))
 	}
-	b = append(b, `,"origin":`...)
-	b = appendName(b, e.Origin.String())
-	b = append(b, `,"role":`...)
-	b = appendName(b, e.Role.String())
-	b = append(b, `,"reason":`...)
-	b = appendName(b, e.Reason.String())
-	b = append(b, `,"err":`...)
-	b = appendUint(b, uint64(e.Err))
 	b = append(b, `,"owner_pid":`...)
 	b = appendUint(b, uint64(e.OwnerPID))
 	b = append(b, `,"owner_comm":`...)
@@ -99,6 +102,13 @@ func (e *Event) appendChange(b []byte) []byte {
 	}
 	b = append(b, `,"cgroup_id":`...)
 	return appendUint(b, e.CgroupID)
+}
+
+func appendDur(b []byte, dur int64) []byte {
+	if dur == Unknown {
+		return append(b, "null"...)
+	}
+	return strconv.AppendInt(b, dur, 10)
 }
 
 func (s *Balance) appendJSON(b []byte) []byte {

@@ -37,6 +37,7 @@ const (
 	Change Type = iota // a TCP state change
 	Lost               // changes are missing between the line before and the line after
 	End                // the last line, with the balance
+	Accept             // accept() gave a connection to a process; Dur is the time that it waited for that
 	Socket
 	Timer
 )
@@ -55,6 +56,7 @@ const (
 	TimeWaitExpired
 	SynSentStarted // connect() has sent its SYN and hence chosen a port; Sk is the full socket
 	SecondChange   // no timer's deed: a change that the kernel side's second program took
+	Accepted       // nor this: accept() returned the socket to the current task
 )
 
 // State is a TCP state, with the kernel's number (include/net/tcp_states.h; RFC 9293 section 3.3.2).
@@ -141,7 +143,7 @@ const (
 // Via is the deed by which the owner is known; zero with no owner.
 type Via uint8
 
-// The deeds. ViaListener: the socket is a connection of that process's listener; ViaSnapshot: it alone held the socket when
+// The deeds. ViaAccept: it took the connection; ViaListener: the socket is a connection of that process's listener; ViaSnapshot: it alone held the socket when
 // the trace began.
 const (
 	ViaConnect Via = iota + 1
@@ -149,11 +151,12 @@ const (
 	ViaListener
 	ViaClose
 	ViaSnapshot
+	ViaAccept
 )
 
 // The names of each enumeration, by value; the empty name is the unknown value.
 var (
-	typeNames   = []string{Change: "change", Lost: "lost", End: "end"}
+	typeNames   = []string{Change: "change", Lost: "lost", End: "end", Accept: "accept"}
 	stateNames  = []string{"", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING"}
 	familyNames = []string{"", "ipv4", "ipv6", "ipv4-mapped"}
 	protoNames  = []string{"", "tcp", "mptcp", "sctp"}
@@ -161,7 +164,7 @@ var (
 	reasonNames = []string{"", "normal", "refused", "reset_by_peer", "reset_sent_unread", "reset_sent_linger", "timeout", "keepalive", "unreachable",
 		"aborted", "given_up", "handshake_abandoned", "time_wait_expired", "time_wait_reused", "time_wait_overflow", "fin_wait2_timeout", "listener_closed", "unknown"}
 	roleNames = []string{"", "client", "server", "listener"}
-	viaNames  = []string{"", "connect", "listen", "listener", "close", "snapshot"}
+	viaNames  = []string{"", "connect", "listen", "listener", "close", "snapshot", "accept"}
 )
 
 // name gives a value that this version does not know as its number, so that it is neither hidden nor called another.
@@ -193,7 +196,7 @@ type Event struct {
 	Wall int64  // ns since 1970 UTC; always known
 	Mono int64  // ns, CLOCK_MONOTONIC; always known
 
-	// Of a Change:
+	// Of a Change, and of an Accept but for Old, New, Origin, Reason and Err:
 
 	CPU           uint32         // always known
 	ID            uint64         // numbers sockets within a run; always known
@@ -204,7 +207,7 @@ type Event struct {
 	Proto         Proto          // always known
 	Local, Remote netip.AddrPort // each of address (invalid) and port (0) may be unknown
 	Old, New      State          // always known
-	Dur           int64          // ns in Old; Unknown if its beginning was not seen
+	Dur           int64          // ns in Old, or in the accept queue; Unknown if its beginning was not seen
 	Origin        Origin         // always known
 	Role          Role
 	Reason        Reason

@@ -162,7 +162,8 @@ func end(wanted *PortSet, port uint16, first bool) verdict {
 // line decides by what may differ from one of a connection's changes to the next.
 func (f *Filter) line(e *event.Event) bool {
 	switch {
-	case len(f.states) > 0 && !slices.Contains(f.states, e.Old) && !slices.Contains(f.states, e.New),
+	case e.Type == event.Accept && (len(f.states) > 0 || len(f.edges) > 0),
+		len(f.states) > 0 && !slices.Contains(f.states, e.Old) && !slices.Contains(f.states, e.New),
 		len(f.edges) > 0 && !slices.Contains(f.edges, edge{e.Old, e.New}),
 		f.minDur > 0 && e.Dur < f.minDur,
 		len(f.pids) > 0 && (e.OwnerPID == 0 || !slices.Contains(f.pids, e.OwnerPID)),

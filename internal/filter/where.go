@@ -29,10 +29,11 @@ type env struct {
 	LPort     *int      `expr:"lport"`
 	RAddr     *string   `expr:"raddr"`
 	RPort     *int      `expr:"rport"`
-	Old       string    `expr:"old"`
-	New       string    `expr:"new"`
+	Old       *string   `expr:"old"`
+	New       *string   `expr:"new"`
 	Dur       *int      `expr:"dur_ns"`
-	Origin    string    `expr:"origin"`
+	Queue     *int      `expr:"queue_ns"`
+	Origin    *string   `expr:"origin"`
 	Role      *string   `expr:"role"`
 	Reason    *string   `expr:"reason"`
 	Err       *int      `expr:"err"`
@@ -69,13 +70,18 @@ func newEnv(e *event.Event) env {
 		Sk: "0x" + strconv.FormatUint(e.Sk, 16), NetNS: orNil(int(e.NetNS)), Family: e.Family.String(), Proto: e.Proto.String(),
 		LAddr: addrOrNil(e.Local.Addr()), LPort: orNil(int(e.Local.Port())),
 		RAddr: addrOrNil(e.Remote.Addr()), RPort: orNil(int(e.Remote.Port())),
-		Old: e.Old.String(), New: e.New.String(), Origin: e.Origin.String(), Role: orNil(e.Role.String()), Reason: orNil(e.Reason.String()), Err: orNil(int(e.Err)),
+		Role: orNil(e.Role.String()), Reason: orNil(e.Reason.String()), Err: orNil(int(e.Err)),
 		OwnerPID: orNil(int(e.OwnerPID)), OwnerVia: orNil(e.OwnerVia.String()),
 		TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, Cgroup: orNil(e.Cgroup), CgroupID: orNil(int(e.CgroupID)),
 	}
-	if e.Dur != event.Unknown {
-		dur := int(e.Dur)
-		v.Dur = &dur
+	dur := &v.Dur
+	if e.Type == event.Accept {
+		dur = &v.Queue
+	} else {
+		v.Old, v.New, v.Origin = orNil(e.Old.String()), orNil(e.New.String()), orNil(e.Origin.String())
+	}
+	if ns := int(e.Dur); e.Dur != event.Unknown {
+		*dur = &ns
 	}
 	if e.UID != event.NoUID {
 		uid := int(e.UID)
@@ -150,7 +156,7 @@ func isNil(n ast.Node) bool {
 type nullable []string
 
 var nullableKeys = []string{
-	"cookie", "netns", "laddr", "lport", "raddr", "rport", "dur_ns", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "uid", "cgroup", "cgroup_id",
+	"cookie", "netns", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "uid", "cgroup", "cgroup_id",
 }
 
 // Visit implements ast.Visitor.

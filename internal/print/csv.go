@@ -10,7 +10,7 @@ import (
 
 // csvHeader has the keys of NDJSON, in its order. What is unknown is empty.
 const csvHeader = "v,type,seq,ts,mono_ns,cpu,id,cookie,sk,netns,family,proto,laddr,lport,raddr,rport,old,new,dur_ns,origin,role,reason,err," +
-	"owner_pid,owner_comm,owner_via,task_pid,task_comm,uid,cgroup,cgroup_id,ring_full\n"
+	"owner_pid,owner_comm,owner_via,task_pid,task_comm,uid,cgroup,cgroup_id,ring_full,queue_ns\n"
 
 func appendCSV(b []byte, e *event.Event) []byte {
 	b = strconv.AppendInt(b, event.Version, 10)
@@ -23,9 +23,9 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	b = append(b, ',')
 	b = strconv.AppendInt(b, e.Mono, 10)
 	if e.Type == event.Lost {
-		b = append(b, strings.Repeat(",", strings.Count(csvHeader, ",")-4)...)
+		b = append(b, strings.Repeat(",", strings.Count(csvHeader, ",")-5)...)
 		b = strconv.AppendUint(b, e.RingFull, 10)
-		return append(b, '\n')
+		return append(b, ",\n"...)
 	}
 	b = append(b, ',')
 	b = strconv.AppendUint(b, uint64(e.CPU), 10)
@@ -40,13 +40,14 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	b = csvUint(b, uint64(e.Local.Port()))
 	b = csvAddr(b, e.Remote.Addr())
 	b = csvUint(b, uint64(e.Remote.Port()))
-	b = csvString(b, e.Old.String())
-	b = csvString(b, e.New.String())
-	b = append(b, ',')
-	if e.Dur != event.Unknown {
-		b = strconv.AppendInt(b, e.Dur, 10)
+	if e.Type == event.Accept {
+		b = append(b, ",,,,"...) // old, new, dur_ns, origin
+	} else {
+		b = csvString(b, e.Old.String())
+		b = csvString(b, e.New.String())
+		b = csvDur(b, e.Dur)
+		b = csvString(b, e.Origin.String())
 	}
-	b = csvString(b, e.Origin.String())
 	b = csvString(b, e.Role.String())
 	b = csvString(b, e.Reason.String())
 	b = csvUint(b, uint64(e.Err))
@@ -62,7 +63,21 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	}
 	b = csvString(b, e.Cgroup)
 	b = csvUint(b, e.CgroupID)
-	return append(b, ",\n"...)
+	b = append(b, ',') // ring_full
+	if e.Type == event.Accept {
+		b = csvDur(b, e.Dur)
+	} else {
+		b = append(b, ',')
+	}
+	return append(b, '\n')
+}
+
+func csvDur(b []byte, dur int64) []byte {
+	b = append(b, ',')
+	if dur == event.Unknown {
+		return b
+	}
+	return strconv.AppendInt(b, dur, 10)
 }
 
 func csvUint(b []byte, v uint64) []byte {

@@ -93,18 +93,22 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 	} else {
 		b = t.right(append(t.field[:0], time.Duration(e.Dur).String()...), b, durWidth)
 	}
-	b = t.left(append(t.field[:0], e.Old.String()...), b, stateWidth)
+	from, to := e.Old.String(), e.New.String()
+	if e.Type == event.Accept {
+		from, to = "(queue)", "(accepted)"
+	}
+	b = t.left(append(t.field[:0], from...), b, stateWidth)
 	b = append(b, "→ "...)
 	color := ""
-	if t.color {
+	if t.color && e.Type == event.Change {
 		color = stateColor[e.New]
 	}
 	b = append(b, color...)
-	b = append(b, e.New.String()...)
+	b = append(b, to...)
 	if color != "" {
 		b = append(b, reset...)
 	}
-	b = pad(b, len(e.New.String()), stateWidth+1)
+	b = pad(b, len(to), stateWidth+1)
 	local := appendAddr(t.field[:0], e.Local)
 	remote := appendAddr(local, e.Remote)
 	if max(len(local), len(remote)-len(local)) > t.addrs {

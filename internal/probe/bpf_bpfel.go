@@ -108,6 +108,8 @@ const (
 	bpfMapNetnses           = "netnses"
 	bpfMapTakenBySock       = "taken_by_sock"
 	bpfMapUids              = "uids"
+	bpfProgAccepted         = "accepted"
+	bpfProgAccepted4        = "accepted4"
 	bpfProgChange           = "change"
 	bpfProgChangeMissed     = "change_missed"
 	bpfProgChangeMissed2    = "change_missed_2"
@@ -184,6 +186,8 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	Accepted       *ebpf.ProgramSpec `ebpf:"accepted"`
+	Accepted4      *ebpf.ProgramSpec `ebpf:"accepted4"`
 	Change         *ebpf.ProgramSpec `ebpf:"change"`
 	ChangeMissed   *ebpf.ProgramSpec `ebpf:"change_missed"`
 	ChangeMissed2  *ebpf.ProgramSpec `ebpf:"change_missed_2"`
@@ -313,6 +317,8 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	Accepted       *ebpf.Program `ebpf:"accepted"`
+	Accepted4      *ebpf.Program `ebpf:"accepted4"`
 	Change         *ebpf.Program `ebpf:"change"`
 	ChangeMissed   *ebpf.Program `ebpf:"change_missed"`
 	ChangeMissed2  *ebpf.Program `ebpf:"change_missed_2"`
@@ -327,6 +333,8 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.Accepted,
+		p.Accepted4,
 		p.Change,
 		p.ChangeMissed,
 		p.ChangeMissed2,

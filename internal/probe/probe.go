@@ -46,6 +46,7 @@ type Probe struct {
 	tracing []*ebpf.Program // those on tracepoints, in the order in which to attach them
 	links   []link.Link     // in that order
 	blind   error           // why timers are not traced although they should be
+	deaf    error           // why accept() is not
 	reader  *ringbuf.Reader
 	names   *namer
 	clock   clock
@@ -58,12 +59,12 @@ type Probe struct {
 }
 
 // Open attaches, with the kernel's part of f, and looks at the sockets that exist. buffer is the size of the ring in bytes, a power
-// of two and a multiple of the page size. timers asks for those of mini-socks, too; where the kernel hides what that needs, Blind
-// tells. When it returns every change is being recorded. Errors say what to do.
-func Open(f *filter.Filter, buffer int, timers bool) (*Probe, error) {
+// of two and a multiple of the page size. rfc asks for what the rfc vocabulary needs: the timers of mini-socks, and accept().
+// What of it this machine lacks, Blind and Deaf tell. When it returns every change is being recorded. Errors say what to do.
+func Open(f *filter.Filter, buffer int, rfc bool) (*Probe, error) {
 	_ = rlimit.RemoveMemlock() // the limit counts only before Linux 5.11; if it stays too low there, loading fails and tells
 	p := &Probe{names: newNamer()}
-	err := p.load(f, buffer, timers)
+	err := p.load(f, buffer, rfc)
 	if err == nil {
 		err = p.attach()
 	}
@@ -77,11 +78,12 @@ func Open(f *filter.Filter, buffer int, timers bool) (*Probe, error) {
 	return p, nil
 }
 
-func (p *Probe) load(f *filter.Filter, buffer int, timers bool) error {
+func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 	spec, err := loadBpf()
 	if err != nil {
 		return err
 	}
+	timers := rfc
 	if timers {
 		var addrs map[string]uint64
 		if addrs, p.blind = findTimers(); p.blind != nil {
@@ -100,8 +102,12 @@ func (p *Probe) load(f *filter.Filter, buffer int, timers bool) error {
 	if timers {
 		tracing = append(tracing, bpfProgTimerStarted, bpfProgTimerCancelled, bpfProgTimerExpired, bpfProgSkbDropped)
 	}
+	var accepting []string
+	if rfc {
+		accepting = []string{bpfProgAccepted, bpfProgAccepted4}
+	}
 	for name := range spec.Programs {
-		if !slices.Contains(tracing, name) && name != bpfProgHolders && name != bpfProgSockets {
+		if !slices.Contains(tracing, name) && !slices.Contains(accepting, name) && name != bpfProgHolders && name != bpfProgSockets {
 			delete(spec.Programs, name)
 		}
 	}
@@ -225,6 +231,9 @@ func (p *Probe) attach() error {
 		}
 		p.links = append(p.links, l)
 	}
+	if p.objs.Programs[bpfProgAccepted] != nil {
+		p.deaf = p.attachAccept()
+	}
 	var err error
 	if p.reader, err = ringbuf.NewReader(p.maps.Events); err != nil {
 		return fmt.Errorf("map the ring buffer: %w", err)
@@ -234,6 +243,9 @@ func (p *Probe) attach() error {
 	}
 	return nil
 }
+
+// Deaf tells why it is not seen who accepts, although Open was asked to; nil if it is.
+func (p *Probe) Deaf() error { return p.deaf }
 
 // Blind tells why mini-socks are not seen although Open was asked to; nil if they are.
 func (p *Probe) Blind() error { return p.blind }

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+
+	"sstrace/internal/event"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() { roles["worker"] = worker }
+
+// worker is one process of a prefork server: it accepts connections of the listener that it inherited, says who it is, and waits for the
+// other side to close. Which of the two system calls it uses depends on its number.
+func worker() {
+	call := uintptr(unix.SYS_ACCEPT4)
+	if len(os.Args) > 1 && os.Args[1] == "0" {
+		call = unix.SYS_ACCEPT
+	}
+	var me [4]byte
+	binary.NativeEndian.PutUint32(me[:], uint32(os.Getpid()))
+	for {
+		fd, _, errno := unix.Syscall6(call, 3, 0, 0, 0, 0, 0)
+		if errno != 0 {
+			return
+		}
+		_, _ = unix.Write(int(fd), me[:])
+		_, _ = unix.Read(int(fd), make([]byte, 1))
+		_ = unix.Close(int(fd))
+	}
+}
+
+// In a prefork server each connection's owner is the process that accepted it, once it has, and before that nobody can say.
+func TestAcceptedByAWorker(t *testing.T) {
+	const workers, connections = 4, 1000
+	h := newHost(t)
+	l := h.listen("127.0.0.1:7781", 64)
+	for i := range workers {
+		cmd := self("worker", strconv.Itoa(i%2))
+		cmd.ExtraFiles = []*os.File{l.file()}
+		h.do(func() { h.must("start a worker", cmd.Start()) })
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+	}
+	accepted := make(map[uint16]uint32) // by the client's port
+	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
+		for range connections {
+			c := h.dial("127.0.0.1:7781")
+			me := make([]byte, 4)
+			_, err := unix.Read(c.fd, me)
+			h.must("read who accepted", err)
+			name, err := unix.Getsockname(c.fd)
+			h.must("getsockname", err)
+			accepted[uint16(name.(*unix.SockaddrInet4).Port)] = binary.NativeEndian.Uint32(me)
+			c.close()
+		}
+		h.quiet()
+	})
+	established := make(map[uint64]int64)
+	by := make(map[uint32]int)
+	for _, e := range r.changes {
+		if e.Local != netip.MustParseAddrPort("127.0.0.1:7781") || e.Role != event.Server {
+			continue
+		}
+		pid := accepted[e.Remote.Port()]
+		switch e.New {
+		case event.SynRecv, event.Established:
+			// The test itself holds the listener, too.
+			if e.OwnerPID != uint32(os.Getpid()) && e.OwnerPID != 0 {
+				t.Errorf("nobody has accepted yet: %+v", e)
+			}
+			established[e.ID] = e.Mono
+		case event.Close:
+			if e.OwnerPID != pid {
+				t.Errorf("the owner of port %d is %d %v, and it was accepted by %d", e.Remote.Port(), e.OwnerPID, e.OwnerVia, pid)
+			}
+			by[e.OwnerPID]++
+		}
+	}
+	for _, e := range r.accepts {
+		if pid := accepted[e.Remote.Port()]; e.OwnerPID != pid || e.OwnerVia != event.ViaAccept || e.TaskPID != pid || e.Role != event.Server {
+			t.Errorf("accepted by %d: %+v", pid, e)
+		}
+		if e.Dur != e.Mono-established[e.ID] {
+			t.Errorf("in the queue from %d to %d: %d ns are told", established[e.ID], e.Mono, e.Dur)
+		}
+	}
+	if len(r.accepts) != connections {
+		t.Errorf("%d accepts, want %d", len(r.accepts), connections)
+	}
+	t.Logf("accepted by: %v", by)
+	if len(by) < 2 {
+		t.Errorf("all were accepted by one worker: this tests little: %v", by)
+	}
+}
+
+// Where tracefs is not mounted, sstrace mounts it for itself alone.
+func TestAcceptWithoutTracefs(t *testing.T) {
+	h := newHost(t)
+	cmd := self("sstrace", "-o", "ndjson", "--netns", h.netns(), "--", "true")
+	// A mount namespace where it is not.
+	cmd.Args = append([]string{"unshare", "-m", "sh", "-c", "umount -l /sys/kernel/tracing 2>/dev/null; exec \"$@\"", "sh", cmd.Path}, cmd.Args[1:]...)
+	path, err := exec.LookPath("unshare")
+	h.must("find unshare", err)
+	cmd.Path = path
+	out, err := cmd.CombinedOutput()
+	if err != nil || len(out) == 0 || out[0] != '{' {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,0 +1,45 @@
+//go:build linux
+
+package probe
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+const tracefs = "/sys/kernel/tracing"
+
+// attachAccept hangs the programs on the ends of accept() and accept4(). Such tracepoints are known by numbers in tracefs, which is not
+// mounted everywhere; then a thread mounts it for itself and ends.
+func (p *Probe) attachAccept() error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine, and its mount with it
+		result <- func() error {
+			var stat unix.Statfs_t
+			if err := unix.Statfs(tracefs, &stat); err != nil || stat.Type != unix.TRACEFS_MAGIC {
+				if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+					return fmt.Errorf("tracefs is not mounted, and a mount namespace of our own is refused: %w", err)
+				}
+				if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+					return fmt.Errorf("make our mounts private: %w", err)
+				}
+				if err := unix.Mount("tracefs", tracefs, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+					return fmt.Errorf("mount tracefs for us: %w", err)
+				}
+			}
+			for name, program := range map[string]string{"sys_exit_accept": bpfProgAccepted, "sys_exit_accept4": bpfProgAccepted4} {
+				l, err := link.Tracepoint("syscalls", name, p.objs.Programs[program], nil)
+				if err != nil {
+					return fmt.Errorf("attach to syscalls:%s: %w", name, err)
+				}
+				p.links = append(p.links, l)
+			}
+			return nil
+		}()
+	}()
+	return <-result
+}
