@@ -34,6 +34,7 @@ run: build ## build and trace until Ctrl-C, as root; make run ARGS='-p 6379'
 test: ## run all tests, those that trace as root
 	$(call need,redis-cli,redis-tools)
 	$(call need,findmnt,util-linux)
+	$(call need,ss,iproute2)
 	$(GO) test -count=1 $(if $(SUDO),-exec '$(SUDO) -E') ./...
 
 bench: ## measure each room, and, as root, the whole beside tcpstates of libbpf-tools

@@ -185,6 +185,7 @@ struct inet_sock {
 struct inet_connection_sock {
 	struct timer_list icsk_retransmit_timer; /* up to 6.19 */
 	__u8 icsk_retransmits;
+	const struct tcp_congestion_ops *icsk_ca_ops;
 };
 
 struct request_sock {
@@ -200,8 +201,27 @@ struct inet_timewait_sock {
 	struct timer_list tw_timer;
 };
 
+struct tcp_congestion_ops {
+	char name[16];
+};
+
+struct minmax_sample {
+	__u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
+};
+
 struct tcp_sock {
 	__u32 packets_out;
+	__u64 bytes_acked;
+	__u64 bytes_received;
+	__u32 segs_out;
+	__u32 segs_in;
+	__u32 total_retrans;
+	__u32 srtt_us;
+	struct minmax rtt_min;
 };
 
 struct socket {

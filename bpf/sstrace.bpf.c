@@ -61,6 +61,23 @@ struct event {
 
 _Static_assert(sizeof(struct event) == 144, "struct event: no holes, and in step with record.go");
 
+/* The record of a change to CLOSE has, behind it, what struct tcp_sock counted: tcp_info has the same (include/uapi/linux/tcp.h). */
+struct closed {
+	struct event event;
+	__u64 bytes_acked;
+	__u64 bytes_received;
+	__u32 segs_out;
+	__u32 segs_in;
+	__u32 retrans;
+	__u32 srtt_us; /* times 8; 0: none */
+	__u32 min_rtt_us; /* ~0: none */
+	__u32 is_tcp; /* else all of it is 0 */
+	char cong[16];
+};
+
+_Static_assert(sizeof(struct closed) == sizeof(struct event) + 56,
+	       "struct closed: no holes, and in step with record.go");
+
 /* A socket that is older than the tracer, or a process that holds one: what the iterators write. */
 struct sock_found {
 	__u64 mono_ns;
@@ -89,6 +106,7 @@ _Static_assert(sizeof(struct sock_found) == 120, "struct sock_found: no holes, a
 
 /* For bpf2go's -type: a struct that no map names is not in the object's BTF unless something points to it. */
 const struct event *unused_event __attribute__((unused));
+const struct closed *unused_closed __attribute__((unused));
 const struct sock_found *unused_sock_found __attribute__((unused));
 
 /* What a socket is like as it closes: it tells why, where sk_err alone does not. */
@@ -153,8 +171,11 @@ bool remote_comes_late;
 struct taken {
 	__u64 sk;
 	__u64 states;
+	__u64 seen; /* how many this CPU had seen before it */
 };
 
+#define FRESH                                                                                                          \
+	4 /* a note that is older, in changes of its CPU, is stale: a socket cannot make the same change again within so few */
 #define TAKEN_DEPTH 4 /* task, softirq, hardirq, and one to spare */
 
 struct cpu {
@@ -163,8 +184,8 @@ struct cpu {
 	__u64 emitted;
 	__u64 ring_full;
 	__u64 covered; /* changes that `change` missed and `change_missed` took */
-	__u32 depth;
-	__u32 pad;
+	__u32 depth; /* of taken */
+	__u32 inside; /* `change` runs: interrupts find it skipped */
 	struct taken taken[TAKEN_DEPTH];
 };
 
@@ -494,7 +515,8 @@ static __always_inline __u8 closing(const struct sock *sk)
  * Filter, reserve, and fill in what all kinds have. seen counts first and one of the other three last: when they balance,
  * nobody is here.
  */
-static __always_inline struct event *begin(struct cpu *cpu, const struct about *a, const void *sk, int old, int new)
+static __always_inline struct event *begin(struct cpu *cpu, const struct about *a, const void *sk, int old, int new,
+					   const __u64 size)
 {
 	struct event *e;
 
@@ -502,7 +524,7 @@ static __always_inline struct event *begin(struct cpu *cpu, const struct about *
 		__sync_fetch_and_add(&cpu->filtered, 1);
 		return 0;
 	}
-	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	e = bpf_ringbuf_reserve(&events, size, 0);
 	if (!e) {
 		__sync_fetch_and_add(&losses, 1);
 		__sync_fetch_and_add(&cpu->ring_full, 1);
@@ -540,25 +562,17 @@ static __always_inline void submit(struct cpu *cpu, struct event *e)
 	__sync_fetch_and_add(&cpu->emitted, 1);
 }
 
-static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old, int new, enum kind kind)
+static __always_inline void fill_change(struct event *e, const struct about *a, const struct sock *sk, int old, int new,
+					enum kind kind)
 {
-	struct about a;
-	struct event *e;
-
-	__sync_fetch_and_add(&cpu->seen, 1);
-	read_sock(&a, sk);
-	e = begin(cpu, &a, sk, old, new);
-	if (!e)
-		return 0;
 	/* A child whose remote end comes late gets its real cookie late, too: the one asked for now would be thrown away. */
-	if (have_cookie && !(old == TCP_LISTEN && new == TCP_SYN_RECV && !a.rport))
+	if (have_cookie && !(old == TCP_LISTEN && new == TCP_SYN_RECV && !a->rport))
 		e->cookie = bpf_get_socket_cookie((void *)sk);
 	else
 		e->cookie = have_cookie ? 0 : sk->__sk_common.skc_cookie.counter;
 	e->listener = 0;
 	e->err = sk->sk_err;
 	e->kind = kind;
-	e->closing = new == TCP_CLOSE ? closing(sk) : 0;
 	e->by_task = by_task(sk, old, new);
 	if (e->by_task) {
 		struct task_struct *task = (void *)bpf_get_current_task(); /* its _btf sibling is from 5.11 */
@@ -567,7 +581,46 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 	} else {
 		__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	}
-	submit(cpu, e);
+}
+
+static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old, int new, enum kind kind)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	struct about a;
+	struct event *e;
+	struct closed *c;
+
+	__sync_fetch_and_add(&cpu->seen, 1);
+	read_sock(&a, sk);
+	if (new != TCP_CLOSE) {
+		e = begin(cpu, &a, sk, old, new, sizeof(*e));
+		if (!e)
+			return 0;
+		fill_change(e, &a, sk, old, new, kind);
+		e->closing = 0;
+		submit(cpu, e);
+		return 0;
+	}
+
+	c = (struct closed *)begin(cpu, &a, sk, old, new, sizeof(*c));
+	if (!c)
+		return 0;
+	fill_change(&c->event, &a, sk, old, new, kind);
+	c->event.closing = closing(sk);
+	c->is_tcp = a.proto == IPPROTO_TCP && old != TCP_LISTEN;
+	if (c->is_tcp) {
+		c->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
+		c->bytes_received = BPF_CORE_READ(tp, bytes_received);
+		c->segs_out = BPF_CORE_READ(tp, segs_out);
+		c->segs_in = BPF_CORE_READ(tp, segs_in);
+		c->retrans = BPF_CORE_READ(tp, total_retrans);
+		c->srtt_us = BPF_CORE_READ(tp, srtt_us);
+		c->min_rtt_us = BPF_CORE_READ(tp, rtt_min.s[0].v);
+		BPF_CORE_READ_INTO(&c->cong, (const struct inet_connection_sock *)sk, icsk_ca_ops, name);
+	} else {
+		__builtin_memset(&c->bytes_acked, 0, sizeof(*c) - __builtin_offsetof(struct closed, bytes_acked));
+	}
+	submit(cpu, &c->event);
 	return 0;
 }
 
@@ -577,10 +630,10 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
  * tiny program stands behind the first on the same tracepoint. The first notes what it takes; the second finds that, or that
  * the first was skipped, and then takes the change itself.
  *
- * The notes are a stack on each CPU, for interrupts nest, and only its top counts: what was left below by a second program
- * that was skipped itself must not be taken for a change of later. Then it may happen, where an interrupt comes just before
- * the second looks, that a change is taken twice: the second record says so (CHANGE_SECOND), and user space drops it if
- * it has the first.
+ * The notes are a stack on each CPU, for interrupts nest. Some are left there by second programs that were skipped themselves; so they
+ * are not asked where it is clear without them (while `change` is interrupted, it was skipped), and not believed when they are stale. It
+ * may also happen, where an interrupt comes at the very edge of a program, that a change is taken twice: the second record says so
+ * (CHANGE_SECOND), and user space drops it if it has the first.
  *
  * Where programs are preemptible, all changes on a CPU skip a program in which a task is preempted there. Then two more programs stand
  * behind, and the notes are found by sock, wherever the task goes on. A change is lost only if tasks are preempted inside each of them.
@@ -604,17 +657,22 @@ static __always_inline void push(struct cpu *cpu, const struct sock *sk, int old
 	barrier();
 	cpu->taken[depth].sk = (__u64)sk;
 	cpu->taken[depth].states = states(old, new);
+	cpu->taken[depth].seen = cpu->seen;
 	barrier();
 }
 
 static __always_inline bool pop(struct cpu *cpu, const struct sock *sk, int old, int new)
 {
-	__u32 top = cpu->depth - 1;
+	for (__u32 i = TAKEN_DEPTH; i-- > 0;) {
+		struct taken *taken = &cpu->taken[i];
 
-	if (top >= TAKEN_DEPTH || cpu->taken[top].sk != (__u64)sk || cpu->taken[top].states != states(old, new))
-		return false;
-	cpu->depth = top;
-	return true;
+		if (i < cpu->depth && taken->sk == (__u64)sk && taken->states == states(old, new) &&
+		    cpu->seen - taken->seen <= FRESH) {
+			cpu->depth = i;
+			return true;
+		}
+	}
+	return false;
 }
 
 static __always_inline int take(const struct sock *sk, int old, int new, enum kind kind)
@@ -625,12 +683,19 @@ static __always_inline int take(const struct sock *sk, int old, int new, enum ki
 
 	if (!cpu)
 		return 0;
-	if (preemptible)
-		bpf_map_update_elem(&taken_by_sock, &key, &value, BPF_ANY);
-	else if (kind == CHANGE)
-		push(cpu, sk, old, new);
 	if (kind == CHANGE_SECOND)
 		__sync_fetch_and_add(&cpu->covered, 1);
+	if (preemptible) {
+		bpf_map_update_elem(&taken_by_sock, &key, &value, BPF_ANY);
+	} else if (kind == CHANGE) {
+		cpu->inside = 1;
+		barrier();
+		push(cpu, sk, old, new);
+		trace(cpu, sk, old, new, kind);
+		barrier();
+		cpu->inside = 0;
+		return 0;
+	}
 	return trace(cpu, sk, old, new, kind);
 }
 
@@ -645,7 +710,7 @@ static __always_inline int take_missed(const struct sock *sk, int old, int new)
 		/* One with other states was left by an earlier change, whose last program was skipped. */
 		if (value && *value == states(old, new))
 			return 0;
-	} else if (!cpu || pop(cpu, sk, old, new)) {
+	} else if (!cpu || (!cpu->inside && pop(cpu, sk, old, new))) {
 		return 0;
 	}
 	return take(sk, old, new, CHANGE_SECOND);
@@ -697,7 +762,7 @@ static __always_inline int trace_mini(const struct sock_common *skc, const struc
 		return 0;
 	__sync_fetch_and_add(&cpu->seen, 1);
 	read_common(&a, skc, user);
-	e = begin(cpu, &a, skc, 0, state);
+	e = begin(cpu, &a, skc, 0, state, sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(skc, skc_cookie.counter);
@@ -895,7 +960,7 @@ static __always_inline int trace_accept(const struct sys_exit *ctx)
 	read_common(&a, &sk->__sk_common, sk);
 	a.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	a.proto = BPF_CORE_READ(sk, sk_protocol);
-	e = begin(cpu, &a, sk, 0, BPF_CORE_READ(sk, __sk_common.skc_state));
+	e = begin(cpu, &a, sk, 0, BPF_CORE_READ(sk, __sk_common.skc_state), sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);

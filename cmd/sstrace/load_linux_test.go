@@ -365,6 +365,12 @@ func skippedPrograms(t *testing.T) (skipped int) {
 // The smallest ring, and nobody reads it for a while: changes are lost, and it is told how many, where, and which durations that
 // leaves unknown.
 func TestOverflow(t *testing.T) {
+	for _, states := range []string{"kernel", "rfc"} {
+		t.Run(states, func(t *testing.T) { testOverflow(t, states) })
+	}
+}
+
+func testOverflow(t *testing.T, states string) {
 	h := newHost(t)
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -373,7 +379,7 @@ func TestOverflow(t *testing.T) {
 	defer reader.Close()
 	// The lines go to a pipe that nobody reads, so sstrace soon sleeps in write().
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
-	cmd := self("sstrace", "-o", "ndjson", "--netns", h.netns(), "--buffer", "4K")
+	cmd := self("sstrace", "-o", "ndjson", "--netns", h.netns(), "--buffer", "4K", "--states", states)
 	cmd.Stdout = writer
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -427,8 +433,12 @@ func TestOverflow(t *testing.T) {
 	last := make(map[uint64]int)
 	affected := 0
 	for _, e := range r.changes {
-		before, ok := last[e.Sk]
-		last[e.Sk] = int(e.Seq)
+		socket := e.Sk // whatever sstrace takes for one socket
+		if states == "rfc" {
+			socket = e.ID // several, one after the other
+		}
+		before, ok := last[socket]
+		last[socket] = int(e.Seq)
 		crossed := slices.ContainsFunc(losses, func(at int) bool { return ok && before < at && at < int(e.Seq) })
 		if crossed {
 			affected++

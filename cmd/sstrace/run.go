@@ -85,8 +85,12 @@ func quietPipe(err error) error {
 
 var errEnough = errors.New("printed as many changes as -n asks for")
 
-// pass takes a line through the filter to the printer.
+// pass takes a line through the filter to the printer; that changes were lost is no filter's business.
 func (t *trip) pass(e *event.Event) error {
+	if e.Type == event.Lost {
+		t.lost += e.RingFull
+		return t.printer.Print(e)
+	}
 	return t.filter.Pass(e, func(e *event.Event) error {
 		if t.enough() { // one record may make two lines
 			t.unread++
@@ -111,15 +115,12 @@ func (t *trip) travel(source iter.Seq2[event.Event, error], track tracker) error
 		}
 		e = next
 		switch e.Type {
-		case event.Change, event.Accept, event.Timer, event.Socket:
+		case event.Change, event.Accept, event.Lost, event.Timer, event.Socket:
 			if track != nil {
 				err = track(&e, pass)
 			} else {
 				err = pass(&e)
 			}
-		case event.Lost:
-			t.lost += e.RingFull
-			err = t.printer.Print(&e)
 		case event.End:
 			t.end = e.Balance
 		}

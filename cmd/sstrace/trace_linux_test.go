@@ -70,7 +70,7 @@ type recordedRun struct {
 // keys of a change, in order.
 var keys = []string{
 	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns",
-	"origin", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id",
+	"origin", "role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "totals",
 }
 
 // acceptKeys are those of an accept.
@@ -144,16 +144,15 @@ func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
 	}
 	var got []string
 	in := json.NewDecoder(bytes.NewReader(line))
-	for depth, isKey := 0, true; ; isKey = !isKey {
-		token, err := in.Token()
+	_, _ = in.Token() // {
+	for in.More() {
+		key, err := in.Token()
 		if err != nil {
-			break
+			t.Fatalf("%v: %s", err, line)
 		}
-		if _, ok := token.(json.Delim); ok {
-			depth++
-			isKey = false
-		} else if isKey {
-			got = append(got, fmt.Sprint(token))
+		got = append(got, fmt.Sprint(key))
+		if err := in.Decode(new(any)); err != nil {
+			t.Fatalf("%v: %s", err, line)
 		}
 	}
 	if strings.Join(got, " ") != strings.Join(keys, " ") {

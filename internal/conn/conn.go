@@ -48,11 +48,13 @@ type sock struct {
 	// For the rfc vocabulary:
 
 	first    *record // the first line, if it waits
-	request  ends    // of a request sock
-	hasChild bool    // it is over
+	closer   event.Closer
+	request  ends // of a request sock
+	hasChild bool // it is over
 	uid      uint32
 	cgroup   string
 	cgroupID uint64
+	totals   event.Totals // once the full socket is gone
 }
 
 type closedSock struct {
@@ -69,6 +71,9 @@ type port struct {
 // Take takes a Change, fills in what its socket's history tells (ID, Dur, Role and owner), and gives it to emit. A Socket it only
 // remembers. It must see every change of the run in the order of its source, before any filter.
 func (t *Tracker) Take(e *event.Event, emit func(*event.Event) error) error {
+	if e.Type == event.Lost {
+		return emit(e)
+	}
 	t.init()
 	s := t.socks[e.Sk]
 	if s != nil && s.knows(e) {

@@ -82,11 +82,11 @@ func (m *Machine) Take(e *event.Event, emit func(*event.Event) error) error {
 		m.found(e)
 		return nil
 	}
-	if before := m.cpus[e.CPU]; before != nil {
+	if before := m.cpus[e.CPU]; before != nil && e.Type != event.Lost {
 		delete(m.cpus, e.CPU)
 		m.decide(before, e.Type == event.Timer && before.e.Sk == e.Sk && endsOf(&before.e) == endsOf(e) && goesOn(&before.e, e))
 	}
-	line := m.take(e)
+	line := e.Type == event.Lost || m.take(e)
 	if m.head == len(m.queue) {
 		if line {
 			return emit(e)
@@ -167,7 +167,7 @@ func (m *Machine) Settle(mono int64, emit func(*event.Event) error) error {
 // Waiting is how many lines and records that may become one wait.
 func (m *Machine) Waiting() (n uint64) {
 	for _, r := range m.queue[m.head:] {
-		if r.line || r.waits != noMore {
+		if (r.line || r.waits != noMore) && r.e.Type != event.Lost {
 			n++
 		}
 	}
@@ -507,6 +507,7 @@ func (m *Machine) handOver(r *record, e *event.Event) {
 	r.waits = noMore
 	s := m.known(e)
 	m.play(s, e)
+	s.totals = e.Totals
 	m.becomeMini(s, &r.e)
 	m.handedSocks[m.nextHanded] = handedSock{e.Sk, e.Cookie, e.Old}
 	m.nextHanded = (m.nextHanded + 1) % len(m.handedSocks)
@@ -569,16 +570,40 @@ func (m *Machine) tell(s *sock, e *event.Event) bool {
 	}
 	if e.Mini {
 		e.UID, e.Cgroup, e.CgroupID = s.uid, s.cgroup, s.cgroupID
+		e.Totals = s.totals
 	}
 	s.old, s.state, s.since, s.losses = e.Old, e.New, e.Mono, e.Losses
-	if e.New == event.Established {
+	switch {
+	case e.New == event.Established:
 		s.queued = e.Mono
+	case e.New == event.FinWait1:
+		s.closer = event.WeClosed
+	case e.New == event.CloseWait:
+		s.closer = event.TheyClosed
+	case e.New == event.SynSent:
+		s.closer = 0 // connects again
+	case e.New == event.Close && s.closer == 0:
+		s.closer = closer(e.Reason)
+	}
+	if e.New == event.Close || e.New == event.TimeWait {
+		e.Closer = s.closer
 	}
 	e.Role, e.OwnerPID, e.OwnerComm, e.OwnerVia = s.role, s.pid, s.comm, s.via
 	if e.New == event.Close && !e.Mini {
 		m.close(s)
 	}
 	return true
+}
+
+// closer tells who ended a connection that no FIN did.
+func closer(r event.Reason) event.Closer {
+	switch r {
+	case event.ReasonResetSentUnread, event.ReasonResetSentLinger, event.ReasonAborted, event.ReasonGivenUp, event.ReasonListenerClosed:
+		return event.WeClosed
+	case event.ReasonRefused, event.ReasonResetByPeer:
+		return event.TheyClosed
+	}
+	return 0
 }
 
 // reason tells why a full sock closed, by what it was like at that moment. The errors are those that net/ipv4/tcp_input.c,

@@ -148,6 +148,8 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = enum(d, roleNames, &e.Role)
 		case "reason":
 			err = enum(d, reasonNames, &e.Reason)
+		case "active_close":
+			err = d.closer(&e.Closer)
 		case "err":
 			err = number(d, &e.Err)
 		case "owner_pid":
@@ -166,6 +168,8 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = d.string(&e.Cgroup)
 		case "cgroup_id":
 			err = number(d, &e.CgroupID)
+		case "totals":
+			err = d.totals(&e.Totals)
 		case "ring_full":
 			err = number(d, &e.RingFull)
 			s.balance.RingFull = e.RingFull
@@ -198,6 +202,66 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	}
 	e.Local, e.Remote = netip.AddrPortFrom(laddr, lport), netip.AddrPortFrom(raddr, rport)
 	return s.check(e, version)
+}
+
+// closer decodes true, false or null.
+func (d *decoder) closer(c *Closer) error {
+	d.space()
+	for _, v := range []Closer{0, WeClosed, TheyClosed} {
+		if text := v.JSON(); bytes.HasPrefix(d.in[d.pos:], []byte(text)) {
+			d.pos += len(text)
+			*c = v
+			return nil
+		}
+	}
+	return d.fail("expected true, false or null")
+}
+
+// totals decodes the object that a connection's end has, or null.
+func (d *decoder) totals(t *Totals) error {
+	if d.null() {
+		return nil
+	}
+	if !d.take('{') {
+		return d.fail("expected an object or null")
+	}
+	t.Known = true
+	for first := true; !d.take('}'); first = false {
+		if !first && !d.take(',') {
+			return d.fail("expected , or }")
+		}
+		key, err := d.text()
+		if err != nil {
+			return err
+		}
+		if !d.take(':') {
+			return d.fail("expected :")
+		}
+		switch string(key) {
+		case "bytes_acked":
+			err = number(d, &t.BytesAcked)
+		case "bytes_received":
+			err = number(d, &t.BytesReceived)
+		case "segs_out":
+			err = number(d, &t.SegsOut)
+		case "segs_in":
+			err = number(d, &t.SegsIn)
+		case "retrans":
+			err = number(d, &t.Retrans)
+		case "srtt_us":
+			err = number(d, &t.SRTT)
+		case "min_rtt_us":
+			err = number(d, &t.MinRTT)
+		case "cong":
+			err = d.string(&t.Cong)
+		default:
+			err = d.skip(0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fields is what a line must have, and the numbers that only an End keeps.

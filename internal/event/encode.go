@@ -71,6 +71,8 @@ func (e *Event) appendChange(b []byte) []byte {
 		b = appendName(b, e.Role.String())
 		b = append(b, `,"reason":`...)
 		b = appendName(b, e.Reason.String())
+		b = append(b, `,"active_close":`...)
+		b = append(b, e.Closer.JSON()...)
 		b = append(b, `,"err":`...)
 		b = appendUint(b, uint64(e.Err))
 	}
@@ -101,7 +103,50 @@ func (e *Event) appendChange(b []byte) []byte {
 		b = appendString(b, e.Cgroup)
 	}
 	b = append(b, `,"cgroup_id":`...)
-	return appendUint(b, e.CgroupID)
+	b = appendUint(b, e.CgroupID)
+	if e.Type == Accept {
+		return b
+	}
+	b = append(b, `,"container":`...)
+	b = appendName(b, e.Container())
+	b = append(b, `,"unit":`...)
+	b = appendName(b, e.Unit())
+	b = append(b, `,"totals":`...)
+	if !e.Totals.Known {
+		return append(b, "null"...)
+	}
+	return e.Totals.appendJSON(b)
+}
+
+func (t *Totals) appendJSON(b []byte) []byte {
+	b = append(b, `{"bytes_acked":`...)
+	b = strconv.AppendUint(b, t.BytesAcked, 10)
+	b = append(b, `,"bytes_received":`...)
+	b = strconv.AppendUint(b, t.BytesReceived, 10)
+	b = append(b, `,"segs_out":`...)
+	b = strconv.AppendUint(b, uint64(t.SegsOut), 10)
+	b = append(b, `,"segs_in":`...)
+	b = strconv.AppendUint(b, uint64(t.SegsIn), 10)
+	b = append(b, `,"retrans":`...)
+	b = strconv.AppendUint(b, uint64(t.Retrans), 10)
+	b = append(b, `,"srtt_us":`...)
+	b = appendUint(b, uint64(t.SRTT))
+	b = append(b, `,"min_rtt_us":`...)
+	b = appendUint(b, uint64(t.MinRTT))
+	b = append(b, `,"cong":`...)
+	b = appendString(b, t.Cong)
+	return append(b, '}')
+}
+
+// JSON gives the value of the key active_close.
+func (c Closer) JSON() string {
+	switch c {
+	case WeClosed:
+		return "true"
+	case TheyClosed:
+		return "false"
+	}
+	return "null"
 }
 
 func appendDur(b []byte, dur int64) []byte {

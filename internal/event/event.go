@@ -130,6 +130,15 @@ const (
 	ReasonUnexplained                          // none of these
 )
 
+// Closer tells who closed first; zero before it is over, and where nobody did (a timeout) or it was not seen.
+type Closer uint8
+
+// The closers.
+const (
+	WeClosed Closer = iota + 1 // active close (RFC 9293 section 3.6)
+	TheyClosed
+)
+
 // Role is the part that a socket plays; zero when it is not known.
 type Role uint8
 
@@ -211,12 +220,14 @@ type Event struct {
 	Origin        Origin         // always known
 	Role          Role
 	Reason        Reason
+	Closer        Closer
 	Err           int32 // sk_err, an errno number; 0: none
 	OwnerPID      uint32
 	OwnerComm     string
 	OwnerVia      Via
 	TaskPID       uint32 // the current task of that instant, whoever it was; always known, 0 is the idle task
 	TaskComm      string
+	Totals        Totals
 	UID           uint32 // of the socket; or NoUID
 	Cgroup        string // path
 	CgroupID      uint64
@@ -238,6 +249,20 @@ type Event struct {
 
 	// Balance, of an End.
 	Balance *Balance
+}
+
+// Totals is what the kernel counted of a connection, as it has it in tcp_info: on the line where its full socket ends, and on those
+// after that.
+type Totals struct {
+	Known         bool
+	BytesAcked    uint64 // sent and acknowledged (RFC 4898, tcpEStatsAppHCThruOctetsAcked); a SYN and a FIN count 1
+	BytesReceived uint64 // in order (tcpEStatsAppHCThruOctetsReceived)
+	SegsOut       uint32
+	SegsIn        uint32
+	Retrans       uint32 // segments sent again, SYN and SYN-ACK too
+	SRTT          uint32 // smoothed round-trip time, µs; 0: not measured
+	MinRTT        uint32 // µs; 0: not measured
+	Cong          string // the congestion control algorithm
 }
 
 // Balance accounts for every change of a run: Seen + Added = Filtered + RingFull + Unread + Merged + Printed.

@@ -26,6 +26,11 @@ func TestRoundTrip(t *testing.T) {
 	least := Event{Type: Change, Seq: 1, ID: 1, Family: IPv6, Proto: MPTCP, Old: Close, New: Listen, Dur: Unknown, Origin: Tracepoint}
 	for _, e := range []Event{
 		sample(), least,
+		{Type: Change, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Old: FinWait2, New: TimeWait, Dur: 5, Origin: FromTimer, Closer: WeClosed, UID: NoUID, Totals: Totals{
+			Known: true, BytesAcked: 1 << 40, BytesReceived: 3, SegsOut: 4, SegsIn: 5, Retrans: 6, SRTT: 7, Cong: "cubic",
+		}},
+		{Type: Change, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Old: TimeWait, New: Close, Dur: 5, Origin: FromTimer, Closer: TheyClosed, Reason: ReasonTimeWaitExpired},
+		{Type: Accept, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Dur: 5, Role: Server, OwnerPID: 5, OwnerComm: "nc", OwnerVia: ViaAccept},
 		{Type: Lost, Seq: 2, Wall: 1, Mono: 5, Dur: Unknown, RingFull: 12},
 		{Type: End, Seq: 3, Wall: 1, Mono: 5, Dur: Unknown, Balance: &Balance{1, 2, 3, 4, 5, 6, 7, 8}},
 	} {
@@ -45,8 +50,8 @@ func TestLines(t *testing.T) {
 	e := sample()
 	want := `{"v":1,"type":"change","seq":41,"ts":"2026-11-22T14:02:11.123456789Z","mono_ns":1223321354948,"cpu":1,"id":12,"cookie":4711,"sk":"0xffff8881012e5340",` +
 		`"netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":40602,"raddr":"127.0.0.1","rport":7781,"old":"SYN_SENT","new":"ESTABLISHED",` +
-		`"dur_ns":57254,"origin":"tracepoint","role":"client","reason":null,"err":104,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect",` +
-		`"task_pid":17837,"task_comm":"nc","uid":1000,"cgroup":"/system.slice/redis.service","cgroup_id":4242}` + "\n"
+		`"dur_ns":57254,"origin":"tracepoint","role":"client","reason":null,"active_close":null,"err":104,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect",` +
+		`"task_pid":17837,"task_comm":"nc","uid":1000,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null}` + "\n"
 	if got := string(e.AppendJSON(nil)); got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}

@@ -164,8 +164,8 @@ func TestNetNS(t *testing.T) {
 // The keys of an expression are the keys of a line that filters make sense of, and the nullable ones are guarded.
 func TestWhereKnowsEveryKey(t *testing.T) {
 	for _, key := range []string{
-		"ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "err",
-		"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id",
+		"ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "active_close", "err",
+		"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "totals",
 	} {
 		program, err := compile(key + " == " + key)
 		if err != nil {

@@ -36,7 +36,9 @@ type env struct {
 	Origin    *string   `expr:"origin"`
 	Role      *string   `expr:"role"`
 	Reason    *string   `expr:"reason"`
+	Active    *bool     `expr:"active_close"`
 	Err       *int      `expr:"err"`
+	Totals    *totals   `expr:"totals"`
 	OwnerPID  *int      `expr:"owner_pid"`
 	OwnerComm *string   `expr:"owner_comm"`
 	OwnerVia  *string   `expr:"owner_via"`
@@ -44,7 +46,20 @@ type env struct {
 	TaskComm  string    `expr:"task_comm"`
 	UID       *int      `expr:"uid"`
 	Cgroup    *string   `expr:"cgroup"`
+	Container *string   `expr:"container"`
+	Unit      *string   `expr:"unit"`
 	CgroupID  *int      `expr:"cgroup_id"`
+}
+
+type totals struct {
+	BytesAcked    int    `expr:"bytes_acked"`
+	BytesReceived int    `expr:"bytes_received"`
+	SegsOut       int    `expr:"segs_out"`
+	SegsIn        int    `expr:"segs_in"`
+	Retrans       int    `expr:"retrans"`
+	SRTT          int    `expr:"srtt_us"`
+	MinRTT        int    `expr:"min_rtt_us"`
+	Cong          string `expr:"cong"`
 }
 
 // orNil gives nil for the zero value, which no known value of a nullable key is.
@@ -72,7 +87,7 @@ func newEnv(e *event.Event) env {
 		RAddr: addrOrNil(e.Remote.Addr()), RPort: orNil(int(e.Remote.Port())),
 		Role: orNil(e.Role.String()), Reason: orNil(e.Reason.String()), Err: orNil(int(e.Err)),
 		OwnerPID: orNil(int(e.OwnerPID)), OwnerVia: orNil(e.OwnerVia.String()),
-		TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, Cgroup: orNil(e.Cgroup), CgroupID: orNil(int(e.CgroupID)),
+		TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, Cgroup: orNil(e.Cgroup), Container: orNil(e.Container()), Unit: orNil(e.Unit()), CgroupID: orNil(int(e.CgroupID)),
 	}
 	dur := &v.Dur
 	if e.Type == event.Accept {
@@ -82,6 +97,15 @@ func newEnv(e *event.Event) env {
 	}
 	if ns := int(e.Dur); e.Dur != event.Unknown {
 		*dur = &ns
+	}
+	if e.Closer != 0 {
+		active := e.Closer == event.WeClosed
+		v.Active = &active
+	}
+	if t := &e.Totals; t.Known {
+		v.Totals = &totals{
+			int(t.BytesAcked), int(t.BytesReceived), int(t.SegsOut), int(t.SegsIn), int(t.Retrans), int(t.SRTT), int(t.MinRTT), t.Cong,
+		}
 	}
 	if e.UID != event.NoUID {
 		uid := int(e.UID)
@@ -156,7 +180,7 @@ func isNil(n ast.Node) bool {
 type nullable []string
 
 var nullableKeys = []string{
-	"cookie", "netns", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "uid", "cgroup", "cgroup_id",
+	"cookie", "netns", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "uid", "totals", "cgroup", "cgroup_id", "container", "unit",
 }
 
 // Visit implements ast.Visitor.

@@ -10,7 +10,11 @@ import (
 
 // csvHeader has the keys of NDJSON, in its order. What is unknown is empty.
 const csvHeader = "v,type,seq,ts,mono_ns,cpu,id,cookie,sk,netns,family,proto,laddr,lport,raddr,rport,old,new,dur_ns,origin,role,reason,err," +
-	"owner_pid,owner_comm,owner_via,task_pid,task_comm,uid,cgroup,cgroup_id,ring_full,queue_ns\n"
+	"owner_pid,owner_comm,owner_via,task_pid,task_comm,uid,cgroup,cgroup_id,ring_full,queue_ns," +
+	"bytes_acked,bytes_received,segs_out,segs_in,retrans,srtt_us,min_rtt_us,cong,active_close\n"
+
+// ringFull is the number of fields before ring_full.
+var ringFull = strings.Count(csvHeader[:strings.Index(csvHeader, "ring_full")], ",")
 
 func appendCSV(b []byte, e *event.Event) []byte {
 	b = strconv.AppendInt(b, event.Version, 10)
@@ -23,9 +27,9 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	b = append(b, ',')
 	b = strconv.AppendInt(b, e.Mono, 10)
 	if e.Type == event.Lost {
-		b = append(b, strings.Repeat(",", strings.Count(csvHeader, ",")-5)...)
+		b = append(b, strings.Repeat(",", ringFull-4)...)
 		b = strconv.AppendUint(b, e.RingFull, 10)
-		return append(b, ",\n"...)
+		return append(b, ",,,,,,,,,,\n"...)
 	}
 	b = append(b, ',')
 	b = strconv.AppendUint(b, uint64(e.CPU), 10)
@@ -68,6 +72,25 @@ func appendCSV(b []byte, e *event.Event) []byte {
 		b = csvDur(b, e.Dur)
 	} else {
 		b = append(b, ',')
+	}
+	t := &e.Totals
+	if !t.Known {
+		return csvCloser(append(b, ",,,,,,,,"...), e.Closer)
+	}
+	for _, v := range []uint64{t.BytesAcked, t.BytesReceived, uint64(t.SegsOut), uint64(t.SegsIn), uint64(t.Retrans)} {
+		b = append(b, ',')
+		b = strconv.AppendUint(b, v, 10)
+	}
+	b = csvUint(b, uint64(t.SRTT))
+	b = csvUint(b, uint64(t.MinRTT))
+	return csvCloser(csvString(b, t.Cong), e.Closer)
+}
+
+// csvCloser writes the last field.
+func csvCloser(b []byte, c event.Closer) []byte {
+	b = append(b, ',')
+	if c != 0 {
+		b = append(b, c.JSON()...)
 	}
 	return append(b, '\n')
 }

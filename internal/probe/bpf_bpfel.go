@@ -13,6 +13,20 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfClosed struct {
+	_             structs.HostLayout
+	Event         bpfEvent
+	BytesAcked    uint64
+	BytesReceived uint64
+	SegsOut       uint32
+	SegsIn        uint32
+	Retrans       uint32
+	SrttUs        uint32
+	MinRttUs      uint32
+	IsTcp         uint32
+	Cong          [16]int8
+}
+
 type bpfCpu struct {
 	_        structs.HostLayout
 	Seen     uint64
@@ -21,11 +35,12 @@ type bpfCpu struct {
 	RingFull uint64
 	Covered  uint64
 	Depth    uint32
-	Pad      uint32
+	Inside   uint32
 	Taken    [4]struct {
 		_      structs.HostLayout
 		Sk     uint64
 		States uint64
+		Seen   uint64
 	}
 }
 
@@ -135,6 +150,7 @@ const (
 	bpfVarReqskTimerHandler = "reqsk_timer_handler"
 	bpfVarTcpWriteTimer     = "tcp_write_timer"
 	bpfVarTwTimerHandler    = "tw_timer_handler"
+	bpfVarUnusedClosed      = "unused_closed"
 	bpfVarUnusedEvent       = "unused_event"
 	bpfVarUnusedSockFound   = "unused_sock_found"
 	bpfVarWantIpv4          = "want_ipv4"
@@ -233,6 +249,7 @@ type bpfVariableSpecs struct {
 	ReqskTimerHandler *ebpf.VariableSpec `ebpf:"reqsk_timer_handler"`
 	TcpWriteTimer     *ebpf.VariableSpec `ebpf:"tcp_write_timer"`
 	TwTimerHandler    *ebpf.VariableSpec `ebpf:"tw_timer_handler"`
+	UnusedClosed      *ebpf.VariableSpec `ebpf:"unused_closed"`
 	UnusedEvent       *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedSockFound   *ebpf.VariableSpec `ebpf:"unused_sock_found"`
 	WantIpv4          *ebpf.VariableSpec `ebpf:"want_ipv4"`
@@ -304,6 +321,7 @@ type bpfVariables struct {
 	ReqskTimerHandler *ebpf.Variable `ebpf:"reqsk_timer_handler"`
 	TcpWriteTimer     *ebpf.Variable `ebpf:"tcp_write_timer"`
 	TwTimerHandler    *ebpf.Variable `ebpf:"tw_timer_handler"`
+	UnusedClosed      *ebpf.Variable `ebpf:"unused_closed"`
 	UnusedEvent       *ebpf.Variable `ebpf:"unused_event"`
 	UnusedSockFound   *ebpf.Variable `ebpf:"unused_sock_found"`
 	WantIpv4          *ebpf.Variable `ebpf:"want_ipv4"`

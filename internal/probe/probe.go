@@ -311,6 +311,9 @@ func (p *Probe) drain(idle func() (bool, error), yield func(event.Event, error) 
 			}
 			p.read++
 			e := p.names.change(r)
+			if e.New == event.Close {
+				e.Totals = p.names.totals(rec.RawSample)
+			}
 			e.Wall = p.clock.wall(e.Mono)
 			if !p.tellLosses(e.Losses, e.Mono, yield) || !yield(e, nil) {
 				return

@@ -5,6 +5,7 @@ package probe
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"net/netip"
 	"unsafe"
 
@@ -13,7 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const recordSize = int(unsafe.Sizeof(bpfEvent{}))
+const (
+	recordSize = int(unsafe.Sizeof(bpfEvent{}))
+	closedSize = int(unsafe.Sizeof(bpfClosed{}))
+)
 
 // decode reads a record of the ring in place: a length check and a cast. The compiler keeps bpfEvent in step with the object
 // (bpf2go), and a test compares both with the object's BTF.
@@ -22,6 +26,25 @@ func decode(raw []byte) (*bpfEvent, error) {
 		return nil, fmt.Errorf("record of %d bytes where struct event has %d", len(raw), recordSize)
 	}
 	return (*bpfEvent)(unsafe.Pointer(unsafe.SliceData(raw))), nil
+}
+
+// totals reads what stands behind the record of a change to CLOSE.
+func (n *namer) totals(raw []byte) (t event.Totals) {
+	if len(raw) < closedSize {
+		return t
+	}
+	c := (*bpfClosed)(unsafe.Pointer(unsafe.SliceData(raw)))
+	if c.IsTcp == 0 {
+		return t
+	}
+	t = event.Totals{
+		Known: true, BytesAcked: c.BytesAcked, BytesReceived: c.BytesReceived, SegsOut: c.SegsOut, SegsIn: c.SegsIn, Retrans: c.Retrans, SRTT: c.SrttUs >> 3,
+		Cong: n.comm((*[16]byte)(unsafe.Pointer(&c.Cong))),
+	}
+	if c.MinRttUs != math.MaxUint32 {
+		t.MinRTT = c.MinRttUs
+	}
+	return t
 }
 
 // namer turns the kernel's numbers and bytes into names, each allocated once.
