@@ -115,7 +115,7 @@ func (m *Machine) take(e *event.Event) bool {
 	case event.TimeWaitStarted:
 		return m.timeWait(e)
 	case event.TimeWaitExpired:
-		s := m.mini(e)
+		s := m.endsIn(e)
 		reason := event.ReasonTimeWaitExpired
 		if s.state == event.FinWait2 {
 			reason = event.ReasonFinWait2Timeout
@@ -232,7 +232,7 @@ func (m *Machine) decide(r *record, goesOn bool) {
 	case goesOn:
 		m.Merged++
 	case r.e.Deed == event.TimeWaitCancelled:
-		r.waits, r.s = forReuse, m.mini(&r.e)
+		r.waits, r.s = forReuse, m.endsIn(&r.e)
 		delete(m.socks, r.e.Sk)
 		m.gone[endsOf(&r.e)] = r
 	case r.e.Deed == event.RequestCancelled:
@@ -259,6 +259,15 @@ func (m *Machine) mini(e *event.Event) *sock {
 		s = m.add(e)
 		s.state, s.cookie = e.New, e.Cookie
 		m.becomeMini(s, e)
+	}
+	return s
+}
+
+// endsIn gives the connection of a timewait sock that ends. If it is in TIME_WAIT and that was not seen to begin, nobody knows since when.
+func (m *Machine) endsIn(e *event.Event) *sock {
+	s := m.mini(e)
+	if s.state != e.New {
+		s.state, s.since = e.New, 0
 	}
 	return s
 }

@@ -135,6 +135,12 @@ func TestMachine(t *testing.T) {
 				return e
 			}(),
 		}, []string{"1 FIN_WAIT2 TIME_WAIT 110 -1", "2 FIN_WAIT2 TIME_WAIT 210 -1"}, 2},
+		{"FIN of an orphan not seen", []event.Event{
+			timer(20, 110, event.TimeWaitStarted, event.FinWait2),
+			change(11, 7, 111, event.FinWait2, event.Close),
+			timer(20, 200, event.TimeWaitCancelled, event.TimeWait),
+			timer(20, 201, event.TimeWaitExpired, event.TimeWait),
+		}, []string{"1 TIME_WAIT CLOSE 201 -1 time_wait_expired"}, 3},
 		{"close lost", []event.Event{
 			timer(20, 110, event.TimeWaitStarted, event.TimeWait),
 			timer(20, 200, event.TimeWaitCancelled, event.TimeWait),

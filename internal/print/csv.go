@@ -14,7 +14,7 @@ const csvHeader = "v,type,seq,ts,mono_ns,cpu,id,cookie,sk,netns,family,proto,lad
 	"bytes_acked,bytes_received,segs_out,segs_in,retrans,srtt_us,min_rtt_us,cong,active_close\n"
 
 // ringFull is the number of fields before ring_full.
-var ringFull = strings.Count(csvHeader[:strings.Index(csvHeader, "ring_full")], ",")
+var ringFull = strings.Count(strings.Split(csvHeader, "ring_full")[0], ",")
 
 func appendCSV(b []byte, e *event.Event) []byte {
 	b = strconv.AppendInt(b, event.Version, 10)
