@@ -92,7 +92,7 @@ func BenchmarkBeside(b *testing.B) {
 	}
 	b.Cleanup(func() { _ = os.WriteFile(stats, []byte("0"), 0) })
 	sstrace := []string{"change", "change_missed"}
-	rfc := append(sstrace, "timer_started", "timer_cancelled", "timer_expired", "skb_dropped", "accepted", "accepted4")
+	rfc := []string{"change", "change_missed", "timer_started", "timer_cancelled", "timer_expired", "skb_dropped", "accepted", "accepted4"}
 	for _, tracer := range []struct {
 		name     string
 		command  *exec.Cmd

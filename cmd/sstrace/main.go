@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"sstrace/internal/explain"
+
 	"github.com/spf13/cobra"
 )
 
@@ -81,6 +83,7 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
   sstrace --where 'dur_ns > 1e6 && rport == 443'
   sstrace -o ndjson -w trace.ndjson         record; sstrace -r trace.ndjson prints it again
   sstrace -- redis-cli -p 6379 ping         while a command runs
+  sstrace explain CLOSE_WAIT                what does it mean?
   sstrace check                             can this machine run it?`,
 		Version:       version,
 		SilenceErrors: true,
@@ -113,6 +116,33 @@ where something is missing, and exits with 0 if sstrace can run here and with 1 
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error { return check(os.Stdout) },
+	})
+	c.AddCommand(&cobra.Command{
+		Use:   "explain [STATE | OLD:NEW | REASON]",
+		Short: "Say what a state, a change or a reason means",
+		Long: `explain says what a TCP state means: on which side it occurs, what ends it, how long is normal, what it means to see many, and
+which sysctl matters. It knows the states, the changes from one to another, and the reasons; without an argument it explains all states.`,
+		Example: `  sstrace explain CLOSE_WAIT
+  sstrace explain SYN_SENT:CLOSE`,
+		ValidArgs: explain.Topics(),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{fmt.Errorf("explain takes one argument, not %q", args[1])}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			what := ""
+			if len(args) > 0 {
+				what = args[0]
+			}
+			text, err := explain.Explain(what)
+			if err != nil {
+				return usageError{err}
+			}
+			_, err = fmt.Print(text)
+			return err
+		},
 	})
 	return c
 }

@@ -48,6 +48,8 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"--frobnicate", "unknown flag"},
 		{"redis-cli ping", "sstrace [flags] -- redis-cli"},
 		{"check now", "check takes no argument"},
+		{"explain ASLEEP", "nothing is known of \"ASLEEP\"; there are CLOSE LISTEN"},
+		{"explain CLOSE LISTEN", "explain takes one argument"},
 		{"-r x -- true", "-r reads a recording"},
 		{"-r x --for 1s", "-r reads a recording"},
 	} {
@@ -178,6 +180,13 @@ func TestReplayIntoClosedPipe(t *testing.T) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(recorded), writer, &stderr
 	if err := cmd.Run(); err != nil || stderr.String() != "" {
 		t.Errorf("%v, stderr %q", err, &stderr)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	r := sstrace(t, "", "explain", "close-wait")
+	if r.code != 0 || !strings.HasPrefix(r.stdout, "CLOSE_WAIT\n") || !strings.Contains(r.stdout, "forgets to close") {
+		t.Errorf("exit code %d, %q, %q", r.code, r.stdout, r.stderr)
 	}
 }
 
