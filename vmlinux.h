@@ -222,6 +222,7 @@ struct tcp_sock {
 	__u32 total_retrans;
 	__u32 srtt_us;
 	struct minmax rtt_min;
+	bool is_mptcp; /* a subflow; only with CONFIG_MPTCP */
 };
 
 struct socket {

@@ -29,6 +29,7 @@ enum kind {
 	SYN_TIMER_STARTED, /* a connect() has sent its SYN: now its local port is known */
 	CHANGE_SECOND, /* a CHANGE, by change_missed */
 	ACCEPTED, /* accept() has given the socket to the current task */
+	MINI_RESET, /* the RST that ended the mini-sock whose timer was cancelled just before */
 };
 
 /* One state change as the kernel tells it. internal/probe reads it in place: see record.go before changing a member. */
@@ -167,6 +168,15 @@ __u64 losses;
 /* This kernel gives an accepted socket its remote end only after LISTEN -> SYN_RECV (up to 6.12); set when seen. */
 bool remote_comes_late;
 
+/* What finds a connection that has no socket. */
+struct ends {
+	__u8 laddr[16];
+	__u8 raddr[16];
+	__u16 lport;
+	__u16 rport;
+	__u32 netns;
+};
+
 /* A change that `change` took and `change_missed` has not checked yet. */
 struct taken {
 	__u64 sk;
@@ -187,6 +197,8 @@ struct cpu {
 	__u32 depth; /* of taken */
 	__u32 inside; /* `change` runs: interrupts find it skipped */
 	struct taken taken[TAKEN_DEPTH];
+	__u64 cancelled; /* the mini-sock whose timer was cancelled last, until its timer does something else */
+	struct ends cancelled_ends;
 };
 
 /* Inserted: by the kernel side only. Deleted: never, never reset. Read by user space. */
@@ -218,14 +230,6 @@ struct {
  * Timewait socks in FIN_WAIT2, by their ends. Inserted: when their timer starts. Deleted: when it is cancelled, or the FIN has come. A full
  * map costs the moment of a FIN_WAIT2 -> TIME_WAIT, nothing else.
  */
-struct ends {
-	__u8 laddr[16];
-	__u8 raddr[16];
-	__u16 lport;
-	__u16 rport;
-	__u32 netns;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -492,6 +496,14 @@ static __always_inline bool has_flag(unsigned long flags, __u64 bit)
 	return flags >> bit & 1;
 }
 
+/* A subflow belongs to its MPTCP socket, not to a process. */
+static __always_inline bool is_subflow(const struct sock *sk)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+
+	return bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ(tp, is_mptcp);
+}
+
 static __always_inline __u8 closing(const struct sock *sk)
 {
 	unsigned long flags = sk->__sk_common.skc_flags;
@@ -506,7 +518,7 @@ static __always_inline __u8 closing(const struct sock *sk)
 		bits |= CLOSING_KEEPALIVE;
 	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_DEAD)))
 		bits |= CLOSING_ORPHAN;
-	else if (!BPF_CORE_READ(sk, sk_socket))
+	else if (!BPF_CORE_READ(sk, sk_socket) && !is_subflow(sk))
 		bits |= CLOSING_UNACCEPTED;
 	return bits;
 }
@@ -784,21 +796,27 @@ static __always_inline int trace_request(struct timer_list *timer, enum kind kin
 			  BPF_CORE_READ_BITFIELD_PROBED(req, num_timeout));
 }
 
+static __always_inline void read_ends(struct ends *ends, const struct sock_common *skc)
+{
+	struct about a;
+
+	read_common(&a, skc, 0);
+	__builtin_memcpy(ends->laddr, a.laddr, sizeof(ends->laddr));
+	__builtin_memcpy(ends->raddr, a.raddr, sizeof(ends->raddr));
+	ends->lport = a.lport;
+	ends->rport = a.rport;
+	ends->netns = a.netns;
+}
+
 /* Remember a timewait sock in FIN_WAIT2, for skb_dropped; or forget it. */
 static __always_inline void watch_fin(const struct inet_timewait_sock *tw, bool start)
 {
-	struct about a;
 	struct ends ends;
 	__u64 value = (__u64)tw;
 
 	if (!start && !fin_wait2_count)
 		return;
-	read_common(&a, &tw->__tw_common, 0);
-	__builtin_memcpy(ends.laddr, a.laddr, sizeof(ends.laddr));
-	__builtin_memcpy(ends.raddr, a.raddr, sizeof(ends.raddr));
-	ends.lport = a.lport;
-	ends.rport = a.rport;
-	ends.netns = a.netns;
+	read_ends(&ends, &tw->__tw_common);
 	if (start) {
 		if (!bpf_map_update_elem(&fin_wait2, &ends, &value, BPF_NOEXIST))
 			__sync_fetch_and_add(&fin_wait2_count, 1);
@@ -831,6 +849,19 @@ static __always_inline int trace_syn(struct timer_list *timer)
 	return trace_mini((void *)sk, sk, SYN_TIMER_STARTED, TCP_SYN_SENT, 0);
 }
 
+/* Remember a mini-sock whose timer is cancelled, for skb_dropped; or, with 0, forget it: its timer goes on. */
+static __always_inline void note_cancelled(const struct sock_common *skc)
+{
+	__u32 zero = 0;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+
+	if (!cpu)
+		return;
+	cpu->cancelled = (__u64)skc;
+	if (skc)
+		read_ends(&cpu->cancelled_ends, skc);
+}
+
 SEC("tp_btf/timer_start")
 int BPF_PROG(timer_started, struct timer_list *timer)
 {
@@ -838,10 +869,14 @@ int BPF_PROG(timer_started, struct timer_list *timer)
 
 	if (function == tcp_write_timer)
 		return trace_syn(timer);
-	if (function == reqsk_timer_handler)
+	if (function == reqsk_timer_handler) {
+		note_cancelled(0);
 		return trace_request(timer, REQUEST_TIMER_STARTED);
-	if (function == tw_timer_handler)
+	}
+	if (function == tw_timer_handler) {
+		note_cancelled(0);
 		return trace_timewait(timer, TIMEWAIT_TIMER_STARTED);
+	}
 	return 0;
 }
 
@@ -850,10 +885,14 @@ int BPF_PROG(timer_cancelled, struct timer_list *timer)
 {
 	__u64 function = (__u64)timer->function;
 
-	if (function == reqsk_timer_handler)
+	if (function == reqsk_timer_handler) {
+		note_cancelled((void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer));
 		return trace_request(timer, REQUEST_TIMER_CANCELLED);
-	if (function == tw_timer_handler)
+	}
+	if (function == tw_timer_handler) {
+		note_cancelled((void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer));
 		return trace_timewait(timer, TIMEWAIT_TIMER_CANCELLED);
+	}
 	return 0;
 }
 
@@ -862,49 +901,108 @@ int BPF_PROG(timer_expired, struct timer_list *timer)
 {
 	__u64 function = (__u64)timer->function;
 
-	if (function == reqsk_timer_handler)
+	if (function == reqsk_timer_handler) {
+		note_cancelled(0);
 		return trace_request(timer, REQUEST_TIMER_EXPIRED);
-	if (function == tw_timer_handler)
+	}
+	if (function == tw_timer_handler) {
+		note_cancelled(0);
 		return trace_timewait(timer, TIMEWAIT_TIMER_EXPIRED);
+	}
 	return 0;
 }
 
+/* The ends of the connection that a received TCP segment belongs to, and its flags; -1 if it is none, or cannot be told. */
+static __always_inline int read_segment(struct ends *ends, const struct sk_buff *skb)
+{
+	const unsigned char *ip = skb->head + skb->network_header, *tcp = skb->head + skb->transport_header;
+	__u8 flags, protocol;
+	__be16 ports[2];
+	__be32 v4[2];
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_probe_read_kernel(v4, sizeof(v4), ip + 12) || bpf_probe_read_kernel(&protocol, 1, ip + 9))
+			return -1;
+		map_ipv4(ends->raddr, v4[0]);
+		map_ipv4(ends->laddr, v4[1]);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_probe_read_kernel(ends->raddr, sizeof(ends->raddr), ip + 8) ||
+		    bpf_probe_read_kernel(ends->laddr, sizeof(ends->laddr), ip + 24))
+			return -1;
+		protocol = IPPROTO_TCP; /* behind extension headers: the ends decide */
+	} else {
+		return -1;
+	}
+	if (protocol != IPPROTO_TCP || !skb->dev || bpf_probe_read_kernel(ports, sizeof(ports), tcp) ||
+	    bpf_probe_read_kernel(&flags, 1, tcp + 13))
+		return -1;
+	ends->rport = bpf_ntohs(ports[0]);
+	ends->lport = bpf_ntohs(ports[1]);
+	ends->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	return flags;
+}
+
+static __always_inline bool same_ends(const struct ends *a, const struct ends *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
+}
+
+/* A mini-sock is gone by the time that the RST which ended it is dropped, so its ends are told as they were noted. */
+static __always_inline int trace_reset(struct cpu *cpu)
+{
+	struct about a = { .family = AF_INET6, .proto = IPPROTO_TCP };
+	struct event *e;
+
+	__builtin_memcpy(a.laddr, cpu->cancelled_ends.laddr, sizeof(a.laddr));
+	__builtin_memcpy(a.raddr, cpu->cancelled_ends.raddr, sizeof(a.raddr));
+	a.lport = cpu->cancelled_ends.lport;
+	a.rport = cpu->cancelled_ends.rport;
+	a.netns = cpu->cancelled_ends.netns;
+	__sync_fetch_and_add(&cpu->seen, 1);
+	e = begin(cpu, &a, (void *)cpu->cancelled, 0, 0, sizeof(*e));
+	cpu->cancelled = 0;
+	if (!e)
+		return 0;
+	e->cookie = 0;
+	e->listener = 0;
+	e->err = 0;
+	e->kind = MINI_RESET;
+	e->closing = 0;
+	e->by_task = 0;
+	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
+	submit(cpu, e);
+	return 0;
+}
+
+#define TCP_FLAG_RST 4
+
 /*
+ * Two things about mini-socks only a packet tells, and it is always dropped after that (tcp_v4_rcv, tcp_v6_rcv: discard_it).
+ *
  * The FIN that a timewait sock in FIN_WAIT2 waits for makes it TIME_WAIT, and starts its timer again. But a timer that stays in the same
  * bucket of the wheel (2 s wide at 60 s and 250 Hz) is only written to, and no tracepoint tells (__mod_timer in kernel/time/timer.c).
- * The packet itself, however, is always dropped after that (tcp_v4_rcv, tcp_v6_rcv: discard_it).
+ *
+ * And an RST ends a mini-sock; its timer is cancelled, which alone does not tell why.
  */
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(skb_dropped, struct sk_buff *skb)
 {
 	struct ends ends = {};
 	struct inet_timewait_sock *tw;
-	const unsigned char *ip, *tcp;
-	__be16 ports[2];
-	__be32 v4[2];
 	__u64 *found;
+	__u32 zero = 0;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	int flags;
 
-	if (!fin_wait2_count)
+	if (!cpu || (!fin_wait2_count && !cpu->cancelled))
 		return 0;
-	ip = skb->head + skb->network_header;
-	tcp = skb->head + skb->transport_header;
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (bpf_probe_read_kernel(v4, sizeof(v4), ip + 12))
-			return 0;
-		map_ipv4(ends.raddr, v4[0]);
-		map_ipv4(ends.laddr, v4[1]);
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (bpf_probe_read_kernel(ends.raddr, sizeof(ends.raddr), ip + 8) ||
-		    bpf_probe_read_kernel(ends.laddr, sizeof(ends.laddr), ip + 24))
-			return 0;
-	} else {
+	flags = read_segment(&ends, skb);
+	if (flags < 0)
 		return 0;
-	}
-	if (!skb->dev || bpf_probe_read_kernel(ports, sizeof(ports), tcp))
-		return 0;
-	ends.rport = bpf_ntohs(ports[0]);
-	ends.lport = bpf_ntohs(ports[1]);
-	ends.netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	if ((flags & TCP_FLAG_RST) && cpu->cancelled && same_ends(&ends, &cpu->cancelled_ends))
+		return trace_reset(cpu);
 	found = bpf_map_lookup_elem(&fin_wait2, &ends);
 	if (!found)
 		return 0;

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -13,7 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { roles["worker"] = worker }
+func init() {
+	roles["worker"] = worker
+	roles["holder"] = func() { _, _ = os.Stdin.Read(make([]byte, 1)) } // holds what it inherited until it is told to end
+}
 
 // worker is one process of a prefork server: it accepts connections of the listener that it inherited, says who it is, and waits for the
 // other side to close. Which of the two system calls it uses depends on its number.
@@ -98,6 +102,43 @@ func TestAcceptedByAWorker(t *testing.T) {
 	t.Logf("accepted by: %v", by)
 	if len(by) < 2 {
 		t.Errorf("all were accepted by one worker: this tests little: %v", by)
+	}
+}
+
+// A socket that two processes hold is closed by the last of them, and that one is then its owner.
+func TestInheritedSocket(t *testing.T) {
+	h := newHost(t)
+	var holder int
+	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
+		l, c, s := h.connection("127.0.0.1:7781", "127.0.0.1:7781")
+		cmd := self("holder")
+		cmd.ExtraFiles = []*os.File{s.file()}
+		stdin, err := cmd.StdinPipe()
+		h.must("pipe", err)
+		h.must("start a holder", cmd.Start())
+		holder = cmd.Process.Pid
+		h.must("close our copies", cmd.ExtraFiles[0].Close())
+		s.close() // nothing happens
+		stdin.Close()
+		h.must("wait", cmd.Wait())
+		c.reach(unix.BPF_TCP_CLOSE_WAIT)
+		c.close()
+		h.quiet()
+		l.close()
+	})
+	for _, e := range r.changes {
+		switch {
+		case e.Role == event.Server && e.New == event.Established && e.OwnerPID != uint32(os.Getpid()),
+			e.Role == event.Server && e.New == event.FinWait1 && (e.OwnerPID != uint32(holder) || e.OwnerVia != event.ViaClose):
+			t.Errorf("%v→%v: owner %d %v; we are %d, the holder was %d", e.Old, e.New, e.OwnerPID, e.OwnerVia, os.Getpid(), holder)
+		}
+	}
+	paths := r.paths()
+	slices.Sort(paths)
+	want := []string{rfcListener, rfcPassiveClient, rfcActiveServer}
+	slices.Sort(want)
+	if !slices.Equal(paths, want) {
+		t.Errorf("got %q, want %q", paths, want)
 	}
 }
 

@@ -338,6 +338,35 @@ func TestStateMachine(t *testing.T) {
 			}
 			l.close()
 		}, []string{rfcListener, rfcActiveClient + " CLOSE (time_wait_expired)", rfcPassiveServer}, []string{ordinaryListener, activeClient, passiveServer}},
+		{"MPTCP's subflows", func(h *host) {
+			mptcp := func() sock {
+				var s sock
+				h.do(func() {
+					fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+					if err != nil {
+						h.t.Skipf("no MPTCP here: %v", err)
+					}
+					s = sock{h, fd}
+				})
+				return s
+			}
+			l, c := mptcp(), mptcp()
+			reuse(l)
+			h.must("bind", unix.Bind(l.fd, to))
+			h.must("listen", unix.Listen(l.fd, 8))
+			h.must("connect", unix.Connect(c.fd, to))
+			s := l.accept()
+			c.write("hello")
+			s.read(5)
+			s.reset()
+			s.close()
+			await(h.t, "both ends", func() bool {
+				return h.inStates(unix.BPF_TCP_ESTABLISHED, unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_FIN_WAIT2, unix.BPF_TCP_CLOSE_WAIT) == 0
+			})
+			c.close()
+			l.close()
+		}, []string{rfcListener, "client CLOSE SYN_SENT ESTABLISHED CLOSE (reset_by_peer)", "server LISTEN SYN_RECV ESTABLISHED CLOSE (aborted)"},
+			[]string{ordinaryListener, "client CLOSE SYN_SENT ESTABLISHED CLOSE", "server LISTEN SYN_RECV ESTABLISHED CLOSE"}},
 		{"older than the trace", nil, []string{" FIN_WAIT2 TIME_WAIT", "server CLOSE_WAIT LAST_ACK CLOSE (normal)", "listener LISTEN CLOSE (normal)"},
 			[]string{"server CLOSE_WAIT LAST_ACK CLOSE", "listener LISTEN CLOSE"}},
 	} {

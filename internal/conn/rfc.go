@@ -82,6 +82,10 @@ func (m *Machine) Take(e *event.Event, emit func(*event.Event) error) error {
 		m.found(e)
 		return nil
 	}
+	if e.Deed == event.Reset {
+		m.reset(e)
+		return m.Settle(e.Mono, emit)
+	}
 	if before := m.cpus[e.CPU]; before != nil && e.Type != event.Lost {
 		delete(m.cpus, e.CPU)
 		m.decide(before, e.Type == event.Timer && before.e.Sk == e.Sk && endsOf(&before.e) == endsOf(e) && goesOn(&before.e, e))
@@ -266,7 +270,7 @@ func (m *Machine) mini(e *event.Event) *sock {
 // endsIn gives the connection of a timewait sock that ends. If it is in TIME_WAIT and that was not seen to begin, nobody knows since when.
 func (m *Machine) endsIn(e *event.Event) *sock {
 	s := m.mini(e)
-	if s.state != e.New {
+	if e.New != event.SynRecv && s.state != e.New {
 		s.state, s.since = e.New, 0
 	}
 	return s
@@ -367,6 +371,22 @@ func (m *Machine) child(request *sock, e *event.Event) {
 		request.cookie = e.Cookie
 	}
 	m.Merged++
+}
+
+// reset: an RST has ended the mini-sock whose timer was cancelled just before, on the same CPU.
+func (m *Machine) reset(e *event.Event) {
+	m.Merged++
+	r := m.cpus[e.CPU]
+	if r != nil && r.e.Sk == e.Sk {
+		delete(m.cpus, e.CPU)
+		r.s = m.endsIn(&r.e)
+	} else if r = m.gone[endsOf(e)]; r != nil && r.e.Sk == e.Sk {
+		delete(m.gone, endsOf(e))
+	} else {
+		return
+	}
+	r.waits = noMore
+	r.line = m.end(r.s, &r.e, event.ReasonResetByPeer)
 }
 
 // synSent: a connect() has got its port.

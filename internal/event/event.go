@@ -57,6 +57,7 @@ const (
 	SynSentStarted // connect() has sent its SYN and hence chosen a port; Sk is the full socket
 	SecondChange   // no timer's deed: a change that the kernel side's second program took
 	Accepted       // nor this: accept() returned the socket to the current task
+	Reset          // nor this: the RST that ended the mini-sock whose timer was cancelled just before
 )
 
 // State is a TCP state, with the kernel's number (include/net/tcp_states.h; RFC 9293 section 3.3.2).

@@ -42,6 +42,8 @@ type bpfCpu struct {
 		States uint64
 		Seen   uint64
 	}
+	Cancelled     uint64
+	CancelledEnds bpfEnds
 }
 
 type bpfEnds struct {
