@@ -35,7 +35,7 @@ func (t *trip) live(o *options, argv []string) error {
 	if err := p.Blind(); err != nil {
 		fmt.Fprintf(os.Stderr, "sstrace: half-open connections and those in TIME_WAIT are not seen: %v (`sstrace check` tells what to do)\n", err)
 	}
-	t.filter.Cgroups = nil // the kernel side decides about them, by id: a cgroup may be gone before its name is looked up
+	t.filter.CgroupsDecided = true
 	closeOutput, err := t.open(o)
 	if err != nil {
 		return quiet(err)

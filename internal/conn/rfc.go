@@ -200,7 +200,10 @@ func (m *Machine) giveUp(r *record) {
 		r.line = m.tell(r.s, &r.e)
 	case forClose: // its sock's close was lost: from here on the connection is known
 		delete(m.handed, endsOf(&r.e))
-		s := m.byCookie(r.e.Cookie)
+		var s *sock
+		if r.e.Losses > 0 { // else it was left out by a filter
+			s = m.byCookie(r.e.Cookie)
+		}
 		if s == nil {
 			s = m.add(&r.e)
 		}

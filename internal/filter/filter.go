@@ -25,6 +25,10 @@ type Filter struct {
 	UIDs        []uint32
 	Cgroups     []string // paths from the root of the cgroup v2 tree, with all below
 
+	// CgroupsDecided: the kernel side has decided about Cgroups, by id, for a cgroup may be gone before its name is looked up. What has
+	// no user, a timewait sock of a connection that is not known, it cannot have decided about.
+	CgroupsDecided bool
+
 	states []event.State
 	edges  []edge
 	minDur int64 // ns
@@ -100,14 +104,18 @@ func (f *Filter) connection(e *event.Event) verdict {
 	if len(f.Protos) > 0 && !slices.Contains(f.Protos, e.Proto) ||
 		len(f.NetNS) > 0 && !slices.Contains(f.NetNS, e.NetNS) ||
 		len(f.UIDs) > 0 && !slices.Contains(f.UIDs, e.UID) ||
-		len(f.Cgroups) > 0 && !f.inCgroups(e.Cgroup) {
+		len(f.Cgroups) > 0 && !f.inCgroups(e) {
 		return no
 	}
 	first := e.New == event.SynSent || e.Old == event.Listen && e.New == event.SynRecv
 	return min(f.family(e, first), f.hosts(e, first), f.ports(e, first))
 }
 
-func (f *Filter) inCgroups(path string) bool {
+func (f *Filter) inCgroups(e *event.Event) bool {
+	if f.CgroupsDecided {
+		return e.UID != event.NoUID
+	}
+	path := e.Cgroup
 	return slices.ContainsFunc(f.Cgroups, func(root string) bool {
 		rest, ok := strings.CutPrefix(path, strings.TrimSuffix(root, "/"))
 		return ok && path != "" && (rest == "" || rest[0] == '/')
