@@ -87,19 +87,9 @@ func (d *decoder) decode(line []byte, e *Event) error {
 		laddr, raddr netip.Addr
 		lport, rport uint16
 	)
-	if !d.take('{') {
-		return d.fail("not a JSON object")
-	}
-	for first := true; !d.take('}'); first = false {
-		if !first && !d.take(',') {
-			return d.fail("expected , or }")
-		}
-		key, err := d.text()
+	for key, err := range d.members {
 		if err != nil {
 			return err
-		}
-		if !d.take(':') {
-			return d.fail("expected :")
 		}
 		switch string(key) {
 		case "v":
@@ -204,6 +194,27 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	return s.check(e, version)
 }
 
+// members gives each key of an object; whoever gets it decodes the value before it asks for the next.
+func (d *decoder) members(yield func(key []byte, err error) bool) {
+	if !d.take('{') {
+		yield(nil, d.fail("not a JSON object"))
+		return
+	}
+	for first := true; !d.take('}'); first = false {
+		if !first && !d.take(',') {
+			yield(nil, d.fail("expected , or }"))
+			return
+		}
+		key, err := d.text()
+		if err == nil && !d.take(':') {
+			err = d.fail("expected :")
+		}
+		if !yield(key, err) {
+			return
+		}
+	}
+}
+
 // closer decodes true, false or null.
 func (d *decoder) closer(c *Closer) error {
 	d.space()
@@ -222,20 +233,10 @@ func (d *decoder) totals(t *Totals) error {
 	if d.null() {
 		return nil
 	}
-	if !d.take('{') {
-		return d.fail("expected an object or null")
-	}
 	t.Known = true
-	for first := true; !d.take('}'); first = false {
-		if !first && !d.take(',') {
-			return d.fail("expected , or }")
-		}
-		key, err := d.text()
+	for key, err := range d.members {
 		if err != nil {
 			return err
-		}
-		if !d.take(':') {
-			return d.fail("expected :")
 		}
 		switch string(key) {
 		case "bytes_acked":
