@@ -147,7 +147,8 @@ func TestAcceptWithoutTracefs(t *testing.T) {
 	h := newHost(t)
 	cmd := self("sstrace", "-o", "ndjson", "--netns", h.netns(), "--", "true")
 	// A mount namespace where it is not.
-	cmd.Args = append([]string{"unshare", "-m", "sh", "-c", "umount -l /sys/kernel/tracing 2>/dev/null; exec \"$@\"", "sh", cmd.Path}, cmd.Args[1:]...)
+	cmd.Args = append([]string{"unshare", "-m", "--propagation", "unchanged", "sh", "-c",
+		"mount --make-rprivate /sys && { umount -l /sys/kernel/tracing 2>/dev/null; exec \"$@\"; }", "sh", cmd.Path}, cmd.Args[1:]...)
 	path, err := exec.LookPath("unshare")
 	h.must("find unshare", err)
 	cmd.Path = path

@@ -24,8 +24,8 @@ func (p *Probe) attachAccept() error {
 				if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 					return fmt.Errorf("tracefs is not mounted, and a mount namespace of our own is refused: %w", err)
 				}
-				if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-					return fmt.Errorf("make our mounts private: %w", err)
+				if err := unix.Mount("", "/sys", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+					return fmt.Errorf("make our /sys private: %w", err)
 				}
 				if err := unix.Mount("tracefs", tracefs, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 					return fmt.Errorf("mount tracefs for us: %w", err)
