@@ -232,8 +232,7 @@ struct {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384); /* allocated before: the timers' programs run with a lock held and interrupts off */
 	__type(key, struct ends);
 	__type(value, __u64);
 } fin_wait2 SEC(".maps");
@@ -603,6 +602,8 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 	struct closed *c;
 
 	__sync_fetch_and_add(&cpu->seen, 1);
+	if (old == TCP_SYN_RECV)
+		cpu->cancelled = 0; /* its request's timer was: no RST did that */
 	read_sock(&a, sk);
 	if (new != TCP_CLOSE) {
 		e = begin(cpu, &a, sk, old, new, sizeof(*e));
@@ -820,6 +821,8 @@ static __always_inline void watch_fin(const struct inet_timewait_sock *tw, bool 
 	if (start) {
 		if (!bpf_map_update_elem(&fin_wait2, &ends, &value, BPF_NOEXIST))
 			__sync_fetch_and_add(&fin_wait2_count, 1);
+		else
+			bpf_map_update_elem(&fin_wait2, &ends, &value, BPF_EXIST); /* one that was not seen to end */
 	} else if (!bpf_map_delete_elem(&fin_wait2, &ends)) {
 		__sync_fetch_and_add(&fin_wait2_count, -1);
 	}

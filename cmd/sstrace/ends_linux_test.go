@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"sstrace/internal/event"
@@ -125,6 +126,36 @@ func TestCountStopsExactly(t *testing.T) {
 	}
 	if r := readRecording(t, file); len(r.changes) != 3 {
 		t.Errorf("%d changes, want 3", len(r.changes))
+	}
+}
+
+// -n stops at once, although the line that is enough was told only after a wait, and nothing comes after it.
+func TestCountStopsAfterAWait(t *testing.T) {
+	h := newHost(t)
+	h.sysctl("tcp_synack_retries", "1")
+	w := h.newWire()
+	l := h.listen("10.0.0.1:7781", 8)
+	defer l.close()
+	cmd := self("sstrace", "--netns", h.netns(), "--edge", "SYN_RECV:CLOSE", "-n", "1")
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	await(t, "the end", func() bool { // the first may come before it is attached
+		w.send(segment{from: netip.MustParseAddrPort("10.1.2.3:40602"), to: netip.MustParseAddrPort("10.0.0.1:7781"), flags: syn, seq: 1000})
+		select {
+		case err := <-ended:
+			h.must("end", err)
+			return true
+		case <-time.After(5 * time.Second):
+			return false
+		}
+	})
+	if !strings.Contains(out.String(), "handshake_abandoned") {
+		t.Errorf("%q", &out)
 	}
 }
 

@@ -86,6 +86,9 @@ func (t *trip) trace(o *options, p *probe.Probe) error {
 			if err := rfc.Settle(mono, t.pass); err != nil {
 				return false, err
 			}
+			if t.enough() {
+				return false, errEnough
+			}
 			return rfc.Waiting() > 0, t.printer.Flush()
 		}
 	}

@@ -42,7 +42,7 @@ func (t *trip) replay(o *options) error {
 		}
 	case enough:
 		dropped := t.filter.Filtered()
-		err = t.finish(o, r.last.Wall, r.last.Mono, &event.Balance{Seen: t.printed + dropped + t.lost, RingFull: t.lost})
+		err = t.finish(o, r.last.Wall, r.last.Mono, &event.Balance{Seen: t.printed + t.unread + dropped + t.lost, RingFull: t.lost})
 	case t.end == nil:
 		err = fmt.Errorf("%s has no end line: whoever wrote it was killed, or is still writing; what is there was printed", r.name)
 	default:

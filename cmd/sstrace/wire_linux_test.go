@@ -211,6 +211,20 @@ func TestStateMachineOnTheWire(t *testing.T) {
 			l.close()
 			await(h.t, "the end of the handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
 		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (listener_closed)"}, []string{ordinaryListener}},
+		{"SYN comes twice", func(h *host, w *wire) {
+			l := h.listen(addr, 8)
+			var answer segment
+			for range 2 {
+				w.send(segment{from: peer, to: at, flags: syn, seq: 1000})
+				answer = w.receive(syn | ack)
+				time.Sleep(600 * time.Millisecond) // the kernel answers a SYN that comes again, but not too often (tcp_invalid_ratelimit)
+			}
+			w.send(answer.reply(ack))
+			s := l.accept()
+			s.reset()
+			s.close()
+			l.close()
+		}, []string{rfcListener, "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)"}, []string{ordinaryListener, "server LISTEN SYN_RECV ESTABLISHED CLOSE"}},
 		{"reset during the handshake", func(h *host, w *wire) {
 			l := h.listen(addr, 8)
 			w.send(segment{from: peer, to: at, flags: syn, seq: 1000})

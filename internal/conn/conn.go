@@ -47,14 +47,16 @@ type sock struct {
 
 	// For the rfc vocabulary:
 
-	first    *record // the first line, if it waits
-	closer   event.Closer
-	request  ends // of a request sock
-	hasChild bool // it is over
-	uid      uint32
-	cgroup   string
-	cgroupID uint64
-	totals   event.Totals // once the full socket is gone
+	first     *record // the first line, if it waits
+	closer    event.Closer
+	mini      bool  // it is a mini-sock now
+	ends      ends  // its ends, then
+	found     int64 // Mono at which a snapshot had it so
+	userKnown bool  // uid and cgroup are
+	uid       uint32
+	cgroup    string
+	cgroupID  uint64
+	totals    event.Totals // once the full socket is gone
 }
 
 type closedSock struct {
@@ -157,7 +159,9 @@ func (t *Tracker) add(e *event.Event) *sock {
 // forget drops s. Its struct serves the next socket; whoever still points to it compares the id.
 func (t *Tracker) forget(s *sock) {
 	t.unlisten(s)
-	delete(t.socks, s.sk)
+	if t.socks[s.sk] == s {
+		delete(t.socks, s.sk)
+	}
 	t.free = append(t.free, s)
 	s.id = 0
 }
@@ -168,7 +172,7 @@ func (t *Tracker) close(s *sock) {
 	if t.closed == nil {
 		t.closed = make([]closedSock, keepClosed)
 	}
-	if old := t.closed[t.next]; old.sock != nil && old.sock.id == old.id && old.state == event.Close {
+	if old := t.closed[t.next]; old.sock != nil && old.sock.id == old.id && old.state == event.Close && old.first == nil {
 		t.forget(old.sock)
 	}
 	t.closed[t.next] = closedSock{s, s.id}

@@ -22,6 +22,7 @@ type Machine struct {
 	Merged uint64
 
 	requests map[ends]*sock   // handshakes that are not over
+	adopted  map[uint64]bool  // addresses of requests that have a child, and whose timer is still to be cancelled
 	handed   map[ends]*record // timewait socks whose sock has not closed yet
 	gone     map[ends]*record // timewait socks that ended early
 	cpus     map[uint32]*record
@@ -76,6 +77,7 @@ const (
 func (m *Machine) Take(e *event.Event, emit func(*event.Event) error) error {
 	if m.requests == nil {
 		m.init()
+		m.adopted = make(map[uint64]bool)
 		m.requests, m.handed, m.gone, m.cpus = make(map[ends]*sock), make(map[ends]*record), make(map[ends]*record), make(map[uint32]*record)
 	}
 	if e.Type == event.Socket {
@@ -198,33 +200,29 @@ func (m *Machine) giveUp(r *record) {
 	case forPort, forRemote:
 		r.s.first = nil
 		r.line = m.tell(r.s, &r.e)
-	case forClose: // its sock's close was lost: from here on the connection is known
-		delete(m.handed, endsOf(&r.e))
-		var s *sock
-		if r.e.Losses > 0 { // else it was left out by a filter
-			s = m.byCookie(r.e.Cookie)
+	case forClose: // its sock's close was lost, or left out by a filter: from here on the connection is known
+		if m.handed[endsOf(&r.e)] == r {
+			delete(m.handed, endsOf(&r.e))
 		}
-		if s == nil {
-			s = m.add(&r.e)
-		}
-		m.becomeMini(s, &r.e)
-		s.state, s.since = r.e.New, 0
+		m.mini(&r.e)
 		m.Merged++
 	case forNext:
 		delete(m.cpus, r.e.CPU)
 		m.decide(r, false)
 	case forReuse:
-		delete(m.gone, endsOf(&r.e))
+		if m.gone[endsOf(&r.e)] == r {
+			delete(m.gone, endsOf(&r.e))
+		}
 		r.line = m.end(r.s, &r.e, event.ReasonUnexplained)
 	}
 }
 
-// goesOn reports whether e, of the same timer, is the second half of what before began: a cancelled timer expires or is started again, and
-// a request's that has expired is started again to send the SYN-ACK once more.
+// goesOn reports whether e, of the same timer, is the second half of what before began: a cancelled timer expires or is started again (a
+// request's when its SYN comes once more), and a request's that has expired is started again to send the SYN-ACK once more.
 func goesOn(before, e *event.Event) bool {
 	switch before.Deed {
 	case event.RequestCancelled:
-		return e.Deed == event.RequestExpired
+		return e.Deed == event.RequestExpired || e.Deed == event.RequestStarted
 	case event.RequestExpired:
 		return e.Deed == event.RequestStarted && e.Retries > 0
 	}
@@ -253,15 +251,27 @@ func (m *Machine) decide(r *record, goesOn bool) {
 func (m *Machine) found(e *event.Event) {
 	if !e.Mini {
 		_ = m.Tracker.Take(e, nil) // a Socket is no line
+		m.socks[e.Sk].user(e)
 		return
 	}
 	s := m.mini(e)
-	s.state, s.role = e.New, e.Role
+	s.state, s.role, s.found = e.New, e.Role, e.Mono
+}
+
+// at gives the connection whose mini-sock e is about, or nil if it is not known. What else was at its address is gone, its end lost; and
+// what was found there by looking around is told from its beginning, if that is in the ring as well.
+func (m *Machine) at(e *event.Event) *sock {
+	s := m.socks[e.Sk]
+	if s != nil && (!s.mini || s.ends != endsOf(e) || e.Mono <= s.found && e.Type == event.Timer) {
+		m.drop(s)
+		return nil
+	}
+	return s
 }
 
 // mini gives the connection of a mini-sock, a new one if it is not known.
 func (m *Machine) mini(e *event.Event) *sock {
-	s := m.socks[e.Sk]
+	s := m.at(e)
 	if s == nil {
 		s = m.add(e)
 		s.state, s.cookie = e.New, e.Cookie
@@ -272,6 +282,11 @@ func (m *Machine) mini(e *event.Event) *sock {
 
 // endsIn gives the connection of a timewait sock that ends. If it is in TIME_WAIT and that was not seen to begin, nobody knows since when.
 func (m *Machine) endsIn(e *event.Event) *sock {
+	if r := m.handed[endsOf(e)]; r != nil && r.e.Sk == e.Sk { // so soon that it still waited for its sock's close
+		delete(m.handed, endsOf(e))
+		r.waits = noMore
+		m.Merged++
+	}
 	s := m.mini(e)
 	if e.New != event.SynRecv && s.state != e.New {
 		s.state, s.since = e.New, 0
@@ -284,40 +299,28 @@ func (m *Machine) becomeMini(s *sock, e *event.Event) {
 	if m.socks[s.sk] == s {
 		delete(m.socks, s.sk)
 	}
-	s.sk = e.Sk
+	s.sk, s.mini, s.ends = e.Sk, true, endsOf(e)
 	m.socks[e.Sk] = s
 	if e.New == event.SynRecv {
-		s.request = endsOf(e)
-		m.requests[s.request] = s
+		m.requests[s.ends] = s
 		s.user(e)
-	} else if s.uid == 0 && s.since == 0 {
-		s.uid = e.UID
 	}
 }
 
 // user learns whose a socket is.
-func (s *sock) user(e *event.Event) { s.uid, s.cgroup, s.cgroupID = e.UID, e.Cgroup, e.CgroupID }
-
-func (m *Machine) byCookie(cookie uint64) *sock {
-	if cookie != 0 {
-		for _, s := range m.socks {
-			if s.cookie == cookie {
-				return s
-			}
-		}
-	}
-	return nil
+func (s *sock) user(e *event.Event) {
+	s.uid, s.cgroup, s.cgroupID, s.userKnown = e.UID, e.Cgroup, e.CgroupID, true
 }
 
-// requested: a SYN has arrived, or its SYN-ACK is sent again.
+// requested: a SYN has arrived, perhaps once more, or its SYN-ACK is sent again.
 func (m *Machine) requested(e *event.Event) bool {
-	if e.Retries > 0 {
+	if m.at(e) != nil || e.Retries > 0 {
 		m.mini(e).role = event.Server
 		m.Merged++
 		return false
 	}
 	m.reuse(e)
-	m.drop(m.socks[e.Sk]) // if its end was lost
+	delete(m.adopted, e.Sk) // if its cancelling was lost
 	s := m.add(e)
 	m.becomeMini(s, e)
 	s.role = event.Server
@@ -339,8 +342,7 @@ func (m *Machine) reuse(e *event.Event) {
 
 // cancelled: the timer of a request. The child, which takes over, was made before, on the same CPU.
 func (m *Machine) cancelled(e *event.Event) bool {
-	s := m.socks[e.Sk]
-	if s != nil && !s.hasChild {
+	if s := m.at(e); s != nil {
 		for _, r := range m.queue[m.head:] {
 			if r.waits == forRemote && r.e.CPU == e.CPU && r.e.NetNS == e.NetNS && r.e.Local.Port() == e.Local.Port() {
 				m.adopt(s, r)
@@ -348,11 +350,11 @@ func (m *Machine) cancelled(e *event.Event) bool {
 			}
 		}
 	}
-	if s == nil || !s.hasChild {
+	if !m.adopted[e.Sk] {
 		m.cpus[e.CPU] = m.enqueue(e, nil, forNext)
 		return false
 	}
-	delete(m.socks, e.Sk)
+	delete(m.adopted, e.Sk)
 	m.Merged++
 	return false
 }
@@ -367,8 +369,10 @@ func (m *Machine) adopt(request *sock, child *record) {
 
 // child: e is the beginning of request's own sock. Its timer is still to be cancelled.
 func (m *Machine) child(request *sock, e *event.Event) {
-	delete(m.requests, request.request)
-	request.sk, request.hasChild = e.Sk, true
+	delete(m.requests, request.ends)
+	delete(m.socks, request.sk)
+	m.adopted[request.sk] = true
+	request.sk, request.mini = e.Sk, false
 	m.socks[e.Sk] = request
 	if e.Cookie != 0 {
 		request.cookie = e.Cookie
@@ -460,8 +464,10 @@ func (m *Machine) knowsAlready(e *event.Event) bool {
 	if e.Deed != event.SecondChange {
 		return false
 	}
-	if s := m.socks[e.Sk]; s != nil && s.knows(e) {
-		return true
+	if s := m.socks[e.Sk]; s != nil {
+		if s.knows(e) || s.first != nil && s.first.e.Old == e.Old && s.first.e.New == e.New && (s.first.e.Cookie == e.Cookie || s.first.e.Cookie == 0) {
+			return true
+		}
 	}
 	return e.New == event.Close && e.Cookie != 0 && slices.Contains(m.handedSocks[:], handedSock{e.Sk, e.Cookie, e.Old})
 }
@@ -503,7 +509,21 @@ func (m *Machine) passive(e *event.Event) bool {
 
 // accepted: a process has taken the connection from its listener's queue, in which it was since it was established.
 func (m *Machine) accepted(e *event.Event) bool {
-	s := m.known(e)
+	s := m.socks[e.Sk]
+	// The record does not make a cookie, so one without is about a socket whose changes were all lost; or the kernel has none.
+	if s != nil && (s.mini || s.role == event.Client || s.role == event.Listener || s.cookie != 0 && s.cookie != e.Cookie) {
+		m.drop(s)
+		s = nil
+	}
+	switch {
+	case s == nil && e.New == event.Close: // over, and not known
+		m.Merged++
+		return false
+	case s == nil:
+		s = m.add(e)
+		s.cookie = e.Cookie
+	}
+	s.user(e)
 	s.pid, s.comm, s.via = e.OwnerPID, e.OwnerComm, event.ViaAccept
 	if s.role == 0 {
 		s.role, s.state = event.Server, e.New
@@ -520,7 +540,7 @@ func (m *Machine) accepted(e *event.Event) bool {
 
 // timeWait: a timewait sock begins, or goes on in another state.
 func (m *Machine) timeWait(e *event.Event) bool {
-	s := m.socks[e.Sk]
+	s := m.at(e)
 	switch {
 	case s == nil:
 		m.handed[endsOf(e)] = m.enqueue(e, nil, forClose)
@@ -582,11 +602,8 @@ func (m *Machine) drop(s *sock) {
 	if s.first != nil {
 		m.giveUp(s.first)
 	}
-	if m.requests[s.request] == s {
-		delete(m.requests, s.request)
-	}
-	if m.socks[s.sk] != s {
-		s.sk = 0
+	if m.requests[s.ends] == s {
+		delete(m.requests, s.ends)
 	}
 	m.forget(s)
 }
@@ -601,7 +618,10 @@ func (m *Machine) tell(s *sock, e *event.Event) bool {
 		e.Cookie = s.cookie
 	}
 	if e.Mini {
-		e.UID, e.Cgroup, e.CgroupID = s.uid, s.cgroup, s.cgroupID
+		e.UID, e.Cgroup, e.CgroupID = event.NoUID, "", 0
+		if s.userKnown {
+			e.UID, e.Cgroup, e.CgroupID = s.uid, s.cgroup, s.cgroupID
+		}
 		e.Totals = s.totals
 	}
 	s.old, s.state, s.since, s.losses = e.Old, e.New, e.Mono, e.Losses

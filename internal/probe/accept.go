@@ -31,13 +31,16 @@ func (p *Probe) attachAccept() error {
 					return fmt.Errorf("mount tracefs for us: %w", err)
 				}
 			}
-			for name, program := range map[string]string{"sys_exit_accept": bpfProgAccepted, "sys_exit_accept4": bpfProgAccepted4} {
-				l, err := link.Tracepoint("syscalls", name, p.objs.Programs[program], nil)
-				if err != nil {
-					return fmt.Errorf("attach to syscalls:%s: %w", name, err)
-				}
-				p.links = append(p.links, l)
+			four, err := link.Tracepoint("syscalls", "sys_exit_accept4", p.objs.Programs[bpfProgAccepted4], nil)
+			if err != nil {
+				return fmt.Errorf("attach to syscalls:sys_exit_accept4: %w", err)
 			}
+			old, err := link.Tracepoint("syscalls", "sys_exit_accept", p.objs.Programs[bpfProgAccepted], nil)
+			if err != nil {
+				_ = four.Close() // half of them would be worse than none
+				return fmt.Errorf("attach to syscalls:sys_exit_accept: %w", err)
+			}
+			p.links = append(p.links, four, old)
 			return nil
 		}()
 	}()

@@ -99,8 +99,8 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 			return err
 		}
 	}
-	if timers {
-		tracing = append(tracing, bpfProgTimerStarted, bpfProgTimerCancelled, bpfProgTimerExpired, bpfProgSkbDropped)
+	if timers { // that it was cancelled is told last, for it means little without what follows
+		tracing = append(tracing, bpfProgTimerStarted, bpfProgTimerExpired, bpfProgSkbDropped, bpfProgTimerCancelled)
 	}
 	var accepting []string
 	if rfc {
@@ -309,13 +309,16 @@ func (p *Probe) drain(idle func() (bool, error), yield func(event.Event, error) 
 				yield(event.Event{}, err)
 				return
 			}
-			p.read++
 			e := p.names.change(r)
 			if e.New == event.Close {
 				e.Totals = p.names.totals(rec.RawSample)
 			}
 			e.Wall = p.clock.wall(e.Mono)
-			if !p.tellLosses(e.Losses, e.Mono, yield) || !yield(e, nil) {
+			if !p.tellLosses(e.Losses, e.Mono, yield) {
+				return
+			}
+			p.read++
+			if !yield(e, nil) {
 				return
 			}
 			if batch++; batch == 1 {
