@@ -374,28 +374,44 @@ func TestStateMachine(t *testing.T) {
 			for states, want := range map[string][]string{"rfc": test.rfc, "kernel": test.kernel} {
 				t.Run(states, func(t *testing.T) {
 					t.Parallel()
-					h := newHost(t)
-					traffic := test.traffic
-					if traffic == nil {
-						l, c, s := h.connection(addr, addr)
-						c.close()
-						await(t, "orphaned FIN_WAIT2", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 1 })
-						traffic = func(h *host) {
-							s.close()
-							await(t, "TIME_WAIT", func() bool { return h.inStates(unix.BPF_TCP_TIME_WAIT) == 1 })
-							l.close()
+					expectPaths(t, want, func() []string {
+						h := newHost(t)
+						traffic := test.traffic
+						if traffic == nil {
+							l, c, s := h.connection(addr, addr)
+							c.close()
+							await(t, "orphaned FIN_WAIT2", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 1 })
+							traffic = func(h *host) {
+								s.close()
+								await(t, "TIME_WAIT", func() bool { return h.inStates(unix.BPF_TCP_TIME_WAIT) == 1 })
+								l.close()
+							}
 						}
-					}
-					r := trace(t, []string{"--states", states, "--netns", h.netns()}, func() { traffic(h) })
-					got := r.paths()
-					slices.Sort(got)
-					slices.Sort(want)
-					if !slices.Equal(got, want) {
-						t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-					}
+						r := trace(t, []string{"--states", states, "--netns", h.netns()}, func() { traffic(h) })
+						return r.paths()
+					})
 				})
 			}
 		})
+	}
+}
+
+// expectPaths compares what run gives, in any order. A timer interrupts whatever process its CPU runs, and where the kernel hides a process from
+// BPF (see hidden) what the timer did then is not to be had; so a run that differs is repeated, once.
+func expectPaths(t *testing.T, want []string, run func() []string) {
+	t.Helper()
+	slices.Sort(want)
+	for attempt := range 2 {
+		got := run()
+		slices.Sort(got)
+		if slices.Equal(got, want) {
+			return
+		}
+		report := t.Logf
+		if attempt == 1 {
+			report = t.Errorf
+		}
+		report("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
