@@ -44,7 +44,6 @@ func checkPaths(t *testing.T, r *recordedRun) {
 		mono  int64
 	}
 	conns := make(map[uint64]conn)
-	var before int64
 	for _, e := range r.changes {
 		c, known := conns[e.ID]
 		abnormal := e.New == event.Close && e.Reason != event.ReasonNormal && e.Reason != 0
@@ -58,10 +57,9 @@ func checkPaths(t *testing.T, r *recordedRun) {
 		case (e.New == event.Close) != (e.Reason != 0):
 			t.Errorf("%v→%v has the reason %q", e.Old, e.New, e.Reason)
 		}
-		if before > e.Mono+1e6 { // another CPU's clock, at most
-			t.Errorf("time goes back by %d ns at line %d", before-e.Mono, e.Seq)
+		if known && e.Mono < c.mono {
+			t.Errorf("connection %d: time goes back by %d ns at line %d", e.ID, c.mono-e.Mono, e.Seq)
 		}
-		before = e.Mono
 		conns[e.ID] = conn{e.New, e.Mono}
 	}
 }
