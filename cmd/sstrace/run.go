@@ -161,7 +161,10 @@ func (t *trip) finish(o *options, wall, mono int64, b *event.Balance) error {
 
 func tellBalance(w io.Writer, b *event.Balance) {
 	changes := "changes"
-	if b.Seen == 1 {
+	switch {
+	case b.Merged > 0: // in the rfc vocabulary not every record is one
+		changes = "records"
+	case b.Seen == 1:
 		changes = "change"
 	}
 	fmt.Fprintf(w, "sstrace: %d %s seen: %d printed, %d filtered, %d lost", b.Seen, changes, b.Printed, b.Filtered, b.RingFull)
