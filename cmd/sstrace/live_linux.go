@@ -76,7 +76,10 @@ func (t *trip) live(o *options, argv []string) error {
 func (t *trip) trace(o *options, p *probe.Probe) error {
 	var kernel conn.Tracker
 	track := kernel.Take
-	idle := func() (bool, error) { return false, t.printer.Flush() }
+	idle := func() (bool, error) {
+		_, mono := p.Now()
+		return false, t.view.Flush(mono)
+	}
 	var rfc conn.Machine
 	if o.states == "rfc" {
 		rfc.Blind = p.Blind() != nil
@@ -89,7 +92,7 @@ func (t *trip) trace(o *options, p *probe.Probe) error {
 			if t.enough() {
 				return false, errEnough
 			}
-			return rfc.Waiting() > 0, t.printer.Flush()
+			return rfc.Waiting() > 0, t.view.Flush(mono)
 		}
 	}
 	err := t.travel(p.Events(idle), track)
@@ -107,7 +110,7 @@ func (t *trip) trace(o *options, p *probe.Probe) error {
 	b.Unread += rfc.Waiting()
 	wall, mono := p.Now()
 	if b.RingFull > t.lost { // behind what -n asked for
-		if err := t.printer.Print(&event.Event{Type: event.Lost, Wall: wall, Mono: mono, RingFull: b.RingFull - t.lost}); err != nil {
+		if err := t.view.Take(&event.Event{Type: event.Lost, Wall: wall, Mono: mono, RingFull: b.RingFull - t.lost}); err != nil {
 			return err
 		}
 	}

@@ -4,9 +4,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"sstrace/internal/explain"
+	"sstrace/internal/print"
 
 	"github.com/spf13/cobra"
 )
@@ -96,7 +98,7 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 			if err := checkGiven(c.Flags()); err != nil {
 				return usageError{err}
 			}
-			return run(&o, args)
+			return run(&o, func(out io.Writer, color bool) (view, error) { return print.New(out, o.format, o.clock, color) }, args)
 		},
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -29,7 +29,7 @@ func (t *trip) replay(o *options) error {
 		r.name = "standard input"
 	}
 	err = t.travel(r.lines(in), nil)
-	if flushErr := t.printer.Flush(); flushErr != nil && (err == nil || errors.Is(err, errEnough)) {
+	if flushErr := t.view.Flush(0); flushErr != nil && (err == nil || errors.Is(err, errEnough)) {
 		err = flushErr
 	}
 	enough := errors.Is(err, errEnough)

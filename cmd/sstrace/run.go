@@ -11,15 +11,27 @@ import (
 
 	"sstrace/internal/event"
 	"sstrace/internal/filter"
-	"sstrace/internal/print"
 
 	"golang.org/x/term"
 )
 
-// trip is the way of the Events through the rooms: from a source, through the tracker if it is the kernel, the filter and the printer.
+// view is what becomes of the lines: they are printed, or something is told about them.
+type view interface {
+	// Take takes each line that is wanted, in order; each Lost; and the End.
+	Take(e *event.Event) error
+	// Flush writes what there is to say. It is called whenever the source has nothing more at the moment now (CLOCK_MONOTONIC, ns; 0 if the
+	// source is a recording), and at the end.
+	Flush(now int64) error
+}
+
+// start makes a view that writes to out.
+type start func(out io.Writer, color bool) (view, error)
+
+// trip is the way of the Events through the rooms: from a source, through the tracker if it is the kernel, the filter and the view.
 type trip struct {
 	filter  *filter.Filter
-	printer *print.Printer
+	start   start
+	view    view
 	count   uint64 // stop after so many changes; 0: never
 	printed uint64
 	unread  uint64 // lines that were ready when enough was printed
@@ -27,7 +39,7 @@ type trip struct {
 	end     *event.Balance // of a recording
 }
 
-func run(o *options, command []string) error {
+func run(o *options, start start, command []string) error {
 	// SIGPIPE is taken, not ignored, for a command would inherit that. A closed stdout is an error of write, then.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := o.check(command); err != nil {
@@ -40,7 +52,7 @@ func run(o *options, command []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	t := &trip{filter: f, count: uint64(o.count)}
+	t := &trip{filter: f, start: start, count: uint64(o.count)}
 	if o.read != "" {
 		return t.replay(o)
 	}
@@ -59,7 +71,7 @@ func (t *trip) open(o *options) (closeOutput func() error, err error) {
 		}
 	}
 	color := os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(out.Fd()))
-	t.printer, err = print.New(out, o.format, o.clock, color)
+	t.view, err = t.start(out, color)
 	if o.write == "" {
 		return func() error { return nil }, quietPipe(err)
 	}
@@ -85,11 +97,11 @@ func quietPipe(err error) error {
 
 var errEnough = errors.New("printed as many changes as -n asks for")
 
-// pass takes a line through the filter to the printer; that changes were lost is no filter's business.
+// pass takes a line through the filter to the view; that changes were lost is no filter's business.
 func (t *trip) pass(e *event.Event) error {
 	if e.Type == event.Lost {
 		t.lost += e.RingFull
-		return t.printer.Print(e)
+		return t.view.Take(e)
 	}
 	return t.filter.Pass(e, func(e *event.Event) error {
 		if t.enough() { // one record may make two lines
@@ -97,7 +109,7 @@ func (t *trip) pass(e *event.Event) error {
 			return nil
 		}
 		t.printed++
-		return t.printer.Print(e)
+		return t.view.Take(e)
 	})
 }
 
@@ -141,10 +153,10 @@ func (t *trip) finish(o *options, wall, mono int64, b *event.Balance) error {
 	b.Printed = t.printed
 	b.Unread += t.unread
 	b.Filtered += t.filter.Filtered()
-	if err := t.printer.Print(&event.Event{Type: event.End, Wall: wall, Mono: mono, Balance: b}); err != nil {
+	if err := t.view.Take(&event.Event{Type: event.End, Wall: wall, Mono: mono, Balance: b}); err != nil {
 		return err
 	}
-	if err := t.printer.Flush(); err != nil {
+	if err := t.view.Flush(mono); err != nil {
 		return err
 	}
 	if err := t.filter.Trouble(); err != nil {

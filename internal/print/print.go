@@ -1,8 +1,7 @@
-// Package print writes Events as lines: as text for people, as NDJSON and CSV for programs.
+// Package print writes lines: Events as text for people, as NDJSON and CSV for programs; and what others have to tell.
 package print
 
 import (
-	"fmt"
 	"io"
 
 	"sstrace/internal/event"
@@ -14,60 +13,40 @@ var (
 	Clocks  = []string{"wall", "mono", "rel", "delta"}
 )
 
-// Printer numbers the lines and gathers them until Flush, or until there are many. It is not safe for concurrent use.
+// Printer makes a line of each Event.
 type Printer struct {
-	w     io.Writer
-	buf   []byte
-	seq   uint64
-	line  func(b []byte, e *event.Event) []byte
-	lines bool // the format has lines for losses and for the balance
+	lines *Lines
+	line  func(b []byte, e *event.Event) []byte // nil: NDJSON
 }
-
-// flushAt is well above a line and well below a pipe's 64 KiB.
-const flushAt = 32 << 10
 
 // New makes a Printer of one of Formats, and writes its header, so that a person sees that the trace is on. clock is one of
 // Clocks and matters to text alone, as color does.
 func New(w io.Writer, format, clock string, color bool) (*Printer, error) {
-	p := &Printer{w: w, buf: make([]byte, 0, 2*flushAt)}
+	p := &Printer{lines: NewLines(w)}
 	switch format {
-	case "ndjson":
-		p.line = func(b []byte, e *event.Event) []byte { return e.AppendJSON(b) }
-		p.lines = true
 	case "csv":
 		p.line = appendCSV
-		p.buf = append(p.buf, csvHeader...)
+		p.lines.buf = append(p.lines.buf, csvHeader...)
 	case "text", "wide":
 		t := &text{clock: clock, color: color, wide: format == "wide"}
 		p.line = t.appendLine
-		p.buf = t.appendHeader(p.buf)
+		p.lines.buf = t.appendHeader(p.lines.buf)
 	}
-	return p, p.Flush()
+	return p, p.lines.Flush()
 }
 
-// Print takes one line.
-func (p *Printer) Print(e *event.Event) error {
-	if e.Type == event.End && !p.lines {
+// Take takes one line.
+func (p *Printer) Take(e *event.Event) error {
+	switch {
+	case p.line == nil:
+		return p.lines.Event(e)
+	case e.Type == event.End: // the other formats have no line for the balance
 		return nil
 	}
-	p.seq++
-	e.Seq = p.seq
-	p.buf = p.line(p.buf, e)
-	if len(p.buf) >= flushAt {
-		return p.Flush()
-	}
-	return nil
+	p.lines.seq++
+	e.Seq = p.lines.seq
+	return p.lines.set(p.line(p.lines.buf, e))
 }
 
 // Flush writes what was gathered. It must be called whenever the source has nothing more at the moment, and at the end.
-func (p *Printer) Flush() error {
-	if len(p.buf) == 0 {
-		return nil
-	}
-	_, err := p.w.Write(p.buf)
-	p.buf = p.buf[:0]
-	if err != nil {
-		return fmt.Errorf("write lines: %w", err)
-	}
-	return nil
-}
+func (p *Printer) Flush(int64) error { return p.lines.Flush() }

@@ -27,11 +27,11 @@ func lines(t *testing.T, format, clock string, color bool, events ...event.Event
 		t.Fatal(err)
 	}
 	for i := range events {
-		if err := p.Print(&events[i]); err != nil {
+		if err := p.Take(&events[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := p.Flush(); err != nil {
+	if err := p.Flush(0); err != nil {
 		t.Fatal(err)
 	}
 	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
@@ -171,7 +171,7 @@ func TestWriteErrors(t *testing.T) {
 	}
 	e := change("127.0.0.1:1", "127.0.0.1:2")
 	for range 1000 {
-		if err = p.Print(&e); err != nil {
+		if err = p.Take(&e); err != nil {
 			break
 		}
 	}
@@ -190,7 +190,7 @@ func BenchmarkPrint(b *testing.B) {
 			e := change("127.0.0.1:1", "127.0.0.1:2")
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := p.Print(&e); err != nil {
+				if err := p.Take(&e); err != nil {
 					b.Fatal(err)
 				}
 			}

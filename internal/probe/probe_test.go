@@ -233,7 +233,7 @@ func BenchmarkRecordToLine(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	pass := func(e *event.Event) error { return f.Pass(e, p.Print) }
+	pass := func(e *event.Event) error { return f.Pass(e, p.Take) }
 	var e event.Event
 	b.ReportAllocs()
 	for b.Loop() {
