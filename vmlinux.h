@@ -191,6 +191,7 @@ struct inet_connection_sock {
 
 struct request_sock {
 	struct sock_common __req_common;
+	__u8 num_retrans;
 	__u8 syncookie : 1;
 	__u8 num_timeout : 7;
 	struct timer_list rsk_timer;

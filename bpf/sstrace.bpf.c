@@ -42,9 +42,12 @@ struct event {
 	__u64 listener; /* of a request sock: its listener's address */
 	__u32 netns;
 	__u32 uid;
-	__u32 cpu;
+	__u16 cpu;
+	__u16 retrans; /* segments sent again, as an open ends; of a request sock: SYN-ACKs */
 	__u32 task_pid; /* thread group of the current task, whoever that is */
+	__u32 task_tid; /* the thread */
 	__s32 err; /* sk_err */
+	__s32 stack; /* of the thread in user space, in stacks; negative: not asked for, or not to be had */
 	__u8 family;
 	__u8 closing; /* of a change to CLOSE: the CLOSING_ bits; of a request sock: how often its SYN-ACK was sent again */
 	__u16 proto;
@@ -60,7 +63,7 @@ struct event {
 	__u8 owner_comm[16]; /* the process's, set if by_task */
 };
 
-_Static_assert(sizeof(struct event) == 144, "struct event: no holes, and in step with record.go");
+_Static_assert(sizeof(struct event) == 152, "struct event: no holes, and in step with record.go");
 
 /* The record of a change to CLOSE has, behind it, what struct tcp_sock counted: tcp_info has the same (include/uapi/linux/tcp.h). */
 struct closed {
@@ -530,6 +533,7 @@ static __always_inline struct event *begin(struct cpu *cpu, const struct about *
 					   const __u64 size)
 {
 	struct event *e;
+	__u64 pid_tgid;
 
 	if (!wanted(a, old, new)) {
 		__sync_fetch_and_add(&cpu->filtered, 1);
@@ -548,7 +552,11 @@ static __always_inline struct event *begin(struct cpu *cpu, const struct about *
 	e->netns = a->netns;
 	e->uid = a->uid;
 	e->cpu = bpf_get_smp_processor_id();
-	e->task_pid = bpf_get_current_pid_tgid() >> 32;
+	e->retrans = 0;
+	pid_tgid = bpf_get_current_pid_tgid();
+	e->task_pid = pid_tgid >> 32;
+	e->task_tid = pid_tgid;
+	e->stack = -1;
 	e->family = a->family;
 	e->proto = a->proto;
 	e->lport = a->lport;
@@ -600,10 +608,13 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 	struct about a;
 	struct event *e;
 	struct closed *c;
+	__u16 retrans = 0;
 
 	__sync_fetch_and_add(&cpu->seen, 1);
 	if (old == TCP_SYN_RECV)
 		cpu->cancelled = 0; /* its request's timer was: no RST did that */
+	if (old == TCP_SYN_SENT || old == TCP_SYN_RECV) /* a child begins with its request's number */
+		retrans = BPF_CORE_READ(tp, total_retrans);
 	read_sock(&a, sk);
 	if (new != TCP_CLOSE) {
 		e = begin(cpu, &a, sk, old, new, sizeof(*e));
@@ -611,6 +622,7 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 			return 0;
 		fill_change(e, &a, sk, old, new, kind);
 		e->closing = 0;
+		e->retrans = retrans;
 		submit(cpu, e);
 		return 0;
 	}
@@ -620,6 +632,7 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 		return 0;
 	fill_change(&c->event, &a, sk, old, new, kind);
 	c->event.closing = closing(sk);
+	c->event.retrans = retrans;
 	c->is_tcp = a.proto == IPPROTO_TCP && old != TCP_LISTEN;
 	if (c->is_tcp) {
 		c->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
@@ -783,6 +796,8 @@ static __always_inline int trace_mini(const struct sock_common *skc, const struc
 	e->err = 0;
 	e->kind = kind;
 	e->closing = retries;
+	if (state == TCP_SYN_RECV)
+		e->retrans = BPF_CORE_READ((const struct request_sock *)skc, num_retrans);
 	e->by_task = 0;
 	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	submit(cpu, e);

@@ -92,13 +92,7 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if dash := c.ArgsLenAtDash(); len(args) > 0 && dash != 0 {
-				return usageError{fmt.Errorf("unknown command %q; to trace while a program runs: sstrace [flags] -- %s", args[0], args[0])}
-			}
-			if err := checkGiven(c.Flags()); err != nil {
-				return usageError{err}
-			}
-			return run(&o, func(out io.Writer, color bool) (view, error) { return print.New(out, o.format, o.clock, color) }, args)
+			return run(c, &o, args, func(out io.Writer, color bool) (view, error) { return print.New(out, o.format, o.clock, color) })
 		},
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

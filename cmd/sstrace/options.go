@@ -25,6 +25,7 @@ var vocabularies = []string{"rfc", "kernel"}
 // options are the flags.
 type options struct {
 	filter   filter.Options
+	formats  []string // those that the command has
 	format   string
 	clock    string
 	states   string
@@ -35,9 +36,37 @@ type options struct {
 	buffer   string
 }
 
+// register adds the flags of the trace itself.
 func (o *options) register(c *cobra.Command) {
 	f := c.Flags()
 	f.SortFlags = false
+	o.formats = print.Formats
+	o.registerFilters(c)
+	o.registerFormat(c)
+	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(print.Clocks, ", "))
+	f.StringVar(&o.states, "states", "rfc", "`vocabulary`: rfc, the state machine of RFC 9293; kernel, the tracepoint's changes as they are")
+	f.VarP(&o.count, "count", "n", "stop after `N` changes")
+	o.registerSource(f)
+	complete(c, "time", print.Clocks)
+	complete(c, "states", vocabularies)
+}
+
+// registerFilters adds those that decide which lines are wanted.
+func (o *options) registerFilters(c *cobra.Command) {
+	f := c.Flags()
+	o.registerConnections(c)
+	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: CLOSE_WAIT, or as in ss, close-wait")
+	f.StringArrayVar(&o.filter.Edges, "edge", nil, "changes from one state to another: `OLD:NEW`")
+	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "changes out of a state that lasted at least this `time`: 1ms")
+	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets that this `process` owns")
+	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets that a process of this `name` owns; up to 15 bytes, as the kernel has it")
+	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
+	complete(c, "state", stateNames())
+}
+
+// registerConnections adds the filters that decide about whole connections, in the kernel.
+func (o *options) registerConnections(c *cobra.Command) {
+	f := c.Flags()
 	f.StringArrayVarP(&o.filter.Ports, "port", "p", nil, "connections with this `port` at either end; lists and ranges: 80,8000-8100")
 	f.StringArrayVar(&o.filter.LocalPorts, "lport", nil, "connections with this local `port`")
 	f.StringArrayVar(&o.filter.RemotePorts, "rport", nil, "connections with this remote `port`")
@@ -48,32 +77,34 @@ func (o *options) register(c *cobra.Command) {
 	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets of this `user`, by name or number")
 	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil, "sockets of this cgroup v2 and those below it: the `path` as in /system.slice/redis.service")
 	f.StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp,sctp; live, tcp if not said")
-	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: CLOSE_WAIT, or as in ss, close-wait")
-	f.StringArrayVar(&o.filter.Edges, "edge", nil, "changes from one state to another: `OLD:NEW`")
-	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "changes out of a state that lasted at least this `time`: 1ms")
-	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets that this `process` owns")
-	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets that a process of this `name` owns; up to 15 bytes, as the kernel has it")
-	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
-	f.StringVarP(&o.format, "output", "o", "text", "`format`: "+strings.Join(print.Formats, ", "))
-	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(print.Clocks, ", "))
-	f.StringVar(&o.states, "states", "rfc", "`vocabulary`: rfc, the state machine of RFC 9293; kernel, the tracepoint's changes as they are")
+	complete(c, "proto", []string{"tcp", "mptcp", "sctp"})
+}
+
+// registerFormat adds where the lines go, and how they look.
+func (o *options) registerFormat(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVarP(&o.format, "output", "o", o.formats[0], "`format`: "+strings.Join(o.formats, ", "))
 	f.StringVarP(&o.write, "write", "w", "", "write the lines to this `file` (created with mode 0600) and leave stdout free; -: stdout")
+	complete(c, "output", o.formats)
+}
+
+// registerSource adds where the changes come from, and for how long.
+func (o *options) registerSource(f *pflag.FlagSet) {
 	f.StringVarP(&o.read, "read", "r", "", "read a recording made with -o ndjson from this `file`, - for stdin, instead of tracing")
-	f.VarP(&o.count, "count", "n", "stop after `N` changes")
 	f.Var(&o.duration, "for", "stop after this `time`: 30s")
 	f.StringVar(&o.buffer, "buffer", "16M", "`size` of the ring buffer, rounded up to a power of two")
-	values := func(flag string, values []string) {
-		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
-	}
-	var states []string
+}
+
+// complete tells the shell what a flag's values are. The flag must be there.
+func complete(c *cobra.Command, flag string, values []string) {
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func stateNames() (names []string) {
 	for _, s := range event.States() {
-		states = append(states, s.String())
+		names = append(names, s.String())
 	}
-	values("output", print.Formats)
-	values("time", print.Clocks)
-	values("states", vocabularies)
-	values("state", states)
-	values("proto", []string{"tcp", "mptcp", "sctp"})
+	return names
 }
 
 // positiveTime is a time on the command line.
@@ -121,9 +152,9 @@ func checkGiven(flags *pflag.FlagSet) (err error) {
 // check finds what is wrong with the flags that parse.
 func (o *options) check(command []string) error {
 	switch {
-	case !slices.Contains(print.Formats, o.format):
-		return fmt.Errorf("-o %q: the formats are %s", o.format, strings.Join(print.Formats, ", "))
-	case !slices.Contains(print.Clocks, o.clock):
+	case !slices.Contains(o.formats, o.format):
+		return fmt.Errorf("-o %q: the formats are %s", o.format, strings.Join(o.formats, ", "))
+	case o.clock != "" && !slices.Contains(print.Clocks, o.clock):
 		return fmt.Errorf("--time %q: the clocks are %s", o.clock, strings.Join(print.Clocks, ", "))
 	case !slices.Contains(vocabularies, o.states):
 		return fmt.Errorf("--states %q: the vocabularies are %s", o.states, strings.Join(vocabularies, ", "))

@@ -12,6 +12,7 @@ import (
 	"sstrace/internal/event"
 	"sstrace/internal/filter"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
@@ -39,7 +40,17 @@ type trip struct {
 	end     *event.Balance // of a recording
 }
 
-func run(o *options, start start, command []string) error {
+// run is what each command that takes the stream does.
+func run(c *cobra.Command, o *options, command []string, start start) error {
+	if dash := c.ArgsLenAtDash(); len(command) > 0 && dash != 0 {
+		if c.HasParent() {
+			return usageError{fmt.Errorf("%s takes no argument %q; to trace while a program runs: %s [flags] -- %s", c.Name(), command[0], c.CommandPath(), command[0])}
+		}
+		return usageError{fmt.Errorf("unknown command %q; to trace while a program runs: sstrace [flags] -- %s", command[0], command[0])}
+	}
+	if err := checkGiven(c.Flags()); err != nil {
+		return usageError{err}
+	}
 	// SIGPIPE is taken, not ignored, for a command would inherit that. A closed stdout is an error of write, then.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if err := o.check(command); err != nil {

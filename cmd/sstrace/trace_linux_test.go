@@ -71,12 +71,13 @@ type recordedRun struct {
 var keys = []string{
 	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns",
 	"origin", "role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "totals",
+	"syn_retrans", "task_tid",
 }
 
 // acceptKeys are those of an accept.
 var acceptKeys = []string{
 	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "queue_ns", "role",
-	"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id",
+	"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "task_tid",
 }
 
 // readRecording checks each line against the schema, that seq is dense, that the balance adds up and speaks of these lines, and

@@ -611,6 +611,9 @@ func (m *Machine) drop(s *sock) {
 // tell makes e a line of s: what its history tells is filled in.
 func (m *Machine) tell(s *sock, e *event.Event) bool {
 	e.Type, e.ID, e.Dur = event.Change, s.id, event.Unknown
+	if e.Old != event.SynSent && e.Old != event.SynRecv {
+		e.SynRetrans = event.Unknown
+	}
 	if s.since != 0 && s.losses == e.Losses && s.state == e.Old {
 		e.Dur = e.Mono - s.since
 	}

@@ -79,7 +79,7 @@ func (d *decoder) intern(b []byte) string {
 }
 
 func (d *decoder) decode(line []byte, e *Event) error {
-	*e = Event{Dur: Unknown, UID: NoUID}
+	*e = Event{Dur: Unknown, UID: NoUID, SynRetrans: Unknown}
 	d.in, d.pos = line, 0
 	var (
 		s            fields
@@ -158,6 +158,10 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = d.string(&e.Cgroup)
 		case "cgroup_id":
 			err = number(d, &e.CgroupID)
+		case "task_tid":
+			err = number(d, &e.TaskTID)
+		case "syn_retrans":
+			err = number(d, &e.SynRetrans)
 		case "totals":
 			err = d.totals(&e.Totals)
 		case "ring_full":
@@ -188,7 +192,7 @@ func (d *decoder) decode(line []byte, e *Event) error {
 		return d.fail("more after the object")
 	}
 	if e.Type != Change && e.Type != Accept {
-		e.UID = 0
+		e.UID, e.SynRetrans = 0, 0
 	}
 	e.Local, e.Remote = netip.AddrPortFrom(laddr, lport), netip.AddrPortFrom(raddr, rport)
 	return s.check(e, version)

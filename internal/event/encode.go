@@ -104,18 +104,22 @@ func (e *Event) appendChange(b []byte) []byte {
 	}
 	b = append(b, `,"cgroup_id":`...)
 	b = appendUint(b, e.CgroupID)
-	if e.Type == Accept {
-		return b
-	}
 	b = append(b, `,"container":`...)
 	b = appendName(b, e.Container())
 	b = append(b, `,"unit":`...)
 	b = appendName(b, e.Unit())
-	b = append(b, `,"totals":`...)
-	if !e.Totals.Known {
-		return append(b, "null"...)
+	if e.Type == Change {
+		b = append(b, `,"totals":`...)
+		if e.Totals.Known {
+			b = e.Totals.appendJSON(b)
+		} else {
+			b = append(b, "null"...)
+		}
+		b = append(b, `,"syn_retrans":`...)
+		b = appendDur(b, int64(e.SynRetrans))
 	}
-	return e.Totals.appendJSON(b)
+	b = append(b, `,"task_tid":`...)
+	return appendUint(b, uint64(e.TaskTID))
 }
 
 func (t *Totals) appendJSON(b []byte) []byte {

@@ -228,7 +228,9 @@ type Event struct {
 	OwnerVia      Via
 	TaskPID       uint32 // the current task of that instant, whoever it was; always known, 0 is the idle task
 	TaskComm      string
+	TaskTID       uint32 // its thread; 0 in recordings of versions that did not tell
 	Totals        Totals
+	SynRetrans    int32 // SYNs or SYN-ACKs sent again, on the lines that leave SYN_SENT or SYN_RECV; else, and if not known, Unknown
 	UID           uint32 // of the socket; or NoUID
 	Cgroup        string // path
 	CgroupID      uint64
@@ -244,6 +246,9 @@ type Event struct {
 	// Losses counts the changes lost in the whole run when the kernel made this record. It is not printed: the tracker
 	// compares two of a socket's to know whether anything may be missing between them.
 	Losses uint64
+
+	// Unwanted: a filter of lines does not want this one, but may want its connection for another.
+	Unwanted bool
 
 	// RingFull, of a Lost: how many changes found the ring buffer full here.
 	RingFull uint64

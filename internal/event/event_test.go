@@ -17,7 +17,7 @@ func sample() Event {
 		Type: Change, Seq: 41, Wall: 1795356131123456789, Mono: 1223321354948, CPU: 1, ID: 12, Cookie: 4711, Sk: 0xffff8881012e5340, NetNS: 4026531840,
 		Family: IPv4, Proto: TCP, Local: netip.MustParseAddrPort("127.0.0.1:40602"), Remote: netip.MustParseAddrPort("127.0.0.1:7781"),
 		Old: SynSent, New: Established, Dur: 57254, Origin: Tracepoint, Role: Client, Err: 104, OwnerPID: 17837, OwnerComm: "nc", OwnerVia: ViaConnect,
-		TaskPID: 17837, TaskComm: "nc", UID: 1000, Cgroup: "/system.slice/redis.service", CgroupID: 4242,
+		TaskPID: 17837, TaskTID: 17838, TaskComm: "nc", SynRetrans: 2, UID: 1000, Cgroup: "/system.slice/redis.service", CgroupID: 4242,
 	}
 }
 
@@ -30,7 +30,7 @@ func TestRoundTrip(t *testing.T) {
 			Known: true, BytesAcked: 1 << 40, BytesReceived: 3, SegsOut: 4, SegsIn: 5, Retrans: 6, SRTT: 7, Cong: "cubic",
 		}},
 		{Type: Change, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Old: TimeWait, New: Close, Dur: 5, Origin: FromTimer, Closer: TheyClosed, Reason: ReasonTimeWaitExpired},
-		{Type: Accept, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Dur: 5, Role: Server, OwnerPID: 5, OwnerComm: "nc", OwnerVia: ViaAccept},
+		{Type: Accept, SynRetrans: Unknown, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Dur: 5, Role: Server, OwnerPID: 5, OwnerComm: "nc", OwnerVia: ViaAccept},
 		{Type: Lost, Seq: 2, Wall: 1, Mono: 5, Dur: Unknown, RingFull: 12},
 		{Type: End, Seq: 3, Wall: 1, Mono: 5, Dur: Unknown, Balance: &Balance{1, 2, 3, 4, 5, 6, 7, 8}},
 	} {
@@ -51,13 +51,14 @@ func TestLines(t *testing.T) {
 	want := `{"v":1,"type":"change","seq":41,"ts":"2026-11-22T14:02:11.123456789Z","mono_ns":1223321354948,"cpu":1,"id":12,"cookie":4711,"sk":"0xffff8881012e5340",` +
 		`"netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":40602,"raddr":"127.0.0.1","rport":7781,"old":"SYN_SENT","new":"ESTABLISHED",` +
 		`"dur_ns":57254,"origin":"tracepoint","role":"client","reason":null,"active_close":null,"err":104,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect",` +
-		`"task_pid":17837,"task_comm":"nc","uid":1000,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null}` + "\n"
+		`"task_pid":17837,"task_comm":"nc","uid":1000,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null,"syn_retrans":2,"task_tid":17838}` + "\n"
 	if got := string(e.AppendJSON(nil)); got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
-	e = Event{Type: Change, Dur: Unknown, Old: Listen, New: SynRecv}
+	e = Event{Type: Change, Dur: Unknown, SynRetrans: Unknown, Old: Listen, New: SynRecv}
 	for _, key := range []string{
 		"cookie", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "dur_ns", "origin", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "cgroup", "cgroup_id",
+		"syn_retrans", "task_tid",
 	} {
 		if !bytes.Contains(e.AppendJSON(nil), []byte(`"`+key+`":null`)) {
 			t.Errorf("an unknown %s is not null: %s", key, e.AppendJSON(nil))

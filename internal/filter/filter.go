@@ -29,6 +29,10 @@ type Filter struct {
 	// no user, a timewait sock of a connection that is not known, it cannot have decided about.
 	CgroupsDecided bool
 
+	// Whole: a line that the filters of lines do not want passes, too, as Unwanted: whoever takes it wants each connection with one wanted
+	// line as a whole.
+	Whole bool
+
 	states []event.State
 	edges  []edge
 	minDur int64 // ns
@@ -92,9 +96,16 @@ func (f *Filter) Pass(e *event.Event, emit func(*event.Event) error) error {
 
 // settle emits e, whose connection is wanted or not, if its line is wanted, too.
 func (f *Filter) settle(e *event.Event, wanted bool, emit func(*event.Event) error) error {
-	if !wanted || !f.line(e) {
+	if !wanted {
 		f.filtered++
 		return nil
+	}
+	if !f.line(e) {
+		if !f.Whole {
+			f.filtered++
+			return nil
+		}
+		e.Unwanted = true
 	}
 	return emit(e)
 }

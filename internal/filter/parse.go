@@ -28,11 +28,12 @@ type Options struct {
 	PIDs                           []string
 	Comms                          []string
 	Where                          string
+	Whole                          bool // see Filter
 }
 
 // New parses o. An error names the flag, the value and what would be right.
 func New(o *Options) (*Filter, error) {
-	f := &Filter{minDur: o.MinDur.Nanoseconds()}
+	f := &Filter{Whole: o.Whole, minDur: o.MinDur.Nanoseconds()}
 	switch {
 	case o.IPv4 && !o.IPv6:
 		f.Family = event.IPv4

@@ -49,6 +49,8 @@ type env struct {
 	Container *string   `expr:"container"`
 	Unit      *string   `expr:"unit"`
 	CgroupID  *int      `expr:"cgroup_id"`
+	SynAgain  *int      `expr:"syn_retrans"`
+	TaskTID   *int      `expr:"task_tid"`
 }
 
 type totals struct {
@@ -88,6 +90,7 @@ func newEnv(e *event.Event) env {
 		Role: orNil(e.Role.String()), Reason: orNil(e.Reason.String()), Err: orNil(int(e.Err)),
 		OwnerPID: orNil(int(e.OwnerPID)), OwnerVia: orNil(e.OwnerVia.String()),
 		TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, Cgroup: orNil(e.Cgroup), Container: orNil(e.Container()), Unit: orNil(e.Unit()), CgroupID: orNil(int(e.CgroupID)),
+		TaskTID: orNil(int(e.TaskTID)),
 	}
 	dur := &v.Dur
 	if e.Type == event.Accept {
@@ -97,6 +100,9 @@ func newEnv(e *event.Event) env {
 	}
 	if ns := int(e.Dur); e.Dur != event.Unknown {
 		*dur = &ns
+	}
+	if n := int(e.SynRetrans); e.SynRetrans != event.Unknown && e.Type == event.Change {
+		v.SynAgain = &n
 	}
 	if e.Closer != 0 {
 		active := e.Closer == event.WeClosed
@@ -180,7 +186,7 @@ func isNil(n ast.Node) bool {
 type nullable []string
 
 var nullableKeys = []string{
-	"cookie", "netns", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "uid", "totals", "cgroup", "cgroup_id", "container", "unit",
+	"cookie", "netns", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "uid", "totals", "cgroup", "cgroup_id", "container", "unit", "syn_retrans", "task_tid",
 }
 
 // Visit implements ast.Visitor.

@@ -11,10 +11,13 @@ import (
 // csvHeader has the keys of NDJSON, in its order. What is unknown is empty.
 const csvHeader = "v,type,seq,ts,mono_ns,cpu,id,cookie,sk,netns,family,proto,laddr,lport,raddr,rport,old,new,dur_ns,origin,role,reason,err," +
 	"owner_pid,owner_comm,owner_via,task_pid,task_comm,uid,cgroup,cgroup_id,ring_full,queue_ns," +
-	"bytes_acked,bytes_received,segs_out,segs_in,retrans,srtt_us,min_rtt_us,cong,active_close\n"
+	"bytes_acked,bytes_received,segs_out,segs_in,retrans,srtt_us,min_rtt_us,cong,active_close,container,unit,syn_retrans,task_tid\n"
 
 // ringFull is the number of fields before ring_full.
 var ringFull = strings.Count(strings.Split(csvHeader, "ring_full")[0], ",")
+
+// afterRingFull is the number of those after it.
+var afterRingFull = strings.Count(csvHeader, ",") - ringFull
 
 func appendCSV(b []byte, e *event.Event) []byte {
 	b = strconv.AppendInt(b, event.Version, 10)
@@ -29,7 +32,7 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	if e.Type == event.Lost {
 		b = append(b, strings.Repeat(",", ringFull-4)...)
 		b = strconv.AppendUint(b, e.RingFull, 10)
-		return append(b, ",,,,,,,,,,\n"...)
+		return append(b, strings.Repeat(",", afterRingFull)+"\n"...)
 	}
 	b = append(b, ',')
 	b = strconv.AppendUint(b, uint64(e.CPU), 10)
@@ -75,7 +78,7 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	}
 	t := &e.Totals
 	if !t.Known {
-		return csvCloser(append(b, ",,,,,,,,"...), e.Closer)
+		return csvLast(append(b, ",,,,,,,,"...), e)
 	}
 	for _, v := range []uint64{t.BytesAcked, t.BytesReceived, uint64(t.SegsOut), uint64(t.SegsIn), uint64(t.Retrans)} {
 		b = append(b, ',')
@@ -83,16 +86,23 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	}
 	b = csvUint(b, uint64(t.SRTT))
 	b = csvUint(b, uint64(t.MinRTT))
-	return csvCloser(csvString(b, t.Cong), e.Closer)
+	return csvLast(csvString(b, t.Cong), e)
 }
 
-// csvCloser writes the last field.
-func csvCloser(b []byte, c event.Closer) []byte {
+// csvLast writes the fields from active_close on.
+func csvLast(b []byte, e *event.Event) []byte {
 	b = append(b, ',')
-	if c != 0 {
-		b = append(b, c.JSON()...)
+	if e.Closer != 0 {
+		b = append(b, e.Closer.JSON()...)
 	}
-	return append(b, '\n')
+	b = csvString(b, e.Container())
+	b = csvString(b, e.Unit())
+	if e.Type == event.Change {
+		b = csvDur(b, int64(e.SynRetrans))
+	} else {
+		b = append(b, ',')
+	}
+	return append(csvUint(b, uint64(e.TaskTID)), '\n')
 }
 
 func csvDur(b []byte, dur int64) []byte {

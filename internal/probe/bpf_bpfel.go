@@ -65,9 +65,12 @@ type bpfEvent struct {
 	Listener  uint64
 	Netns     uint32
 	Uid       uint32
-	Cpu       uint32
+	Cpu       uint16
+	Retrans   uint16
 	TaskPid   uint32
+	TaskTid   uint32
 	Err       int32
+	Stack     int32
 	Family    uint8
 	Closing   uint8
 	Proto     uint16

@@ -99,9 +99,9 @@ func (n *namer) cgroup(id uint64) string {
 // change makes an Event of what the kernel side tells; what the socket's history tells is internal/conn's.
 func (n *namer) change(r *bpfEvent) event.Event {
 	e := event.Event{
-		Type: event.Change, Deed: event.Deed(r.Kind), Listener: r.Listener, Mono: int64(r.MonoNs), CPU: r.Cpu, Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
+		Type: event.Change, Deed: event.Deed(r.Kind), Listener: r.Listener, Mono: int64(r.MonoNs), CPU: uint32(r.Cpu), Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
 		Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.Err,
-		TaskPID: r.TaskPid, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses,
+		TaskPID: r.TaskPid, TaskTID: r.TaskTid, SynRetrans: event.Unknown, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses,
 	}
 	switch e.Deed {
 	case event.Accepted:
@@ -110,6 +110,9 @@ func (n *namer) change(r *bpfEvent) event.Event {
 		e.AtClose = event.AtClose(r.Closing)
 	default:
 		e.Type, e.Origin, e.Mini, e.Retries = event.Timer, event.FromTimer, e.Deed != event.SynSentStarted, r.Closing
+	}
+	if e.Old == event.SynSent || e.Old == event.SynRecv || e.Type == event.Timer && e.New == event.SynRecv {
+		e.SynRetrans = int32(r.Retrans)
 	}
 	if e.Mini && r.Listener == 0 {
 		e.UID = event.NoUID
