@@ -70,6 +70,7 @@ enum {
 enum {
 	AF_INET = 2,
 	AF_INET6 = 10,
+	AF_NETLINK = 16,
 	IPPROTO_TCP = 6,
 	IPPROTO_SCTP = 132,
 	IPPROTO_MPTCP = 262,
@@ -266,6 +267,61 @@ struct task_struct {
 	struct files_struct *files;
 	char comm[16];
 	struct task_struct *group_leader;
+};
+
+struct pt_regs {
+	unsigned long si;
+	unsigned long di;
+	unsigned long orig_ax;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+	__u64 orig_x0;
+	__s32 syscallno;
+};
+
+struct io_uring_cqe {
+	__s32 res;
+	__u32 flags;
+};
+
+struct io_kiocb {
+	__u8 opcode;
+};
+
+struct io_accept { /* what a struct io_kiocb begins with if its opcode is IORING_OP_ACCEPT */
+	__u32 file_slot;
+};
+
+struct io_rsrc_node {
+	unsigned long file_ptr;
+};
+
+struct io_rsrc_data {
+	unsigned int nr;
+	struct io_rsrc_node **nodes;
+};
+
+struct io_file_table {
+	struct io_rsrc_data data; /* from 6.13 */
+};
+
+struct io_ring_ctx {
+	struct io_file_table file_table;
+};
+
+struct io_fixed_file {
+	unsigned long file_ptr;
+};
+
+struct io_file_table___before_6_13 {
+	struct io_fixed_file *files;
+};
+
+struct io_ring_ctx___before_6_13 {
+	struct io_file_table___before_6_13 file_table;
+	unsigned int nr_user_files;
 };
 
 struct seq_file;

@@ -30,6 +30,7 @@ enum kind {
 	CHANGE_SECOND, /* a CHANGE, by change_missed */
 	ACCEPTED, /* accept() has given the socket to the current task */
 	MINI_RESET, /* the RST that ended the mini-sock whose timer was cancelled just before */
+	ACCEPTED_PERHAPS, /* ACCEPTED, if nobody has told so before: see io_uring_completed */
 };
 
 /* One state change as the kernel tells it. internal/probe reads it in place: see record.go before changing a member. */
@@ -148,6 +149,12 @@ const volatile bool filter_cgroup = false;
 const volatile __u64 reqsk_timer_handler = 0;
 const volatile __u64 tw_timer_handler = 0;
 const volatile __u64 tcp_write_timer = 0;
+
+/* How many arguments io_uring:io_uring_complete has here: 3, from 6.15 on, or 7. */
+const volatile __u8 io_uring_complete_args = 0;
+
+/* bpf_task_pt_regs: from 5.15. */
+const volatile bool have_task_pt_regs = false;
 
 /* From 7.0 a task may be preempted while it runs a tracepoint's programs, or between two of them, and go on on another CPU. */
 const volatile bool preemptible = false;
@@ -771,6 +778,82 @@ int BPF_PROG(change_missed_3, const struct sock *sk, const int old, const int ne
 	return 0;
 }
 
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+
+/* The sock behind a file, or 0. A socket's file has a socket's inode mode and its struct socket in private_data (net/socket.c, sock_alloc_file). */
+static __always_inline struct sock *sock_of(struct file *file)
+{
+	struct socket *socket;
+
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+/* The file behind a file descriptor of the current task, or 0. */
+static __always_inline struct file *file_of(__u32 fd)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file **fds, *file = 0;
+
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return 0;
+	fds = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), fds + fd);
+	return file;
+}
+
+#define SOCK_DESTROY 21 /* include/uapi/linux/sock_diag.h */
+
+/*
+ * The current task is inside sendmsg() or sendto() with a netlink message that asks to destroy a socket, as ss -K does; these are all system calls by
+ * which that is done (sock_diag_destroy in net/core/sock_diag.c). A softirq may run on top of it, so what else explains an end comes first.
+ */
+static __noinline bool destroys_a_socket(void)
+{
+	struct {
+		__u32 len;
+		__u16 type;
+		__u16 flags;
+	} message;
+	unsigned long fd, arg;
+	struct pt_regs *regs;
+	struct sock *sk;
+	bool is_sendmsg;
+
+	if (!have_task_pt_regs)
+		return false;
+	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (bpf_core_field_exists(regs->orig_ax)) { /* x86-64: arch/x86/entry/syscalls/syscall_64.tbl */
+		unsigned long nr = BPF_CORE_READ(regs, orig_ax);
+
+		if (nr != 44 && nr != 46)
+			return false;
+		is_sendmsg = nr == 46;
+		fd = BPF_CORE_READ(regs, di);
+		arg = BPF_CORE_READ(regs, si);
+	} else { /* arm64: include/uapi/asm-generic/unistd.h */
+		struct pt_regs___arm64 *arm64 = (void *)regs;
+		int nr = BPF_CORE_READ(arm64, syscallno);
+
+		if (nr != 206 && nr != 211)
+			return false;
+		is_sendmsg = nr == 211;
+		fd = BPF_CORE_READ(arm64, orig_x0);
+		arg = BPF_CORE_READ(arm64, regs[1]);
+	}
+	sk = sock_of(file_of(fd));
+	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != AF_NETLINK)
+		return false;
+	if (is_sendmsg && (bpf_probe_read_user(&arg, sizeof(arg), (void *)arg + 16) || /* struct user_msghdr: msg_iov */
+			   bpf_probe_read_user(&arg, sizeof(arg), (void *)arg)))
+		return false;
+	return !bpf_probe_read_user(&message, sizeof(message), (void *)arg) && message.type == SOCK_DESTROY;
+}
+
 /*
  * Mini-socks. The three programs hang on every timer of the host, so the first thing is to leave: two loads and three compares for
  * a timer that is not ours. They run with interrupts off, or (timer_expire_entry) in the one softirq that runs timers: nothing
@@ -798,7 +881,7 @@ static __always_inline int trace_mini(const struct sock_common *skc, const struc
 	e->closing = retries;
 	if (state == TCP_SYN_RECV)
 		e->retrans = BPF_CORE_READ((const struct request_sock *)skc, num_retrans);
-	e->by_task = 0;
+	e->by_task = (kind == REQUEST_TIMER_CANCELLED || kind == TIMEWAIT_TIMER_CANCELLED) && destroys_a_socket();
 	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	submit(cpu, e);
 	return 0;
@@ -1034,44 +1117,21 @@ int BPF_PROG(skb_dropped, struct sk_buff *skb)
 	return trace_mini((void *)tw, 0, TIMEWAIT_TIMER_STARTED, TCP_TIME_WAIT, 0);
 }
 
-#define S_IFMT 0170000
-#define S_IFSOCK 0140000
-
-/*
- * accept() and accept4() give a connection to a process; the file descriptor that they return tells which. These are classic tracepoints,
- * the only ones that hang on these system calls alone. The kernel skips such a program while another BPF program runs on its CPU; but
- * this is task context, where none does.
- */
-static __always_inline int trace_accept(const struct sys_exit *ctx)
+/* A process has taken sk from its listener's queue. */
+static __noinline int trace_accepted(struct sock *sk, enum kind kind)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct about a;
-	struct fdtable *fdt;
-	struct file **fds, *file = 0;
-	struct socket *socket;
-	struct sock *sk;
 	struct event *e;
-	struct cpu *cpu;
-	__u16 family;
 	__u32 zero = 0;
-	__s64 fd = ctx->ret;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	__u16 family;
 
-	if (fd < 0)
+	if (!cpu || !sk)
 		return 0;
-	fdt = BPF_CORE_READ(task, files, fdt);
-	if (fd >= BPF_CORE_READ(fdt, max_fds))
-		return 0;
-	fds = BPF_CORE_READ(fdt, fd);
-	bpf_probe_read_kernel(&file, sizeof(file), fds + fd);
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return 0; /* closed already, by another thread */
-	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	cpu = bpf_map_lookup_elem(&cpus, &zero);
-	if (!cpu || !sk || (family != AF_INET && family != AF_INET6))
+	if (family != AF_INET && family != AF_INET6)
 		return 0;
-
 	__sync_fetch_and_add(&cpu->seen, 1);
 	read_common(&a, &sk->__sk_common, sk);
 	a.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
@@ -1082,7 +1142,7 @@ static __always_inline int trace_accept(const struct sys_exit *ctx)
 	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 	e->listener = 0;
 	e->err = 0;
-	e->kind = ACCEPTED;
+	e->kind = kind;
 	e->closing = 0;
 	e->by_task = 1;
 	BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
@@ -1090,16 +1150,91 @@ static __always_inline int trace_accept(const struct sys_exit *ctx)
 	return 0;
 }
 
+/*
+ * accept() and accept4() give a connection to a process; the file descriptor that they return tells which. These are classic tracepoints,
+ * the only ones that hang on these system calls alone. The kernel skips such a program while another BPF program runs on its CPU; but
+ * this is task context, where none does.
+ */
 SEC("tracepoint/syscalls/sys_exit_accept")
 int accepted(struct sys_exit *ctx)
 {
-	return trace_accept(ctx);
+	return ctx->ret < 0 ? 0 : trace_accepted(sock_of(file_of(ctx->ret)), ACCEPTED);
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int accepted4(struct sys_exit *ctx)
 {
-	return trace_accept(ctx);
+	return ctx->ret < 0 ? 0 : trace_accepted(sock_of(file_of(ctx->ret)), ACCEPTED);
+}
+
+/* The file in a slot of a ring's own table (direct descriptors), or 0. */
+static __always_inline struct file *direct_file_of(struct io_ring_ctx *ring, __u32 slot)
+{
+	unsigned long file = 0;
+
+	if (bpf_core_field_exists(ring->file_table.data)) { /* from 6.13 */
+		struct io_rsrc_node **nodes = BPF_CORE_READ(ring, file_table.data.nodes), *node = 0;
+
+		if (slot >= BPF_CORE_READ(ring, file_table.data.nr))
+			return 0;
+		bpf_probe_read_kernel(&node, sizeof(node), nodes + slot);
+		file = BPF_CORE_READ(node, file_ptr);
+	} else {
+		struct io_ring_ctx___before_6_13 *old = (void *)ring;
+
+		if (slot >= BPF_CORE_READ(old, nr_user_files))
+			return 0;
+		file = (unsigned long)BPF_CORE_READ(old, file_table.files) +
+		       slot * bpf_core_type_size(struct io_fixed_file);
+		bpf_probe_read_kernel(&file, sizeof(file), (void *)file);
+	}
+	return (struct file *)(file & ~7UL); /* its low bits are flags */
+}
+
+#define IORING_OP_ACCEPT 13
+#define IORING_CQE_F_BUFFER 1
+#define IORING_CQE_F_MORE 2
+
+/*
+ * io_uring accepts without that system call. The result of such a request is a file descriptor of the process, whose worker threads have the same files; or a
+ * slot of the ring's own table. One of a multishot request comes without the request (io_req_post_cqe in io_uring/io_uring.c). It may be any
+ * other request's then, and its result a mask or a number that happens to be a connection's descriptor. So user space believes it only
+ * of a connection that was established and not accepted yet.
+ */
+SEC("tp_btf/io_uring_complete")
+int io_uring_completed(__u64 *ctx)
+{
+	struct io_ring_ctx *ring = (void *)ctx[0];
+	struct io_kiocb *req = (void *)ctx[1];
+	struct sock *sk = 0;
+	__u32 flags, slot;
+	__s32 res;
+
+	if (io_uring_complete_args == 3) {
+		struct io_uring_cqe *cqe = (void *)ctx[2];
+
+		res = cqe->res;
+		flags = cqe->flags;
+	} else {
+		res = ctx[3];
+		flags = ctx[4];
+	}
+	if (res < 0)
+		return 0;
+	if (!req) {
+		if ((flags & (IORING_CQE_F_MORE | IORING_CQE_F_BUFFER)) != IORING_CQE_F_MORE)
+			return 0;
+		sk = sock_of(file_of(res));
+		if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN)
+			sk = sock_of(direct_file_of(ring, res));
+		return trace_accepted(sk, ACCEPTED_PERHAPS);
+	}
+	if (BPF_CORE_READ(req, opcode) != IORING_OP_ACCEPT)
+		return 0;
+	slot = BPF_CORE_READ((struct io_accept *)req, file_slot); /* counted from 1; ~0: any, and the result tells */
+	if (!slot)
+		return trace_accepted(sock_of(file_of(res)), ACCEPTED);
+	return trace_accepted(sock_of(direct_file_of(ring, slot == ~0U ? res : slot - 1)), ACCEPTED);
 }
 
 /* Every socket of the network namespace of whoever opens the iterator; mini-socks if their timers are traced. */
@@ -1149,24 +1284,18 @@ int sockets(struct bpf_iter__tcp *ctx)
 	return 0;
 }
 
-/*
- * Every file descriptor of the host that is a socket; user space joins them by sk. A socket's file has a socket's inode
- * mode and its struct socket in private_data (net/socket.c, sock_alloc_file); an O_PATH descriptor has no private_data.
- */
+/* Every file descriptor of the host that is a socket; user space joins them by sk. An O_PATH descriptor has no private_data. */
 SEC("iter/task_file")
 int holders(struct bpf_iter__task_file *ctx)
 {
 	struct sock_found found = {};
 	struct task_struct *task = ctx->task;
-	struct file *file = ctx->file;
-	struct socket *socket;
 	struct sock *sk;
 	__u16 proto, family;
 
-	if (!task || !file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+	if (!task)
 		return 0;
-	socket = file->private_data;
-	sk = BPF_CORE_READ(socket, sk);
+	sk = sock_of(ctx->file);
 	if (!sk)
 		return 0;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);

@@ -3,9 +3,9 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
-
 	"slices"
 	"strings"
 	"testing"
@@ -66,7 +66,7 @@ type segment struct {
 
 // send puts a segment on the wire, for the host to receive.
 func (w *wire) send(s segment) {
-	p := make([]byte, 40)
+	p := make([]byte, 40+s.data)
 	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_TCP
 	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
 	copy(p[12:], s.from.Addr().AsSlice())
@@ -79,7 +79,7 @@ func (w *wire) send(s segment) {
 	binary.BigEndian.PutUint32(tcp[8:], s.ack)
 	tcp[12], tcp[13] = 5<<4, s.flags
 	binary.BigEndian.PutUint16(tcp[14:], 65535)
-	pseudo := append(slices.Clone(p[12:20]), 0, unix.IPPROTO_TCP, 0, 20)
+	pseudo := append(slices.Clone(p[12:20]), 0, unix.IPPROTO_TCP, 0, byte(len(tcp)))
 	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo, tcp...), 0))
 	_, err := unix.Write(w.fd, p)
 	w.h.must("send", err)
@@ -151,6 +151,36 @@ func (h *host) netstat(name string) string {
 	}
 	h.t.Errorf("no counter %s", name)
 	return ""
+}
+
+// distant opens connections to a listener on at from afar until enough: their ACKs take a while, and some never come, for a reset does.
+func (w *wire) distant(at netip.AddrPort, enough <-chan struct{}) {
+	l := w.h.listen(at.String(), 64)
+	defer l.close()
+	for port := uint16(20000); ; {
+		var answers []segment
+		for range 16 {
+			port++
+			w.send(segment{from: netip.AddrPortFrom(netip.MustParseAddr("10.1.2.3"), port), to: at, flags: syn, seq: 1000})
+			answers = append(answers, w.receive(syn|ack))
+		}
+		time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond) // the network's
+		for i, answer := range answers {
+			if i%4 == 0 {
+				w.send(answer.reply(rst))
+				continue
+			}
+			w.send(answer.reply(ack))
+			s := l.accept()
+			s.reset()
+			s.close()
+		}
+		select {
+		case <-enough:
+			return
+		default:
+		}
+	}
 }
 
 // reply is a segment that answers s.
@@ -232,6 +262,36 @@ func TestStateMachineOnTheWire(t *testing.T) {
 			await(h.t, "the end of the handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
 			l.close()
 		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (reset_by_peer)"}, []string{ordinaryListener}},
+		{"handshake aborted by ss -K", func(h *host, w *wire) {
+			l := h.listen(addr, 8)
+			w.send(segment{from: peer, to: at, flags: syn, seq: 1000})
+			w.receive(syn | ack)
+			h.destroy("syn-recv", "src", addr)
+			await(h.t, "the end of the handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
+			l.close()
+		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (aborted)"}, []string{ordinaryListener}},
+		{"reset by the peer in CLOSE_WAIT", func(h *host, w *wire) {
+			c, last := dial(h, w)
+			w.send(last.reply(fin | ack))
+			c.reach(unix.BPF_TCP_CLOSE_WAIT)
+			answer := last.reply(rst)
+			answer.seq++
+			w.send(answer)
+			c.reach(unix.BPF_TCP_CLOSE)
+			c.close()
+		}, []string{"client CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT CLOSE (reset_by_peer)"}, []string{"client CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT CLOSE"}},
+		{"reset of a Fast Open connection in SYN_RECV", func(h *host, w *wire) {
+			h.sysctl("tcp_fastopen", "1543") // 0x607: without a cookie, for every listener
+			l := h.listen(addr, 8)
+			w.send(segment{from: peer, to: at, flags: syn, seq: 1000, data: 1})
+			s := l.accept()
+			last := w.receive(syn | ack).reply(rst)
+			last.seq = 1002
+			w.send(last)
+			s.reach(unix.BPF_TCP_CLOSE)
+			s.close()
+			l.close()
+		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (reset_by_peer)"}, []string{ordinaryListener, "server LISTEN SYN_RECV CLOSE"}},
 		{"accept queue full at the ACK", func(h *host, w *wire) {
 			h.sysctl("tcp_synack_retries", "1")
 			l := h.listen(addr, 2) // full with three

@@ -213,7 +213,7 @@ func (m *Machine) giveUp(r *record) {
 		if m.gone[endsOf(&r.e)] == r {
 			delete(m.gone, endsOf(&r.e))
 		}
-		r.line = m.end(r.s, &r.e, event.ReasonUnexplained)
+		r.line = m.end(r.s, &r.e, endedBy(&r.e))
 	}
 }
 
@@ -241,10 +241,18 @@ func (m *Machine) decide(r *record, goesOn bool) {
 		delete(m.socks, r.e.Sk)
 		m.gone[endsOf(&r.e)] = r
 	case r.e.Deed == event.RequestCancelled:
-		r.line = m.end(m.mini(&r.e), &r.e, event.ReasonUnexplained)
+		r.line = m.end(m.mini(&r.e), &r.e, endedBy(&r.e))
 	default:
 		r.line = m.end(m.mini(&r.e), &r.e, r.e.Reason)
 	}
+}
+
+// endedBy tells why a mini-sock's timer was cancelled, if nothing else does: the current task asked for that, or it is not known.
+func endedBy(e *event.Event) event.Reason {
+	if e.OwnerPID != 0 {
+		return event.ReasonAborted
+	}
+	return event.ReasonUnexplained
 }
 
 // found remembers a socket that is older than the trace.
@@ -510,13 +518,18 @@ func (m *Machine) passive(e *event.Event) bool {
 // accepted: a process has taken the connection from its listener's queue, in which it was since it was established.
 func (m *Machine) accepted(e *event.Event) bool {
 	s := m.socks[e.Sk]
+	if e.Deed == event.AcceptedPerhaps && (s == nil || s.mini || s.role != event.Server || s.queued == 0 || s.cookie != 0 && s.cookie != e.Cookie) {
+		m.Merged++
+		return false
+	}
 	// The record does not make a cookie, so one without is about a socket whose changes were all lost; or the kernel has none.
 	if s != nil && (s.mini || s.role == event.Client || s.role == event.Listener || s.cookie != 0 && s.cookie != e.Cookie) {
 		m.drop(s)
 		s = nil
 	}
 	switch {
-	case s == nil && e.New == event.Close: // over, and not known
+	case s != nil && s.via == event.ViaAccept, // told before
+		s == nil && e.New == event.Close: // over, and not known
 		m.Merged++
 		return false
 	case s == nil:

@@ -20,6 +20,12 @@ func timer(sk uint64, mono int64, deed event.Deed, state event.State) event.Even
 	return e
 }
 
+// byTask is done by the current task's own call.
+func byTask(e event.Event) event.Event {
+	e.OwnerPID = 7
+	return e
+}
+
 func retried(e event.Event) event.Event {
 	e.Retries = 1
 	return e
@@ -89,6 +95,24 @@ func TestMachine(t *testing.T) {
 			timer(10, 200, event.RequestCancelled, event.SynRecv),
 			unbound(timer(10, 201, event.RequestStarted, event.SynRecv)),
 		}, []string{"1 LISTEN SYN_RECV 100 -1", "1 SYN_RECV CLOSE 200 100 unknown", "2 LISTEN SYN_RECV 201 -1"}, 0},
+		{"ended by an administrator", []event.Event{
+			timer(10, 100, event.RequestStarted, event.SynRecv),
+			byTask(timer(10, 200, event.RequestCancelled, event.SynRecv)),
+			timer(20, 210, event.TimeWaitStarted, event.TimeWait),
+			change(11, 7, 211, event.FinWait2, event.Close),
+			byTask(timer(20, 300, event.TimeWaitCancelled, event.TimeWait)),
+		}, []string{"1 LISTEN SYN_RECV 100 -1", "1 SYN_RECV CLOSE 200 100 aborted", "2 FIN_WAIT2 TIME_WAIT 210 -1", "2 TIME_WAIT CLOSE 300 90 aborted"}, 1},
+		{"something else runs on top of an administrator's task", []event.Event{
+			timer(10, 100, event.RequestStarted, event.SynRecv),
+			change(11, 7, 200, event.Listen, event.SynRecv),
+			byTask(timer(10, 201, event.RequestCancelled, event.SynRecv)),
+			change(11, 7, 210, event.SynRecv, event.Established),
+			timer(20, 310, event.TimeWaitStarted, event.TimeWait),
+			change(11, 7, 311, event.FinWait2, event.Close),
+			byTask(timer(20, 400, event.TimeWaitCancelled, event.TimeWait)),
+			timer(10, 401, event.RequestStarted, event.SynRecv),
+		}, []string{"1 LISTEN SYN_RECV 100 -1", "1 SYN_RECV ESTABLISHED 210 110", "1 FIN_WAIT2 TIME_WAIT 310 -1", "1 TIME_WAIT CLOSE 400 90 time_wait_reused",
+			"2 LISTEN SYN_RECV 401 -1"}, 3},
 		{"SYN comes twice", []event.Event{
 			timer(10, 100, event.RequestStarted, event.SynRecv),
 			timer(10, 200, event.RequestCancelled, event.SynRecv),
@@ -223,6 +247,58 @@ func TestMachine(t *testing.T) {
 			}
 			if lines := uint64(len(got)); m.Merged != test.merged || lines+m.Merged+m.Duplicates != records || m.Waiting() != 0 {
 				t.Errorf("%d records are %d lines, %d merged, %d twice, %d waiting; want %d merged", len(test.records), lines, m.Merged, m.Duplicates, m.Waiting(), test.merged)
+			}
+		})
+	}
+}
+
+// An accept is told once; what only may be one, of a connection that nobody has accepted yet, is one.
+func TestAccepts(t *testing.T) {
+	accept := func(sk, cookie uint64, deed event.Deed) event.Event {
+		e := byTask(change(sk, cookie, 300, event.Established, event.Established))
+		e.Type, e.Deed = event.Accept, deed
+		return e
+	}
+	server := []event.Event{change(11, 7, 100, event.Listen, event.SynRecv), change(11, 7, 110, event.SynRecv, event.Established)}
+	client := []event.Event{change(11, 7, 100, event.Close, event.SynSent), change(11, 7, 110, event.SynSent, event.Established)}
+	older := change(11, 7, 110, 0, event.Established)
+	older.Type, older.Role = event.Socket, event.Server
+	for _, test := range []struct {
+		name    string
+		records []event.Event
+		want    int
+	}{
+		{"accept()", append(slices.Clone(server), accept(11, 7, event.Accepted)), 1},
+		{"perhaps", append(slices.Clone(server), accept(11, 7, event.AcceptedPerhaps)), 1},
+		{"perhaps, then for sure", append(slices.Clone(server), accept(11, 7, event.AcceptedPerhaps), accept(11, 7, event.Accepted)), 1},
+		{"for sure, then a number like it", append(slices.Clone(server), accept(11, 7, event.Accepted), accept(11, 7, event.AcceptedPerhaps)), 1},
+		{"a client's number", append(slices.Clone(client), accept(11, 7, event.AcceptedPerhaps)), 0},
+		{"another socket at its address", append(slices.Clone(server), accept(11, 8, event.AcceptedPerhaps)), 0},
+		{"older than the trace", []event.Event{older, accept(11, 7, event.AcceptedPerhaps)}, 0},
+		{"not known", []event.Event{accept(11, 7, event.AcceptedPerhaps)}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var m Machine
+			got, id := 0, uint64(0)
+			for _, e := range append(test.records, change(11, 7, 400, event.Established, event.CloseWait)) {
+				err := m.Take(&e, func(e *event.Event) error {
+					if e.Type == event.Accept {
+						got++
+					}
+					if id == 0 {
+						id = e.ID
+					}
+					if e.ID != id {
+						t.Errorf("socket %d became %d", id, e.ID)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got != test.want {
+				t.Errorf("%d accepts, want %d", got, test.want)
 			}
 		})
 	}

@@ -54,10 +54,11 @@ const (
 	TimeWaitStarted // New is its state: TIME_WAIT or FIN_WAIT2
 	TimeWaitCancelled
 	TimeWaitExpired
-	SynSentStarted // connect() has sent its SYN and hence chosen a port; Sk is the full socket
-	SecondChange   // no timer's deed: a change that the kernel side's second program took
-	Accepted       // nor this: accept() returned the socket to the current task
-	Reset          // nor this: the RST that ended the mini-sock whose timer was cancelled just before
+	SynSentStarted  // connect() has sent its SYN and hence chosen a port; Sk is the full socket
+	SecondChange    // no timer's deed: a change that the kernel side's second program took
+	Accepted        // nor this: accept() returned the socket to the current task
+	Reset           // nor this: the RST that ended the mini-sock whose timer was cancelled just before
+	AcceptedPerhaps // Accepted, if nothing else has told so: io_uring gave a number to the current task that is the socket's descriptor
 )
 
 // State is a TCP state, with the kernel's number (include/net/tcp_states.h; RFC 9293 section 3.3.2).
@@ -230,7 +231,7 @@ type Event struct {
 	TaskComm      string
 	TaskTID       uint32 // its thread; 0 in recordings of versions that did not tell
 	Totals        Totals
-	SynRetrans    int32 // SYNs or SYN-ACKs sent again, on the lines that leave SYN_SENT or SYN_RECV; else, and if not known, Unknown
+	SynRetrans    int32  // SYNs or SYN-ACKs sent again, on the lines that leave SYN_SENT or SYN_RECV; else, and if not known, Unknown
 	UID           uint32 // of the socket; or NoUID
 	Cgroup        string // path
 	CgroupID      uint64

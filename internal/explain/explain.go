@@ -129,7 +129,7 @@ var reasons = []topic{
 	{"time_wait_reused", "A new connection with the same addresses and ports took the place of the one in TIME_WAIT: by connect() (tcp_tw_reuse), or because a SYN came that must be new."},
 	{"time_wait_overflow", "There was no TIME_WAIT: tcp_max_tw_buckets are there already."},
 	{"fin_wait2_timeout", "We had closed, and the peer did not within tcp_fin_timeout (60 s)."},
-	{"unknown", "None of these: sstrace does not guess. A half-open connection or one in TIME_WAIT that ss -K ended is among them."},
+	{"unknown", "None of these: sstrace does not guess. A connection in TIME_WAIT whose network namespace goes is among them."},
 }
 
 // Topics lists all that can be explained.

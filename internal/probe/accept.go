@@ -6,11 +6,33 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
 const tracefs = "/sys/kernel/tracing"
+
+// ioUringArgs tells how many arguments io_uring:io_uring_complete has, if it is one of the two ways that the kernel side knows: (ring, request,
+// completion) from 6.15 on, and (ring, request, user_data, result, flags, extra1, extra2) from 5.19 on; else 0.
+func ioUringArgs() (uint8, error) {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return 0, err
+	}
+	var hook *btf.Typedef
+	if err := spec.TypeByName("btf_trace_io_uring_complete", &hook); err != nil {
+		return 0, nil // no io_uring
+	}
+	if pointer, ok := hook.Type.(*btf.Pointer); ok {
+		if function, ok := pointer.Target.(*btf.FuncProto); ok {
+			if args := len(function.Params) - 1; args == 3 || args == 7 { // the first is the tracepoint's own
+				return uint8(args), nil
+			}
+		}
+	}
+	return 0, nil
+}
 
 // attachAccept hangs the programs on the ends of accept() and accept4(). Such tracepoints are known by numbers in tracefs, which is not
 // mounted everywhere; then a thread mounts it for itself and ends.

@@ -120,49 +120,52 @@ type bpfSockFound struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapCgroups           = "cgroups"
-	bpfMapCpus              = "cpus"
-	bpfMapEvents            = "events"
-	bpfMapFinWait2          = "fin_wait2"
-	bpfMapHosts             = "hosts"
-	bpfMapNetnses           = "netnses"
-	bpfMapTakenBySock       = "taken_by_sock"
-	bpfMapUids              = "uids"
-	bpfProgAccepted         = "accepted"
-	bpfProgAccepted4        = "accepted4"
-	bpfProgChange           = "change"
-	bpfProgChangeMissed     = "change_missed"
-	bpfProgChangeMissed2    = "change_missed_2"
-	bpfProgChangeMissed3    = "change_missed_3"
-	bpfProgHolders          = "holders"
-	bpfProgSkbDropped       = "skb_dropped"
-	bpfProgSockets          = "sockets"
-	bpfProgTimerCancelled   = "timer_cancelled"
-	bpfProgTimerExpired     = "timer_expired"
-	bpfProgTimerStarted     = "timer_started"
-	bpfVarFilterCgroup      = "filter_cgroup"
-	bpfVarFilterHosts       = "filter_hosts"
-	bpfVarFilterNetns       = "filter_netns"
-	bpfVarFilterPorts       = "filter_ports"
-	bpfVarFilterUid         = "filter_uid"
-	bpfVarFinWait2Count     = "fin_wait2_count"
-	bpfVarHaveCookie        = "have_cookie"
-	bpfVarLosses            = "losses"
-	bpfVarPorts             = "ports"
-	bpfVarPreemptible       = "preemptible"
-	bpfVarReaderWaiting     = "reader_waiting"
-	bpfVarRemoteComesLate   = "remote_comes_late"
-	bpfVarReqskTimerHandler = "reqsk_timer_handler"
-	bpfVarTcpWriteTimer     = "tcp_write_timer"
-	bpfVarTwTimerHandler    = "tw_timer_handler"
-	bpfVarUnusedClosed      = "unused_closed"
-	bpfVarUnusedEvent       = "unused_event"
-	bpfVarUnusedSockFound   = "unused_sock_found"
-	bpfVarWantIpv4          = "want_ipv4"
-	bpfVarWantIpv6          = "want_ipv6"
-	bpfVarWantMptcp         = "want_mptcp"
-	bpfVarWantSctp          = "want_sctp"
-	bpfVarWantTcp           = "want_tcp"
+	bpfMapCgroups             = "cgroups"
+	bpfMapCpus                = "cpus"
+	bpfMapEvents              = "events"
+	bpfMapFinWait2            = "fin_wait2"
+	bpfMapHosts               = "hosts"
+	bpfMapNetnses             = "netnses"
+	bpfMapTakenBySock         = "taken_by_sock"
+	bpfMapUids                = "uids"
+	bpfProgAccepted           = "accepted"
+	bpfProgAccepted4          = "accepted4"
+	bpfProgChange             = "change"
+	bpfProgChangeMissed       = "change_missed"
+	bpfProgChangeMissed2      = "change_missed_2"
+	bpfProgChangeMissed3      = "change_missed_3"
+	bpfProgHolders            = "holders"
+	bpfProgIoUringCompleted   = "io_uring_completed"
+	bpfProgSkbDropped         = "skb_dropped"
+	bpfProgSockets            = "sockets"
+	bpfProgTimerCancelled     = "timer_cancelled"
+	bpfProgTimerExpired       = "timer_expired"
+	bpfProgTimerStarted       = "timer_started"
+	bpfVarFilterCgroup        = "filter_cgroup"
+	bpfVarFilterHosts         = "filter_hosts"
+	bpfVarFilterNetns         = "filter_netns"
+	bpfVarFilterPorts         = "filter_ports"
+	bpfVarFilterUid           = "filter_uid"
+	bpfVarFinWait2Count       = "fin_wait2_count"
+	bpfVarHaveCookie          = "have_cookie"
+	bpfVarHaveTaskPtRegs      = "have_task_pt_regs"
+	bpfVarIoUringCompleteArgs = "io_uring_complete_args"
+	bpfVarLosses              = "losses"
+	bpfVarPorts               = "ports"
+	bpfVarPreemptible         = "preemptible"
+	bpfVarReaderWaiting       = "reader_waiting"
+	bpfVarRemoteComesLate     = "remote_comes_late"
+	bpfVarReqskTimerHandler   = "reqsk_timer_handler"
+	bpfVarTcpWriteTimer       = "tcp_write_timer"
+	bpfVarTwTimerHandler      = "tw_timer_handler"
+	bpfVarUnusedClosed        = "unused_closed"
+	bpfVarUnusedEvent         = "unused_event"
+	bpfVarUnusedSockFound     = "unused_sock_found"
+	bpfVarWantIpv4            = "want_ipv4"
+	bpfVarWantIpv6            = "want_ipv6"
+	bpfVarWantMptcp           = "want_mptcp"
+	bpfVarWantSctp            = "want_sctp"
+	bpfVarWantTcp             = "want_tcp"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -207,18 +210,19 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	Accepted       *ebpf.ProgramSpec `ebpf:"accepted"`
-	Accepted4      *ebpf.ProgramSpec `ebpf:"accepted4"`
-	Change         *ebpf.ProgramSpec `ebpf:"change"`
-	ChangeMissed   *ebpf.ProgramSpec `ebpf:"change_missed"`
-	ChangeMissed2  *ebpf.ProgramSpec `ebpf:"change_missed_2"`
-	ChangeMissed3  *ebpf.ProgramSpec `ebpf:"change_missed_3"`
-	Holders        *ebpf.ProgramSpec `ebpf:"holders"`
-	SkbDropped     *ebpf.ProgramSpec `ebpf:"skb_dropped"`
-	Sockets        *ebpf.ProgramSpec `ebpf:"sockets"`
-	TimerCancelled *ebpf.ProgramSpec `ebpf:"timer_cancelled"`
-	TimerExpired   *ebpf.ProgramSpec `ebpf:"timer_expired"`
-	TimerStarted   *ebpf.ProgramSpec `ebpf:"timer_started"`
+	Accepted         *ebpf.ProgramSpec `ebpf:"accepted"`
+	Accepted4        *ebpf.ProgramSpec `ebpf:"accepted4"`
+	Change           *ebpf.ProgramSpec `ebpf:"change"`
+	ChangeMissed     *ebpf.ProgramSpec `ebpf:"change_missed"`
+	ChangeMissed2    *ebpf.ProgramSpec `ebpf:"change_missed_2"`
+	ChangeMissed3    *ebpf.ProgramSpec `ebpf:"change_missed_3"`
+	Holders          *ebpf.ProgramSpec `ebpf:"holders"`
+	IoUringCompleted *ebpf.ProgramSpec `ebpf:"io_uring_completed"`
+	SkbDropped       *ebpf.ProgramSpec `ebpf:"skb_dropped"`
+	Sockets          *ebpf.ProgramSpec `ebpf:"sockets"`
+	TimerCancelled   *ebpf.ProgramSpec `ebpf:"timer_cancelled"`
+	TimerExpired     *ebpf.ProgramSpec `ebpf:"timer_expired"`
+	TimerStarted     *ebpf.ProgramSpec `ebpf:"timer_started"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -239,29 +243,31 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	FilterCgroup      *ebpf.VariableSpec `ebpf:"filter_cgroup"`
-	FilterHosts       *ebpf.VariableSpec `ebpf:"filter_hosts"`
-	FilterNetns       *ebpf.VariableSpec `ebpf:"filter_netns"`
-	FilterPorts       *ebpf.VariableSpec `ebpf:"filter_ports"`
-	FilterUid         *ebpf.VariableSpec `ebpf:"filter_uid"`
-	FinWait2Count     *ebpf.VariableSpec `ebpf:"fin_wait2_count"`
-	HaveCookie        *ebpf.VariableSpec `ebpf:"have_cookie"`
-	Losses            *ebpf.VariableSpec `ebpf:"losses"`
-	Ports             *ebpf.VariableSpec `ebpf:"ports"`
-	Preemptible       *ebpf.VariableSpec `ebpf:"preemptible"`
-	ReaderWaiting     *ebpf.VariableSpec `ebpf:"reader_waiting"`
-	RemoteComesLate   *ebpf.VariableSpec `ebpf:"remote_comes_late"`
-	ReqskTimerHandler *ebpf.VariableSpec `ebpf:"reqsk_timer_handler"`
-	TcpWriteTimer     *ebpf.VariableSpec `ebpf:"tcp_write_timer"`
-	TwTimerHandler    *ebpf.VariableSpec `ebpf:"tw_timer_handler"`
-	UnusedClosed      *ebpf.VariableSpec `ebpf:"unused_closed"`
-	UnusedEvent       *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedSockFound   *ebpf.VariableSpec `ebpf:"unused_sock_found"`
-	WantIpv4          *ebpf.VariableSpec `ebpf:"want_ipv4"`
-	WantIpv6          *ebpf.VariableSpec `ebpf:"want_ipv6"`
-	WantMptcp         *ebpf.VariableSpec `ebpf:"want_mptcp"`
-	WantSctp          *ebpf.VariableSpec `ebpf:"want_sctp"`
-	WantTcp           *ebpf.VariableSpec `ebpf:"want_tcp"`
+	FilterCgroup        *ebpf.VariableSpec `ebpf:"filter_cgroup"`
+	FilterHosts         *ebpf.VariableSpec `ebpf:"filter_hosts"`
+	FilterNetns         *ebpf.VariableSpec `ebpf:"filter_netns"`
+	FilterPorts         *ebpf.VariableSpec `ebpf:"filter_ports"`
+	FilterUid           *ebpf.VariableSpec `ebpf:"filter_uid"`
+	FinWait2Count       *ebpf.VariableSpec `ebpf:"fin_wait2_count"`
+	HaveCookie          *ebpf.VariableSpec `ebpf:"have_cookie"`
+	HaveTaskPtRegs      *ebpf.VariableSpec `ebpf:"have_task_pt_regs"`
+	IoUringCompleteArgs *ebpf.VariableSpec `ebpf:"io_uring_complete_args"`
+	Losses              *ebpf.VariableSpec `ebpf:"losses"`
+	Ports               *ebpf.VariableSpec `ebpf:"ports"`
+	Preemptible         *ebpf.VariableSpec `ebpf:"preemptible"`
+	ReaderWaiting       *ebpf.VariableSpec `ebpf:"reader_waiting"`
+	RemoteComesLate     *ebpf.VariableSpec `ebpf:"remote_comes_late"`
+	ReqskTimerHandler   *ebpf.VariableSpec `ebpf:"reqsk_timer_handler"`
+	TcpWriteTimer       *ebpf.VariableSpec `ebpf:"tcp_write_timer"`
+	TwTimerHandler      *ebpf.VariableSpec `ebpf:"tw_timer_handler"`
+	UnusedClosed        *ebpf.VariableSpec `ebpf:"unused_closed"`
+	UnusedEvent         *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedSockFound     *ebpf.VariableSpec `ebpf:"unused_sock_found"`
+	WantIpv4            *ebpf.VariableSpec `ebpf:"want_ipv4"`
+	WantIpv6            *ebpf.VariableSpec `ebpf:"want_ipv6"`
+	WantMptcp           *ebpf.VariableSpec `ebpf:"want_mptcp"`
+	WantSctp            *ebpf.VariableSpec `ebpf:"want_sctp"`
+	WantTcp             *ebpf.VariableSpec `ebpf:"want_tcp"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -311,47 +317,50 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	FilterCgroup      *ebpf.Variable `ebpf:"filter_cgroup"`
-	FilterHosts       *ebpf.Variable `ebpf:"filter_hosts"`
-	FilterNetns       *ebpf.Variable `ebpf:"filter_netns"`
-	FilterPorts       *ebpf.Variable `ebpf:"filter_ports"`
-	FilterUid         *ebpf.Variable `ebpf:"filter_uid"`
-	FinWait2Count     *ebpf.Variable `ebpf:"fin_wait2_count"`
-	HaveCookie        *ebpf.Variable `ebpf:"have_cookie"`
-	Losses            *ebpf.Variable `ebpf:"losses"`
-	Ports             *ebpf.Variable `ebpf:"ports"`
-	Preemptible       *ebpf.Variable `ebpf:"preemptible"`
-	ReaderWaiting     *ebpf.Variable `ebpf:"reader_waiting"`
-	RemoteComesLate   *ebpf.Variable `ebpf:"remote_comes_late"`
-	ReqskTimerHandler *ebpf.Variable `ebpf:"reqsk_timer_handler"`
-	TcpWriteTimer     *ebpf.Variable `ebpf:"tcp_write_timer"`
-	TwTimerHandler    *ebpf.Variable `ebpf:"tw_timer_handler"`
-	UnusedClosed      *ebpf.Variable `ebpf:"unused_closed"`
-	UnusedEvent       *ebpf.Variable `ebpf:"unused_event"`
-	UnusedSockFound   *ebpf.Variable `ebpf:"unused_sock_found"`
-	WantIpv4          *ebpf.Variable `ebpf:"want_ipv4"`
-	WantIpv6          *ebpf.Variable `ebpf:"want_ipv6"`
-	WantMptcp         *ebpf.Variable `ebpf:"want_mptcp"`
-	WantSctp          *ebpf.Variable `ebpf:"want_sctp"`
-	WantTcp           *ebpf.Variable `ebpf:"want_tcp"`
+	FilterCgroup        *ebpf.Variable `ebpf:"filter_cgroup"`
+	FilterHosts         *ebpf.Variable `ebpf:"filter_hosts"`
+	FilterNetns         *ebpf.Variable `ebpf:"filter_netns"`
+	FilterPorts         *ebpf.Variable `ebpf:"filter_ports"`
+	FilterUid           *ebpf.Variable `ebpf:"filter_uid"`
+	FinWait2Count       *ebpf.Variable `ebpf:"fin_wait2_count"`
+	HaveCookie          *ebpf.Variable `ebpf:"have_cookie"`
+	HaveTaskPtRegs      *ebpf.Variable `ebpf:"have_task_pt_regs"`
+	IoUringCompleteArgs *ebpf.Variable `ebpf:"io_uring_complete_args"`
+	Losses              *ebpf.Variable `ebpf:"losses"`
+	Ports               *ebpf.Variable `ebpf:"ports"`
+	Preemptible         *ebpf.Variable `ebpf:"preemptible"`
+	ReaderWaiting       *ebpf.Variable `ebpf:"reader_waiting"`
+	RemoteComesLate     *ebpf.Variable `ebpf:"remote_comes_late"`
+	ReqskTimerHandler   *ebpf.Variable `ebpf:"reqsk_timer_handler"`
+	TcpWriteTimer       *ebpf.Variable `ebpf:"tcp_write_timer"`
+	TwTimerHandler      *ebpf.Variable `ebpf:"tw_timer_handler"`
+	UnusedClosed        *ebpf.Variable `ebpf:"unused_closed"`
+	UnusedEvent         *ebpf.Variable `ebpf:"unused_event"`
+	UnusedSockFound     *ebpf.Variable `ebpf:"unused_sock_found"`
+	WantIpv4            *ebpf.Variable `ebpf:"want_ipv4"`
+	WantIpv6            *ebpf.Variable `ebpf:"want_ipv6"`
+	WantMptcp           *ebpf.Variable `ebpf:"want_mptcp"`
+	WantSctp            *ebpf.Variable `ebpf:"want_sctp"`
+	WantTcp             *ebpf.Variable `ebpf:"want_tcp"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	Accepted       *ebpf.Program `ebpf:"accepted"`
-	Accepted4      *ebpf.Program `ebpf:"accepted4"`
-	Change         *ebpf.Program `ebpf:"change"`
-	ChangeMissed   *ebpf.Program `ebpf:"change_missed"`
-	ChangeMissed2  *ebpf.Program `ebpf:"change_missed_2"`
-	ChangeMissed3  *ebpf.Program `ebpf:"change_missed_3"`
-	Holders        *ebpf.Program `ebpf:"holders"`
-	SkbDropped     *ebpf.Program `ebpf:"skb_dropped"`
-	Sockets        *ebpf.Program `ebpf:"sockets"`
-	TimerCancelled *ebpf.Program `ebpf:"timer_cancelled"`
-	TimerExpired   *ebpf.Program `ebpf:"timer_expired"`
-	TimerStarted   *ebpf.Program `ebpf:"timer_started"`
+	Accepted         *ebpf.Program `ebpf:"accepted"`
+	Accepted4        *ebpf.Program `ebpf:"accepted4"`
+	Change           *ebpf.Program `ebpf:"change"`
+	ChangeMissed     *ebpf.Program `ebpf:"change_missed"`
+	ChangeMissed2    *ebpf.Program `ebpf:"change_missed_2"`
+	ChangeMissed3    *ebpf.Program `ebpf:"change_missed_3"`
+	Holders          *ebpf.Program `ebpf:"holders"`
+	IoUringCompleted *ebpf.Program `ebpf:"io_uring_completed"`
+	SkbDropped       *ebpf.Program `ebpf:"skb_dropped"`
+	Sockets          *ebpf.Program `ebpf:"sockets"`
+	TimerCancelled   *ebpf.Program `ebpf:"timer_cancelled"`
+	TimerExpired     *ebpf.Program `ebpf:"timer_expired"`
+	TimerStarted     *ebpf.Program `ebpf:"timer_started"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -363,6 +372,7 @@ func (p *bpfPrograms) Close() error {
 		p.ChangeMissed2,
 		p.ChangeMissed3,
 		p.Holders,
+		p.IoUringCompleted,
 		p.SkbDropped,
 		p.Sockets,
 		p.TimerCancelled,

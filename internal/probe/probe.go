@@ -83,6 +83,10 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 	if err != nil {
 		return err
 	}
+	major, minor, err := kernelVersion()
+	if err != nil {
+		return err
+	}
 	timers := rfc
 	if timers {
 		var addrs map[string]uint64
@@ -93,7 +97,7 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 		}
 	}
 	tracing := []string{bpfProgChange, bpfProgChangeMissed}
-	if preemptible() {
+	if major >= 7 { // a task may be preempted inside a tracepoint's program, for tracepoints are under SRCU (seen from 7.1 on)
 		tracing = append(tracing, bpfProgChangeMissed2, bpfProgChangeMissed3)
 		if err := spec.Variables[bpfVarPreemptible].Set(true); err != nil {
 			return err
@@ -105,6 +109,19 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 	var accepting []string
 	if rfc {
 		accepting = []string{bpfProgAccepted, bpfProgAccepted4}
+		args, err := ioUringArgs()
+		switch {
+		case err != nil:
+			return err
+		case args > 0: // else this kernel has no io_uring, or one whose completions do not tell the request (up to 5.18)
+			tracing = append(tracing, bpfProgIoUringCompleted)
+			if err := spec.Variables[bpfVarIoUringCompleteArgs].Set(args); err != nil {
+				return err
+			}
+		}
+	}
+	if err := spec.Variables[bpfVarHaveTaskPtRegs].Set(major > 5 || major == 5 && minor >= 15); err != nil {
+		return err
 	}
 	for name := range spec.Programs {
 		if !slices.Contains(tracing, name) && !slices.Contains(accepting, name) && name != bpfProgHolders && name != bpfProgSockets {
@@ -134,13 +151,6 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 		return err
 	}
 	return p.fill(f)
-}
-
-// preemptible reports whether a task may be preempted inside a tracepoint's program: from Linux 7.0, whose tracepoints are under
-// SRCU (seen from 7.1 on).
-func preemptible() bool {
-	major, _, err := kernelVersion()
-	return err == nil && major >= 7
 }
 
 // configure sets the constants by which the verifier removes the code of filters that are off, and the ports.

@@ -69,7 +69,7 @@ func TestProgramTypes(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	if want := []string{"iter/task_file", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/kfree_skb", "tp_btf/timer_cancel",
+	if want := []string{"iter/task_file", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/io_uring_complete", "tp_btf/kfree_skb", "tp_btf/timer_cancel",
 		"tp_btf/timer_expire_entry", "tp_btf/timer_start", "tracepoint/syscalls/sys_exit_accept", "tracepoint/syscalls/sys_exit_accept4"}; !slices.Equal(got, want) {
 		t.Errorf("programs %q, want %q", got, want)
 	}

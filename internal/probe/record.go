@@ -104,7 +104,7 @@ func (n *namer) change(r *bpfEvent) event.Event {
 		TaskPID: r.TaskPid, TaskTID: r.TaskTid, SynRetrans: event.Unknown, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses,
 	}
 	switch e.Deed {
-	case event.Accepted:
+	case event.Accepted, event.AcceptedPerhaps:
 		e.Type, e.Old = event.Accept, e.New
 	case 0, event.SecondChange:
 		e.AtClose = event.AtClose(r.Closing)

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"testing"
+	"unsafe"
+
+	"sstrace/internal/event"
+
+	"golang.org/x/sys/unix"
+)
+
+// uring is an io_uring with what accepting needs of it (include/uapi/linux/io_uring.h). It is used from one goroutine.
+type uring struct {
+	h              *host
+	fd             int
+	sqTail, sqMask *uint32
+	cqHead, cqTail *uint32
+	cqMask         *uint32
+	array          *[uringEntries]uint32
+	sqes           *[uringEntries]sqe
+	cqes           *[2 * uringEntries]cqe
+	mappings       [][]byte
+}
+
+const uringEntries = 8
+
+type sqe struct {
+	opcode, flags uint8
+	ioprio        uint16
+	fd            int32
+	off, addr     uint64
+	length        uint32
+	acceptFlags   uint32
+	userData      uint64
+	bufIndex      uint16
+	personality   uint16
+	fileIndex     uint32
+	pad           [2]uint64
+}
+
+type cqe struct {
+	userData uint64
+	res      int32
+	flags    uint32
+}
+
+const (
+	ioringOpAccept        = 13
+	ioringAcceptMultishot = 1
+	ioringFileIndexAlloc  = 1<<32 - 1
+	ioringRegisterFiles   = 2
+)
+
+func (h *host) newUring() *uring {
+	var params struct {
+		sqEntries, cqEntries, flags, sqThreadCPU, sqThreadIdle, features, wqFD uint32
+		reserved                                                               [3]uint32
+		sq                                                                     struct {
+			head, tail, ringMask, ringEntries, flags, dropped, array, reserved [1]uint32
+			addr                                                               uint64
+		}
+		cq struct {
+			head, tail, ringMask, ringEntries, overflow, cqes, flags, reserved [1]uint32
+			addr                                                               uint64
+		}
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uringEntries, uintptr(unsafe.Pointer(&params)), 0)
+	if errno != 0 {
+		h.t.Skipf("no io_uring here: %v", errno)
+	}
+	r := &uring{h: h, fd: int(fd)}
+	m := func(offset int64, size int) unsafe.Pointer {
+		b, err := unix.Mmap(r.fd, offset, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		r.mappings = append(r.mappings, b)
+		return unsafe.Pointer(&b[0])
+	}
+	const sqRing, cqRing, sqeArray = 0, 0x8000000, 0x10000000
+	sq := m(sqRing, int(params.sq.array[0])+4*uringEntries)
+	cq := m(cqRing, int(params.cq.cqes[0])+int(unsafe.Sizeof(*r.cqes)))
+	at := func(base unsafe.Pointer, offset uint32) unsafe.Pointer { return unsafe.Add(base, offset) }
+	r.sqTail, r.sqMask = (*uint32)(at(sq, params.sq.tail[0])), (*uint32)(at(sq, params.sq.ringMask[0]))
+	r.array = (*[uringEntries]uint32)(at(sq, params.sq.array[0]))
+	r.cqHead, r.cqTail, r.cqMask = (*uint32)(at(cq, params.cq.head[0])), (*uint32)(at(cq, params.cq.tail[0])), (*uint32)(at(cq, params.cq.ringMask[0]))
+	r.cqes = (*[2 * uringEntries]cqe)(at(cq, params.cq.cqes[0]))
+	r.sqes = (*[uringEntries]sqe)(m(sqeArray, int(unsafe.Sizeof(*r.sqes))))
+	h.t.Cleanup(func() {
+		_ = unix.Close(r.fd)
+		for _, b := range r.mappings {
+			_ = unix.Munmap(b)
+		}
+	})
+	return r
+}
+
+func (r *uring) enter(submit, wait uintptr) {
+	const getEvents = 1
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), submit, wait, getEvents, 0, 0)
+	if errno != 0 {
+		r.h.t.Fatalf("io_uring_enter: %v", errno)
+	}
+}
+
+func (r *uring) submit(s sqe) {
+	tail := atomic.LoadUint32(r.sqTail)
+	r.sqes[tail&*r.sqMask] = s
+	r.array[tail&*r.sqMask] = tail & *r.sqMask
+	atomic.StoreUint32(r.sqTail, tail+1)
+	r.enter(1, 0)
+}
+
+// result waits for one.
+func (r *uring) result() int32 {
+	head := atomic.LoadUint32(r.cqHead)
+	for head == atomic.LoadUint32(r.cqTail) {
+		r.enter(0, 1)
+	}
+	c := r.cqes[head&*r.cqMask]
+	atomic.StoreUint32(r.cqHead, head+1)
+	return c.res
+}
+
+// registerDirect gives the ring a table of its own, of empty slots.
+func (r *uring) registerDirect() {
+	slots := [4]int32{-1, -1, -1, -1}
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), ioringRegisterFiles, uintptr(unsafe.Pointer(&slots)), uintptr(len(slots)), 0, 0)
+	if errno != 0 {
+		r.h.t.Fatalf("register a table of files: %v", errno)
+	}
+}
+
+// A process that accepts by io_uring owns the connection from then on, as with accept(): one request for each, one for many (multishot), and into a slot
+// of the ring's own table.
+func TestAcceptedByIoUring(t *testing.T) {
+	const addr = "127.0.0.1:7781"
+	for _, test := range []struct {
+		name    string
+		request sqe
+	}{
+		{"one", sqe{opcode: ioringOpAccept}},
+		{"multishot", sqe{opcode: ioringOpAccept, ioprio: ioringAcceptMultishot}},
+		{"into a slot", sqe{opcode: ioringOpAccept, fileIndex: 2}},
+		{"into any slot", sqe{opcode: ioringOpAccept, fileIndex: ioringFileIndexAlloc}},
+		{"multishot into any slot", sqe{opcode: ioringOpAccept, ioprio: ioringAcceptMultishot, fileIndex: ioringFileIndexAlloc}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost(t)
+			release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+			h.must("ask for the kernel", err)
+			if string(release) < "5.19" && release[1] == '.' && release[0] == '5' {
+				t.Skip("before Linux 5.19 a completion does not tell its request")
+			}
+			var client netip.AddrPort
+			r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
+				ring := h.newUring()
+				ring.registerDirect()
+				l := h.listen(addr, 8)
+				request := test.request
+				request.fd = int32(l.fd)
+				ring.submit(request)
+				c := h.dial(addr)
+				name, err := unix.Getsockname(c.fd)
+				h.must("getsockname", err)
+				client = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(name.(*unix.SockaddrInet4).Port))
+				fd := ring.result()
+				if fd < 0 {
+					t.Errorf("accept: %v", unix.Errno(-fd))
+				}
+				if request.fileIndex == 0 {
+					sock{h, int(fd)}.close()
+					c.reach(unix.BPF_TCP_CLOSE_WAIT)
+				} else {
+					c.reset()
+				}
+				c.close()
+				h.quiet()
+				l.close()
+			})
+			if len(r.accepts) != 1 {
+				t.Fatalf("%d accepts, want 1: %+v", len(r.accepts), r.accepts)
+			}
+			e := r.accepts[0]
+			if e.Remote != client || e.OwnerPID != uint32(os.Getpid()) || e.OwnerVia != event.ViaAccept || e.Role != event.Server || e.Dur == event.Unknown {
+				t.Errorf("%+v", e)
+			}
+			for _, c := range r.changes {
+				if c.ID == e.ID && c.New == event.FinWait1 && c.OwnerPID != uint32(os.Getpid()) {
+					t.Errorf("its owner: %+v", c)
+				}
+			}
+		})
+	}
+}
