@@ -28,23 +28,22 @@ type uring struct {
 const uringEntries = 8
 
 type sqe struct {
-	opcode, flags uint8
-	ioprio        uint16
-	fd            int32
-	off, addr     uint64
-	length        uint32
-	acceptFlags   uint32
-	userData      uint64
-	bufIndex      uint16
-	personality   uint16
-	fileIndex     uint32
-	pad           [2]uint64
+	opcode    uint8
+	_         uint8 // flags
+	ioprio    uint16
+	fd        int32
+	_         [2]uint64 // off, addr
+	_         [2]uint32 // len, accept_flags
+	_         uint64    // user_data
+	_         [2]uint16 // buf_index, personality
+	fileIndex uint32
+	_         [2]uint64
 }
 
 type cqe struct {
-	userData uint64
-	res      int32
-	flags    uint32
+	_   uint64 // user_data
+	res int32
+	_   uint32 // flags
 }
 
 const (
@@ -83,11 +82,10 @@ func (h *host) newUring() *uring {
 	const sqRing, cqRing, sqeArray = 0, 0x8000000, 0x10000000
 	sq := m(sqRing, int(params.sq.array[0])+4*uringEntries)
 	cq := m(cqRing, int(params.cq.cqes[0])+int(unsafe.Sizeof(*r.cqes)))
-	at := func(base unsafe.Pointer, offset uint32) unsafe.Pointer { return unsafe.Add(base, offset) }
-	r.sqTail, r.sqMask = (*uint32)(at(sq, params.sq.tail[0])), (*uint32)(at(sq, params.sq.ringMask[0]))
-	r.array = (*[uringEntries]uint32)(at(sq, params.sq.array[0]))
-	r.cqHead, r.cqTail, r.cqMask = (*uint32)(at(cq, params.cq.head[0])), (*uint32)(at(cq, params.cq.tail[0])), (*uint32)(at(cq, params.cq.ringMask[0]))
-	r.cqes = (*[2 * uringEntries]cqe)(at(cq, params.cq.cqes[0]))
+	r.sqTail, r.sqMask = (*uint32)(unsafe.Add(sq, params.sq.tail[0])), (*uint32)(unsafe.Add(sq, params.sq.ringMask[0]))
+	r.array = (*[uringEntries]uint32)(unsafe.Add(sq, params.sq.array[0]))
+	r.cqHead, r.cqTail, r.cqMask = (*uint32)(unsafe.Add(cq, params.cq.head[0])), (*uint32)(unsafe.Add(cq, params.cq.tail[0])), (*uint32)(unsafe.Add(cq, params.cq.ringMask[0]))
+	r.cqes = (*[2 * uringEntries]cqe)(unsafe.Add(cq, params.cq.cqes[0]))
 	r.sqes = (*[uringEntries]sqe)(m(sqeArray, int(unsafe.Sizeof(*r.sqes))))
 	h.t.Cleanup(func() {
 		_ = unix.Close(r.fd)
