@@ -26,6 +26,7 @@ enum { false, true };
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_STACK_TRACE = 7,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
@@ -38,6 +39,10 @@ enum {
 
 enum {
 	BPF_F_NO_PREALLOC = 1 << 0,
+};
+
+enum {
+	BPF_F_USER_STACK = 1 << 8,
 };
 
 enum {
@@ -164,6 +169,7 @@ struct sock {
 	__u16 sk_protocol;
 	int sk_err;
 	kuid_t sk_uid;
+	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
 	struct timer_list tcp_retransmit_timer; /* from 7.0 */
@@ -198,6 +204,10 @@ struct request_sock {
 	struct timer_list rsk_timer;
 };
 
+struct tcp_request_sock {
+	__u64 snt_synack;
+};
+
 struct inet_timewait_sock {
 	struct sock_common __tw_common;
 	volatile unsigned char tw_substate;
@@ -218,6 +228,11 @@ struct minmax {
 
 struct tcp_sock {
 	__u32 packets_out;
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u32 write_seq;
+	__u32 snd_una;
+	__u32 rcv_tstamp;
 	__u64 bytes_acked;
 	__u64 bytes_received;
 	__u32 segs_out;

@@ -83,36 +83,52 @@ struct closed {
 _Static_assert(sizeof(struct closed) == sizeof(struct event) + 56,
 	       "struct closed: no holes, and in step with record.go");
 
-/* A socket that is older than the tracer, or a process that holds one: what the iterators write. */
+/* A socket that exists, as iter/tcp tells it. */
 struct sock_found {
 	__u64 mono_ns;
 	__u64 sk;
 	__u64 cookie;
 	__u64 cgroup_id;
 	__u64 listener; /* of a request sock */
+	__u64 synack_us; /* of a request sock: CLOCK_MONOTONIC when the first SYN-ACK was sent */
+	__u64 jiffies; /* jiffies_64 at mono_ns: what a jiffy is */
+	__u32 quiet; /* jiffies since the last ACK was received; ~0: not known, as in a mini-sock */
+	__u32 left; /* jiffies until the timer of a timewait sock ends it; ~0: none */
 	__u32 netns;
 	__u32 uid;
-	__u32 holder_pid; /* 0 from iter/tcp; from iter/task_file the rest is 0, but sk and netns */
-	__u32 holder_fd;
+	__u32 recv_queue; /* bytes unread; of a listener: connections that wait for accept() */
+	__u32 send_queue; /* bytes not acknowledged */
 	__u32 accept_backlog; /* listen()'s, and inherited by accepted sockets; 0 in a client */
+	__u16 retrans; /* of a request sock: SYN-ACKs sent again */
 	__u16 family;
 	__u16 proto;
 	__u16 lport;
 	__u16 rport;
 	__u8 state;
 	__u8 is_mini; /* a request or timewait sock */
-	__u8 pad[2];
 	__u8 laddr[16];
 	__u8 raddr[16];
-	__u8 holder_comm[16];
 };
 
-_Static_assert(sizeof(struct sock_found) == 120, "struct sock_found: no holes, and in step with snapshot.go");
+_Static_assert(sizeof(struct sock_found) == 128, "struct sock_found: no holes, and in step with snapshot.go");
+
+/* A file descriptor that is a socket, as iter/task_file tells it. */
+struct holder_found {
+	__u64 sk;
+	__u32 netns; /* of the socket */
+	__u32 pid;
+	__u32 fd;
+	__u32 pad;
+	__u8 comm[16];
+};
+
+_Static_assert(sizeof(struct holder_found) == 40, "struct holder_found: no holes, and in step with snapshot.go");
 
 /* For bpf2go's -type: a struct that no map names is not in the object's BTF unless something points to it. */
 const struct event *unused_event __attribute__((unused));
 const struct closed *unused_closed __attribute__((unused));
 const struct sock_found *unused_sock_found __attribute__((unused));
+const struct holder_found *unused_holder_found __attribute__((unused));
 
 /* What a socket is like as it closes: it tells why, where sk_err alone does not. */
 enum {
@@ -150,6 +166,9 @@ const volatile __u64 reqsk_timer_handler = 0;
 const volatile __u64 tw_timer_handler = 0;
 const volatile __u64 tcp_write_timer = 0;
 
+/* Request and timewait socks are looked at, too. */
+const volatile bool want_mini = false;
+
 /* How many arguments io_uring:io_uring_complete has here: 3, from 6.15 on, or 7. */
 const volatile __u8 io_uring_complete_args = 0;
 
@@ -158,6 +177,9 @@ const volatile bool have_task_pt_regs = false;
 
 /* From 7.0 a task may be preempted while it runs a tracepoint's programs, or between two of them, and go on on another CPU. */
 const volatile bool preemptible = false;
+
+/* The stack in user space of who connects and who accepts. */
+const volatile bool want_stacks = false;
 
 /* User space fills it before attaching. */
 __u8 ports[65536];
@@ -249,6 +271,14 @@ struct {
 
 /* How many are in it. */
 __u64 fin_wait2_count;
+
+/* Stacks in user space, each once. Inserted: by whoever connects or accepts, if that is asked for. Deleted: never; a full map costs stacks, nothing else. */
+struct {
+	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
+	__uint(max_entries, 16384);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, 127 * sizeof(__u64)); /* kernel.perf_event_max_stack */
+} stacks SEC(".maps");
 
 struct host_key {
 	__u32 prefix_len;
@@ -588,8 +618,8 @@ static __always_inline void submit(struct cpu *cpu, struct event *e)
 	__sync_fetch_and_add(&cpu->emitted, 1);
 }
 
-static __always_inline void fill_change(struct event *e, const struct about *a, const struct sock *sk, int old, int new,
-					enum kind kind)
+static __always_inline void fill_change(void *ctx, struct event *e, const struct about *a, const struct sock *sk,
+					int old, int new, enum kind kind)
 {
 	/* A child whose remote end comes late gets its real cookie late, too: the one asked for now would be thrown away. */
 	if (have_cookie && !(old == TCP_LISTEN && new == TCP_SYN_RECV && !a->rport))
@@ -604,12 +634,14 @@ static __always_inline void fill_change(struct event *e, const struct about *a, 
 		struct task_struct *task = (void *)bpf_get_current_task(); /* its _btf sibling is from 5.11 */
 
 		BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
+		if (want_stacks && new == TCP_SYN_SENT)
+			e->stack = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
 	} else {
 		__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	}
 }
 
-static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old, int new, enum kind kind)
+static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *sk, int old, int new, enum kind kind)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
 	struct about a;
@@ -627,7 +659,7 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 		e = begin(cpu, &a, sk, old, new, sizeof(*e));
 		if (!e)
 			return 0;
-		fill_change(e, &a, sk, old, new, kind);
+		fill_change(ctx, e, &a, sk, old, new, kind);
 		e->closing = 0;
 		e->retrans = retrans;
 		submit(cpu, e);
@@ -637,7 +669,7 @@ static __always_inline int trace(struct cpu *cpu, const struct sock *sk, int old
 	c = (struct closed *)begin(cpu, &a, sk, old, new, sizeof(*c));
 	if (!c)
 		return 0;
-	fill_change(&c->event, &a, sk, old, new, kind);
+	fill_change(ctx, &c->event, &a, sk, old, new, kind);
 	c->event.closing = closing(sk);
 	c->event.retrans = retrans;
 	c->is_tcp = a.proto == IPPROTO_TCP && old != TCP_LISTEN;
@@ -708,7 +740,7 @@ static __always_inline bool pop(struct cpu *cpu, const struct sock *sk, int old,
 	return false;
 }
 
-static __always_inline int take(const struct sock *sk, int old, int new, enum kind kind)
+static __always_inline int take(void *ctx, const struct sock *sk, int old, int new, enum kind kind)
 {
 	__u64 key = (__u64)sk, value = states(old, new);
 	__u32 zero = 0;
@@ -724,15 +756,15 @@ static __always_inline int take(const struct sock *sk, int old, int new, enum ki
 		cpu->inside = 1;
 		barrier();
 		push(cpu, sk, old, new);
-		trace(cpu, sk, old, new, kind);
+		trace(ctx, cpu, sk, old, new, kind);
 		barrier();
 		cpu->inside = 0;
 		return 0;
 	}
-	return trace(cpu, sk, old, new, kind);
+	return trace(ctx, cpu, sk, old, new, kind);
 }
 
-static __always_inline int take_missed(const struct sock *sk, int old, int new)
+static __always_inline int take_missed(void *ctx, const struct sock *sk, int old, int new)
 {
 	__u64 *value, key = (__u64)sk;
 	__u32 zero = 0;
@@ -746,26 +778,26 @@ static __always_inline int take_missed(const struct sock *sk, int old, int new)
 	} else if (!cpu || (!cpu->inside && pop(cpu, sk, old, new))) {
 		return 0;
 	}
-	return take(sk, old, new, CHANGE_SECOND);
+	return take(ctx, sk, old, new, CHANGE_SECOND);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(change, const struct sock *sk, const int old, const int new)
 {
-	return take(sk, old, new, CHANGE);
+	return take(ctx, sk, old, new, CHANGE);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(change_missed, const struct sock *sk, const int old, const int new)
 {
-	return take_missed(sk, old, new);
+	return take_missed(ctx, sk, old, new);
 }
 
 /* These two only where programs are preemptible. */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(change_missed_2, const struct sock *sk, const int old, const int new)
 {
-	return take_missed(sk, old, new);
+	return take_missed(ctx, sk, old, new);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -773,7 +805,7 @@ int BPF_PROG(change_missed_3, const struct sock *sk, const int old, const int ne
 {
 	__u64 key = (__u64)sk;
 
-	take_missed(sk, old, new);
+	take_missed(ctx, sk, old, new);
 	bpf_map_delete_elem(&taken_by_sock, &key);
 	return 0;
 }
@@ -1118,7 +1150,7 @@ int BPF_PROG(skb_dropped, struct sk_buff *skb)
 }
 
 /* A process has taken sk from its listener's queue. */
-static __noinline int trace_accepted(struct sock *sk, enum kind kind)
+static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct about a;
@@ -1146,6 +1178,8 @@ static __noinline int trace_accepted(struct sock *sk, enum kind kind)
 	e->closing = 0;
 	e->by_task = 1;
 	BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
+	if (want_stacks)
+		e->stack = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
 	submit(cpu, e);
 	return 0;
 }
@@ -1158,13 +1192,13 @@ static __noinline int trace_accepted(struct sock *sk, enum kind kind)
 SEC("tracepoint/syscalls/sys_exit_accept")
 int accepted(struct sys_exit *ctx)
 {
-	return ctx->ret < 0 ? 0 : trace_accepted(sock_of(file_of(ctx->ret)), ACCEPTED);
+	return ctx->ret < 0 ? 0 : trace_accepted(ctx, sock_of(file_of(ctx->ret)), ACCEPTED);
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int accepted4(struct sys_exit *ctx)
 {
-	return ctx->ret < 0 ? 0 : trace_accepted(sock_of(file_of(ctx->ret)), ACCEPTED);
+	return ctx->ret < 0 ? 0 : trace_accepted(ctx, sock_of(file_of(ctx->ret)), ACCEPTED);
 }
 
 /* The file in a slot of a ring's own table (direct descriptors), or 0. */
@@ -1227,37 +1261,48 @@ int io_uring_completed(__u64 *ctx)
 		sk = sock_of(file_of(res));
 		if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN)
 			sk = sock_of(direct_file_of(ring, res));
-		return trace_accepted(sk, ACCEPTED_PERHAPS);
+		return trace_accepted(ctx, sk, ACCEPTED_PERHAPS);
 	}
 	if (BPF_CORE_READ(req, opcode) != IORING_OP_ACCEPT)
 		return 0;
 	slot = BPF_CORE_READ((struct io_accept *)req, file_slot); /* counted from 1; ~0: any, and the result tells */
 	if (!slot)
-		return trace_accepted(sock_of(file_of(res)), ACCEPTED);
-	return trace_accepted(sock_of(direct_file_of(ring, slot == ~0U ? res : slot - 1)), ACCEPTED);
+		return trace_accepted(ctx, sock_of(file_of(res)), ACCEPTED);
+	return trace_accepted(ctx, sock_of(direct_file_of(ring, slot == ~0U ? res : slot - 1)), ACCEPTED);
 }
 
-/* Every socket of the network namespace of whoever opens the iterator; mini-socks if their timers are traced. */
+/* Every socket of the network namespace of whoever opens the iterator, listeners first; mini-socks if they are wanted. */
 SEC("iter/tcp")
 int sockets(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
+	struct tcp_sock *tp = (void *)skc;
 	struct sock_found found = {};
 	struct about a;
 
 	if (!skc)
 		return 0;
+	found.mono_ns = bpf_ktime_get_ns();
+	found.jiffies = bpf_jiffies64();
+	found.quiet = found.left = ~0;
 	found.state = skc->skc_state;
 	if (found.state == TCP_NEW_SYN_RECV || found.state == TCP_TIME_WAIT) {
-		if (!reqsk_timer_handler)
+		if (!want_mini)
 			return 0;
 		if (found.state == TCP_TIME_WAIT) {
-			found.state = BPF_CORE_READ((struct inet_timewait_sock *)skc, tw_substate);
-			if (found.state == TCP_FIN_WAIT2)
-				watch_fin((void *)skc, true);
+			struct inet_timewait_sock *tw = (void *)skc;
+
+			found.state = BPF_CORE_READ(tw, tw_substate);
+			found.left = BPF_CORE_READ(tw, tw_timer.expires) - (unsigned long)found.jiffies;
+			if (found.left > 1U << 31) /* is about to end */
+				found.left = 0;
+			if (found.state == TCP_FIN_WAIT2 && tw_timer_handler)
+				watch_fin(tw, true);
 		} else {
 			found.state = TCP_SYN_RECV;
 			found.listener = (__u64)BPF_CORE_READ(skc, skc_listener);
+			found.retrans = BPF_CORE_READ((struct request_sock *)skc, num_retrans);
+			found.synack_us = BPF_CORE_READ((struct tcp_request_sock *)skc, snt_synack);
 		}
 		found.is_mini = true;
 		read_common(&a, skc, (void *)found.listener);
@@ -1268,8 +1313,16 @@ int sockets(struct bpf_iter__tcp *ctx)
 		a.proto = BPF_CORE_READ((struct sock *)skc, sk_protocol);
 		found.cookie = have_cookie ? bpf_get_socket_cookie(skc) : BPF_CORE_READ(skc, skc_cookie.counter);
 		found.accept_backlog = BPF_CORE_READ((struct sock *)skc, sk_max_ack_backlog);
+		if (found.state == TCP_LISTEN) {
+			found.recv_queue = BPF_CORE_READ((struct sock *)skc, sk_ack_backlog);
+		} else { /* as tcp_diag_get_info in net/ipv4/tcp_diag.c */
+			__s32 unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+
+			found.recv_queue = unread > 0 ? unread : 0; /* below 0 while a FIN is read past */
+			found.send_queue = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
+			found.quiet = (__u32)found.jiffies - BPF_CORE_READ(tp, rcv_tstamp);
+		}
 	}
-	found.mono_ns = bpf_ktime_get_ns();
 	found.sk = (__u64)skc;
 	found.cgroup_id = cgroup_id(a.cgroup);
 	found.netns = a.netns;
@@ -1288,7 +1341,7 @@ int sockets(struct bpf_iter__tcp *ctx)
 SEC("iter/task_file")
 int holders(struct bpf_iter__task_file *ctx)
 {
-	struct sock_found found = {};
+	struct holder_found found = {};
 	struct task_struct *task = ctx->task;
 	struct sock *sk;
 	__u16 proto, family;
@@ -1305,9 +1358,9 @@ int holders(struct bpf_iter__task_file *ctx)
 		return 0;
 	found.sk = (__u64)sk;
 	found.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	found.holder_pid = task->tgid;
-	found.holder_fd = ctx->fd;
-	BPF_CORE_READ_INTO(&found.holder_comm, task, group_leader, comm);
+	found.pid = task->tgid;
+	found.fd = ctx->fd;
+	BPF_CORE_READ_INTO(&found.comm, task, group_leader, comm);
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

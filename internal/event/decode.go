@@ -82,7 +82,7 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	*e = Event{Dur: Unknown, UID: NoUID, SynRetrans: Unknown}
 	d.in, d.pos = line, 0
 	var (
-		s            fields
+		s            = fields{status: Status{RecvQueue: Unknown, SendQueue: Unknown, AtLeast: Unknown, Left: Unknown}}
 		version      uint64
 		laddr, raddr netip.Addr
 		lport, rport uint16
@@ -126,6 +126,20 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = d.addr(&raddr)
 		case "rport":
 			err = number(d, &rport)
+		case "state":
+			err = enum(d, stateNames, &e.New)
+		case "age_ns":
+			err = number(d, &e.Dur)
+		case "age_min_ns":
+			err = number(d, &s.status.AtLeast)
+		case "left_ns":
+			err = number(d, &s.status.Left)
+		case "recv_q", "accept_q": // null where the other is a number
+			err = number(d, &s.status.RecvQueue)
+		case "send_q", "accept_max":
+			err = number(d, &s.status.SendQueue)
+		case "holders":
+			s.status.Holders, err = d.holders()
 		case "old":
 			err = enum(d, stateNames, &e.Old)
 		case "new":
@@ -191,7 +205,7 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	if d.space(); d.pos != len(d.in) {
 		return d.fail("more after the object")
 	}
-	if e.Type != Change && e.Type != Accept {
+	if e.Type == Lost || e.Type == End {
 		e.UID, e.SynRetrans = 0, 0
 	}
 	e.Local, e.Remote = netip.AddrPortFrom(laddr, lport), netip.AddrPortFrom(raddr, rport)
@@ -269,10 +283,44 @@ func (d *decoder) totals(t *Totals) error {
 	return nil
 }
 
-// fields is what a line must have, and the numbers that only an End keeps.
+// holders decodes the processes that have a socket.
+func (d *decoder) holders() (all []Holder, err error) {
+	if !d.take('[') {
+		return nil, d.fail("expected [")
+	}
+	for first := true; !d.take(']'); first = false {
+		if !first && !d.take(',') {
+			return nil, d.fail("expected , or ]")
+		}
+		var h Holder
+		for key, err := range d.members {
+			if err != nil {
+				return nil, err
+			}
+			switch string(key) {
+			case "pid":
+				err = number(d, &h.PID)
+			case "comm":
+				err = d.string(&h.Comm)
+			case "fd":
+				err = number(d, &h.FD)
+			default:
+				err = d.skip(0)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, h)
+	}
+	return all, nil
+}
+
+// fields is what a line must have, and what only an End or a Socket keeps.
 type fields struct {
 	kind, ts bool
 	balance  Balance
+	status   Status
 }
 
 func (s *fields) check(e *Event, version uint64) error {
@@ -285,6 +333,11 @@ func (s *fields) check(e *Event, version uint64) error {
 		return errors.New("a change without id, old, new, family or proto")
 	case e.Type == Accept && (e.ID == 0 || e.Family == 0 || e.Proto == 0):
 		return errors.New("an accept without id, family or proto")
+	case e.Type == Socket && (e.New == 0 || e.Family == 0 || e.Proto == 0):
+		return errors.New("a socket without state, family or proto")
+	case e.Type == Socket:
+		status := s.status
+		e.Status = &status
 	case e.Type == End:
 		b := s.balance // here, so that only an End costs an allocation
 		e.Balance, e.RingFull = &b, 0

@@ -24,17 +24,16 @@ func (e *Event) AppendJSON(b []byte) []byte {
 		b = strconv.AppendUint(b, e.RingFull, 10)
 	case End:
 		b = e.Balance.appendJSON(b)
+	case Socket:
+		b = e.appendSocket(b)
 	default:
 		b = e.appendChange(b)
 	}
 	return append(b, "}\n"...)
 }
 
-func (e *Event) appendChange(b []byte) []byte {
-	b = append(b, `,"cpu":`...)
-	b = strconv.AppendUint(b, uint64(e.CPU), 10)
-	b = append(b, `,"id":`...)
-	b = strconv.AppendUint(b, e.ID, 10)
+// appendWhich appends which socket it is.
+func (e *Event) appendWhich(b []byte) []byte {
 	b = append(b, `,"cookie":`...)
 	b = appendUint(b, e.Cookie)
 	b = append(b, `,"sk":"0x`...)
@@ -52,7 +51,15 @@ func (e *Event) appendChange(b []byte) []byte {
 	b = append(b, `,"raddr":`...)
 	b = appendAddr(b, e.Remote.Addr())
 	b = append(b, `,"rport":`...)
-	b = appendUint(b, uint64(e.Remote.Port()))
+	return appendUint(b, uint64(e.Remote.Port()))
+}
+
+func (e *Event) appendChange(b []byte) []byte {
+	b = append(b, `,"cpu":`...)
+	b = strconv.AppendUint(b, uint64(e.CPU), 10)
+	b = append(b, `,"id":`...)
+	b = strconv.AppendUint(b, e.ID, 10)
+	b = e.appendWhich(b)
 	if e.Type == Accept {
 		b = append(b, `,"queue_ns":`...)
 		b = appendDur(b, e.Dur)
@@ -90,6 +97,65 @@ func (e *Event) appendChange(b []byte) []byte {
 	b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
 	b = append(b, `,"task_comm":`...)
 	b = appendString(b, e.TaskComm)
+	b = e.appendWhose(b)
+	if e.Type == Change {
+		b = append(b, `,"totals":`...)
+		if e.Totals.Known {
+			b = e.Totals.appendJSON(b)
+		} else {
+			b = append(b, "null"...)
+		}
+		b = append(b, `,"syn_retrans":`...)
+		b = appendDur(b, int64(e.SynRetrans))
+	}
+	b = append(b, `,"task_tid":`...)
+	return appendUint(b, uint64(e.TaskTID))
+}
+
+// appendSocket appends what exists.
+func (e *Event) appendSocket(b []byte) []byte {
+	s := e.Status
+	b = e.appendWhich(b)
+	b = append(b, `,"state":`...)
+	b = appendName(b, e.New.String())
+	b = append(b, `,"age_ns":`...)
+	b = appendDur(b, e.Dur)
+	b = append(b, `,"age_min_ns":`...)
+	b = appendDur(b, s.AtLeast)
+	b = append(b, `,"left_ns":`...)
+	b = appendDur(b, s.Left)
+	queues := [4]string{`,"recv_q":`, `,"send_q":`, `,"accept_q":`, `,"accept_max":`}
+	values := [4]int64{s.RecvQueue, s.SendQueue, Unknown, Unknown}
+	if e.New == Listen {
+		values = [4]int64{Unknown, Unknown, s.RecvQueue, s.SendQueue}
+	}
+	for i, key := range queues {
+		b = append(b, key...)
+		b = appendDur(b, values[i])
+	}
+	b = append(b, `,"syn_retrans":`...)
+	b = appendDur(b, int64(e.SynRetrans))
+	b = append(b, `,"role":`...)
+	b = appendName(b, e.Role.String())
+	b = append(b, `,"holders":[`...)
+	for i, h := range s.Holders {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"pid":`...)
+		b = strconv.AppendUint(b, uint64(h.PID), 10)
+		b = append(b, `,"comm":`...)
+		b = appendString(b, h.Comm)
+		b = append(b, `,"fd":`...)
+		b = strconv.AppendUint(b, uint64(h.FD), 10)
+		b = append(b, '}')
+	}
+	b = append(b, ']')
+	return e.appendWhose(b)
+}
+
+// appendWhose appends user, cgroup, and what that tells.
+func (e *Event) appendWhose(b []byte) []byte {
 	b = append(b, `,"uid":`...)
 	if e.UID == NoUID {
 		b = append(b, "null"...)
@@ -107,19 +173,7 @@ func (e *Event) appendChange(b []byte) []byte {
 	b = append(b, `,"container":`...)
 	b = appendName(b, e.Container())
 	b = append(b, `,"unit":`...)
-	b = appendName(b, e.Unit())
-	if e.Type == Change {
-		b = append(b, `,"totals":`...)
-		if e.Totals.Known {
-			b = e.Totals.appendJSON(b)
-		} else {
-			b = append(b, "null"...)
-		}
-		b = append(b, `,"syn_retrans":`...)
-		b = appendDur(b, int64(e.SynRetrans))
-	}
-	b = append(b, `,"task_tid":`...)
-	return appendUint(b, uint64(e.TaskTID))
+	return appendName(b, e.Unit())
 }
 
 func (t *Totals) appendJSON(b []byte) []byte {

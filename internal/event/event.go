@@ -31,8 +31,8 @@ const Version = 1
 // Type is the kind of line that an Event is.
 type Type uint8
 
-// The types. A Socket and a Timer are no lines: one tells the tracker about a socket that is older than the trace, the other of the timer
-// of a mini-sock.
+// The types. A Socket tells of one that exists: one that is older than the trace, or a line of a listing; its state is New. A Timer is no line: it tells
+// the tracker of the timer of a mini-sock.
 const (
 	Change Type = iota // a TCP state change
 	Lost               // changes are missing between the line before and the line after
@@ -167,7 +167,7 @@ const (
 
 // The names of each enumeration, by value; the empty name is the unknown value.
 var (
-	typeNames   = []string{Change: "change", Lost: "lost", End: "end", Accept: "accept"}
+	typeNames   = []string{Change: "change", Lost: "lost", End: "end", Accept: "accept", Socket: "socket"}
 	stateNames  = []string{"", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING"}
 	familyNames = []string{"", "ipv4", "ipv6", "ipv4-mapped"}
 	protoNames  = []string{"", "tcp", "mptcp", "sctp"}
@@ -251,11 +251,29 @@ type Event struct {
 	// Unwanted: a filter of lines does not want this one, but may want its connection for another.
 	Unwanted bool
 
+	// Status, of a Socket.
+	Status *Status
+
 	// RingFull, of a Lost: how many changes found the ring buffer full here.
 	RingFull uint64
 
 	// Balance, of an End.
 	Balance *Balance
+}
+
+// Status is what a socket that exists is like, beside its state. Its Event has its age in Dur, if that is known.
+type Status struct {
+	RecvQueue int64 // bytes unread; of a listener: connections that wait for accept(); of what is no full socket: Unknown
+	SendQueue int64 // bytes not acknowledged; of a listener: how many may wait; likewise
+	AtLeast   int64 // ns in this state, and perhaps more; Unknown
+	Left      int64 // ns until a timer ends it: of TIME_WAIT, and of FIN_WAIT2 without a process; Unknown
+	Holders   []Holder
+}
+
+// Holder is a process that has the socket among its file descriptors.
+type Holder struct {
+	PID, FD uint32
+	Comm    string
 }
 
 // Totals is what the kernel counted of a connection, as it has it in tcp_info: on the line where its full socket ends, and on those

@@ -31,6 +31,13 @@ func TestRoundTrip(t *testing.T) {
 		}},
 		{Type: Change, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Old: TimeWait, New: Close, Dur: 5, Origin: FromTimer, Closer: TheyClosed, Reason: ReasonTimeWaitExpired},
 		{Type: Accept, SynRetrans: Unknown, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Dur: 5, Role: Server, OwnerPID: 5, OwnerComm: "nc", OwnerVia: ViaAccept},
+		{Type: Socket, Seq: 1, Family: IPv4, Proto: TCP, New: CloseWait, Dur: Unknown, SynRetrans: Unknown, Role: Server, Status: &Status{
+			RecvQueue: 1, SendQueue: 2, AtLeast: 3, Left: Unknown, Holders: []Holder{{1, 3, "a\""}, {2, 4, "b"}},
+		}},
+		{Type: Socket, Seq: 1, Family: IPv6, Proto: TCP, New: Listen, Dur: Unknown, SynRetrans: Unknown, Role: Listener, Status: &Status{
+			RecvQueue: 1, SendQueue: 128, AtLeast: Unknown, Left: Unknown,
+		}},
+		{Type: Socket, Seq: 1, Family: IPv4, Proto: TCP, New: SynRecv, Dur: 17, SynRetrans: 2, UID: NoUID, Status: &Status{RecvQueue: Unknown, SendQueue: Unknown, AtLeast: Unknown, Left: 5}},
 		{Type: Lost, Seq: 2, Wall: 1, Mono: 5, Dur: Unknown, RingFull: 12},
 		{Type: End, Seq: 3, Wall: 1, Mono: 5, Dur: Unknown, Balance: &Balance{1, 2, 3, 4, 5, 6, 7, 8}},
 	} {

@@ -118,7 +118,7 @@ func (f *Filter) connection(e *event.Event) verdict {
 		len(f.Cgroups) > 0 && !f.inCgroups(e) {
 		return no
 	}
-	first := e.New == event.SynSent || e.Old == event.Listen && e.New == event.SynRecv
+	first := e.Type != event.Socket && (e.New == event.SynSent || e.Old == event.Listen && e.New == event.SynRecv)
 	return min(f.family(e, first), f.hosts(e, first), f.ports(e, first))
 }
 
@@ -181,12 +181,27 @@ func end(wanted *PortSet, port uint16, first bool) verdict {
 // line decides by what may differ from one of a connection's changes to the next.
 func (f *Filter) line(e *event.Event) bool {
 	switch {
+	case e.Type == event.Socket:
+		return f.listed(e)
 	case e.Type == event.Accept && (len(f.states) > 0 || len(f.edges) > 0),
 		len(f.states) > 0 && !slices.Contains(f.states, e.Old) && !slices.Contains(f.states, e.New),
 		len(f.edges) > 0 && !slices.Contains(f.edges, edge{e.Old, e.New}),
 		f.minDur > 0 && e.Dur < f.minDur,
 		len(f.pids) > 0 && (e.OwnerPID == 0 || !slices.Contains(f.pids, e.OwnerPID)),
 		len(f.comms) > 0 && (e.OwnerPID == 0 || !slices.Contains(f.comms, e.OwnerComm)):
+		return false
+	}
+	return f.where == nil || f.matches(e)
+}
+
+// listed decides about a socket of a listing: it is in a state, for some time, and any of its holders will do.
+func (f *Filter) listed(e *event.Event) bool {
+	held := func(by func(event.Holder) bool) bool { return slices.ContainsFunc(e.Status.Holders, by) }
+	switch {
+	case len(f.states) > 0 && !slices.Contains(f.states, e.New),
+		f.minDur > 0 && max(e.Dur, e.Status.AtLeast) < f.minDur,
+		len(f.pids) > 0 && !held(func(h event.Holder) bool { return slices.Contains(f.pids, h.PID) }),
+		len(f.comms) > 0 && !held(func(h event.Holder) bool { return slices.Contains(f.comms, h.Comm) }):
 		return false
 	}
 	return f.where == nil || f.matches(e)

@@ -3,6 +3,7 @@ package filter
 import (
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -163,20 +164,68 @@ func TestNetNS(t *testing.T) {
 
 // The keys of an expression are the keys of a line that filters make sense of, and the nullable ones are guarded.
 func TestWhereKnowsEveryKey(t *testing.T) {
-	for _, key := range []string{
-		"ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "active_close", "err",
-		"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "totals",
+	both := []string{
+		"ts", "mono_ns", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "role", "uid", "cgroup", "cgroup_id", "container", "unit", "syn_retrans",
+	}
+	for _, kind := range []struct {
+		env  any
+		none event.Event
+		keys []string
+	}{
+		{changeKeys{}, event.Event{Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID}, []string{
+			"cpu", "id", "old", "new", "dur_ns", "queue_ns", "origin", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "totals", "task_tid",
+		}},
+		{listedKeys{}, event.Event{Type: event.Socket, Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID, Status: &event.Status{
+			RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown,
+		}}, []string{"state", "age_ns", "age_min_ns", "left_ns", "recv_q", "send_q", "accept_q", "accept_max"}},
 	} {
-		program, err := compile(key + " == " + key)
-		if err != nil {
-			t.Errorf("%s: %v", key, err)
-			continue
+		for _, key := range slices.Concat(both, kind.keys) {
+			program, err := compile(key+" == "+key, kind.env)
+			if err != nil {
+				t.Errorf("%s: %v", key, err)
+				continue
+			}
+			f := &Filter{where: program}
+			got := f.matches(&kind.none)
+			if nullable := slices.Contains(nullableKeys(reflect.TypeOf(kind.env)), key); f.Trouble() != nil || got == nullable {
+				t.Errorf("%s of a line that knows nothing: %v, %v", key, got, f.Trouble())
+			}
 		}
-		none := event.Event{Dur: event.Unknown, UID: event.NoUID}
-		f := &Filter{where: program}
-		got := f.matches(&none)
-		if nullable := slices.Contains(nullableKeys, key); f.Trouble() != nil || got == nullable {
-			t.Errorf("%s of an event that knows nothing: %v, %v", key, got, f.Trouble())
+	}
+}
+
+// A listing is filtered by what its sockets are, and by any of their holders.
+func TestListed(t *testing.T) {
+	e := event.Event{
+		Type: event.Socket, Family: event.IPv4, Proto: event.TCP, New: event.CloseWait, Dur: event.Unknown, Local: netip.MustParseAddrPort("127.0.0.1:80"),
+		Remote: netip.MustParseAddrPort("10.1.2.3:40602"), Status: &event.Status{RecvQueue: 5, AtLeast: 7e9, Holders: []event.Holder{{PID: 7, FD: 3, Comm: "nc"}, {PID: 8, FD: 3, Comm: "sh"}}},
+	}
+	for _, test := range []struct {
+		o    Options
+		want bool
+	}{
+		{Options{}, true},
+		{Options{States: []string{"close-wait"}}, true},
+		{Options{States: []string{"listen"}}, false},
+		{Options{Ports: []string{"80"}, PIDs: []string{"8"}}, true},
+		{Options{PIDs: []string{"9"}}, false},
+		{Options{Comms: []string{"sh"}}, true},
+		{Options{MinDur: 5 * time.Second}, true},
+		{Options{MinDur: 8 * time.Second}, false},
+		{Options{Where: "recv_q > 4 && any(holders, .fd == 3)"}, true},
+		{Options{Where: "accept_q > 0"}, false},
+	} {
+		test.o.Listing = true
+		f, err := New(&test.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := false
+		if err := f.Pass(&e, func(*event.Event) error {
+			got = true
+			return nil
+		}); err != nil || got != test.want {
+			t.Errorf("%+v: %v, %v", test.o, got, err)
 		}
 	}
 }

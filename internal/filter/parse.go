@@ -29,6 +29,7 @@ type Options struct {
 	Comms                          []string
 	Where                          string
 	Whole                          bool // see Filter
+	Listing                        bool // of sockets that exist, not of changes
 }
 
 // New parses o. An error names the flag, the value and what would be right.
@@ -78,7 +79,11 @@ func New(o *Options) (*Filter, error) {
 		return nil, err
 	}
 	if o.Where != "" {
-		if f.where, err = compile(o.Where); err != nil {
+		var env any = changeKeys{}
+		if o.Listing {
+			env = listedKeys{}
+		}
+		if f.where, err = compile(o.Where, env); err != nil {
 			return nil, fmt.Errorf("--where: %w", err)
 		}
 	}

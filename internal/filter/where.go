@@ -3,6 +3,7 @@ package filter
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -14,12 +15,10 @@ import (
 	"github.com/expr-lang/expr/vm"
 )
 
-// env is a change as an expression sees it, by the keys of NDJSON; a pointer is nil where NDJSON has null.
-type env struct {
+// socketKeys is what an expression sees of every line that is about one, by the keys of NDJSON; a pointer is nil where NDJSON has null.
+type socketKeys struct {
 	Time      time.Time `expr:"ts"`
 	Mono      int       `expr:"mono_ns"`
-	CPU       int       `expr:"cpu"`
-	ID        int       `expr:"id"`
 	Cookie    *int      `expr:"cookie"`
 	Sk        string    `expr:"sk"`
 	NetNS     *int      `expr:"netns"`
@@ -29,28 +28,55 @@ type env struct {
 	LPort     *int      `expr:"lport"`
 	RAddr     *string   `expr:"raddr"`
 	RPort     *int      `expr:"rport"`
-	Old       *string   `expr:"old"`
-	New       *string   `expr:"new"`
-	Dur       *int      `expr:"dur_ns"`
-	Queue     *int      `expr:"queue_ns"`
-	Origin    *string   `expr:"origin"`
 	Role      *string   `expr:"role"`
-	Reason    *string   `expr:"reason"`
-	Active    *bool     `expr:"active_close"`
-	Err       *int      `expr:"err"`
-	Totals    *totals   `expr:"totals"`
-	OwnerPID  *int      `expr:"owner_pid"`
-	OwnerComm *string   `expr:"owner_comm"`
-	OwnerVia  *string   `expr:"owner_via"`
-	TaskPID   int       `expr:"task_pid"`
-	TaskComm  string    `expr:"task_comm"`
 	UID       *int      `expr:"uid"`
 	Cgroup    *string   `expr:"cgroup"`
 	Container *string   `expr:"container"`
 	Unit      *string   `expr:"unit"`
 	CgroupID  *int      `expr:"cgroup_id"`
 	SynAgain  *int      `expr:"syn_retrans"`
-	TaskTID   *int      `expr:"task_tid"`
+}
+
+// changeKeys are those of a change or an accept.
+type changeKeys struct {
+	socketKeys
+	CPU       int     `expr:"cpu"`
+	ID        int     `expr:"id"`
+	Old       *string `expr:"old"`
+	New       *string `expr:"new"`
+	Dur       *int    `expr:"dur_ns"`
+	Queue     *int    `expr:"queue_ns"`
+	Origin    *string `expr:"origin"`
+	Reason    *string `expr:"reason"`
+	Active    *bool   `expr:"active_close"`
+	Err       *int    `expr:"err"`
+	Totals    *totals `expr:"totals"`
+	OwnerPID  *int    `expr:"owner_pid"`
+	OwnerComm *string `expr:"owner_comm"`
+	OwnerVia  *string `expr:"owner_via"`
+	TaskPID   int     `expr:"task_pid"`
+	TaskComm  string  `expr:"task_comm"`
+	TaskTID   *int    `expr:"task_tid"`
+}
+
+// listedKeys are those of a socket that exists.
+type listedKeys struct {
+	socketKeys
+	State     string   `expr:"state"`
+	Age       *int     `expr:"age_ns"`
+	AtLeast   *int     `expr:"age_min_ns"`
+	Left      *int     `expr:"left_ns"`
+	RecvQueue *int     `expr:"recv_q"`
+	SendQueue *int     `expr:"send_q"`
+	Waiting   *int     `expr:"accept_q"`
+	MayWait   *int     `expr:"accept_max"`
+	Holders   []holder `expr:"holders"`
+}
+
+type holder struct {
+	PID  int    `expr:"pid"`
+	Comm string `expr:"comm"`
+	FD   int    `expr:"fd"`
 }
 
 type totals struct {
@@ -81,28 +107,42 @@ func addrOrNil(a netip.Addr) *string {
 	return &s
 }
 
-func newEnv(e *event.Event) env {
-	v := env{
-		Time: time.Unix(0, e.Wall), Mono: int(e.Mono), CPU: int(e.CPU), ID: int(e.ID), Cookie: orNil(int(e.Cookie)),
-		Sk: "0x" + strconv.FormatUint(e.Sk, 16), NetNS: orNil(int(e.NetNS)), Family: e.Family.String(), Proto: e.Proto.String(),
-		LAddr: addrOrNil(e.Local.Addr()), LPort: orNil(int(e.Local.Port())),
-		RAddr: addrOrNil(e.Remote.Addr()), RPort: orNil(int(e.Remote.Port())),
-		Role: orNil(e.Role.String()), Reason: orNil(e.Reason.String()), Err: orNil(int(e.Err)),
-		OwnerPID: orNil(int(e.OwnerPID)), OwnerVia: orNil(e.OwnerVia.String()),
-		TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, Cgroup: orNil(e.Cgroup), Container: orNil(e.Container()), Unit: orNil(e.Unit()), CgroupID: orNil(int(e.CgroupID)),
-		TaskTID: orNil(int(e.TaskTID)),
+// orUnknown gives nil for a number that is not known.
+func orUnknown(v int64) *int {
+	if v == event.Unknown {
+		return nil
 	}
-	dur := &v.Dur
+	n := int(v)
+	return &n
+}
+
+func newSocketKeys(e *event.Event) socketKeys {
+	v := socketKeys{
+		Time: time.Unix(0, e.Wall), Mono: int(e.Mono), Cookie: orNil(int(e.Cookie)), Sk: "0x" + strconv.FormatUint(e.Sk, 16),
+		NetNS: orNil(int(e.NetNS)), Family: e.Family.String(), Proto: e.Proto.String(),
+		LAddr: addrOrNil(e.Local.Addr()), LPort: orNil(int(e.Local.Port())), RAddr: addrOrNil(e.Remote.Addr()), RPort: orNil(int(e.Remote.Port())),
+		Role: orNil(e.Role.String()), Cgroup: orNil(e.Cgroup), Container: orNil(e.Container()), Unit: orNil(e.Unit()), CgroupID: orNil(int(e.CgroupID)),
+	}
+	if e.Type != event.Accept {
+		v.SynAgain = orUnknown(int64(e.SynRetrans))
+	}
+	if e.UID != event.NoUID {
+		uid := int(e.UID)
+		v.UID = &uid
+	}
+	return v
+}
+
+func newChangeKeys(e *event.Event) changeKeys {
+	v := changeKeys{
+		socketKeys: newSocketKeys(e), CPU: int(e.CPU), ID: int(e.ID), Reason: orNil(e.Reason.String()), Err: orNil(int(e.Err)),
+		OwnerPID: orNil(int(e.OwnerPID)), OwnerVia: orNil(e.OwnerVia.String()), TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, TaskTID: orNil(int(e.TaskTID)),
+	}
 	if e.Type == event.Accept {
-		dur = &v.Queue
+		v.Queue = orUnknown(e.Dur)
 	} else {
+		v.Dur = orUnknown(e.Dur)
 		v.Old, v.New, v.Origin = orNil(e.Old.String()), orNil(e.New.String()), orNil(e.Origin.String())
-	}
-	if ns := int(e.Dur); e.Dur != event.Unknown {
-		*dur = &ns
-	}
-	if n := int(e.SynRetrans); e.SynRetrans != event.Unknown && e.Type == event.Change {
-		v.SynAgain = &n
 	}
 	if e.Closer != 0 {
 		active := e.Closer == event.WeClosed
@@ -113,19 +153,29 @@ func newEnv(e *event.Event) env {
 			int(t.BytesAcked), int(t.BytesReceived), int(t.SegsOut), int(t.SegsIn), int(t.Retrans), int(t.SRTT), int(t.MinRTT), t.Cong,
 		}
 	}
-	if e.UID != event.NoUID {
-		uid := int(e.UID)
-		v.UID = &uid
-	}
 	if e.OwnerPID != 0 {
 		v.OwnerComm = &e.OwnerComm
 	}
 	return v
 }
 
-// compile checks source against env. Its errors mark the place.
-func compile(source string) (*vm.Program, error) {
-	p, err := expr.Compile(source, expr.Env(env{}), expr.AsBool(), expr.Patch(guard{}))
+func newListedKeys(e *event.Event) listedKeys {
+	s := e.Status
+	v := listedKeys{socketKeys: newSocketKeys(e), State: e.New.String(), Age: orUnknown(e.Dur), AtLeast: orUnknown(s.AtLeast), Left: orUnknown(s.Left)}
+	if e.New == event.Listen {
+		v.Waiting, v.MayWait = orUnknown(s.RecvQueue), orUnknown(s.SendQueue)
+	} else {
+		v.RecvQueue, v.SendQueue = orUnknown(s.RecvQueue), orUnknown(s.SendQueue)
+	}
+	for _, h := range s.Holders {
+		v.Holders = append(v.Holders, holder{int(h.PID), h.Comm, int(h.FD)})
+	}
+	return v
+}
+
+// compile checks source against env, the keys of a kind of line. Its errors mark the place.
+func compile(source string, env any) (*vm.Program, error) {
+	p, err := expr.Compile(source, expr.Env(env), expr.AsBool(), expr.Patch(guard{nullableKeys(reflect.TypeOf(env))}))
 	if err != nil {
 		return nil, fmt.Errorf("%w\nExpected a comparison of the keys of -o ndjson, with nil for what is not known: dur_ns > 1e6 && err != nil", err)
 	}
@@ -134,7 +184,13 @@ func compile(source string) (*vm.Program, error) {
 
 // matches reports whether the expression is true; one that fails, as in a division by 0, is not.
 func (f *Filter) matches(e *event.Event) bool {
-	wanted, err := expr.Run(f.where, newEnv(e))
+	var env any
+	if e.Type == event.Socket {
+		env = newListedKeys(e)
+	} else {
+		env = newChangeKeys(e)
+	}
+	wanted, err := expr.Run(f.where, env)
 	if err != nil {
 		if f.failed++; f.failure == nil {
 			f.failure = err
@@ -154,25 +210,27 @@ func (f *Filter) Trouble() error {
 
 // guard makes a comparison with null false, as in SQL, instead of an error: a > b becomes a != nil && a > b for every nullable
 // key below it. Comparing with nil itself stays, so that `err != nil` asks whether it is known.
-type guard struct{}
+type guard struct {
+	nullable []string
+}
 
 var comparisons = []string{"==", "!=", "<", "<=", ">", ">=", "in", "contains", "startsWith", "endsWith", "matches"}
 
 // Visit implements ast.Visitor.
-func (guard) Visit(node *ast.Node) {
+func (g guard) Visit(node *ast.Node) {
 	b, ok := (*node).(*ast.BinaryNode)
 	if !ok || !slices.Contains(comparisons, b.Operator) || isNil(b.Left) || isNil(b.Right) {
 		return
 	}
-	var keys nullable
+	keys := keysIn{nullable: g.nullable}
 	ast.Walk(&b.Left, &keys)
 	ast.Walk(&b.Right, &keys)
 	guarded := ast.Node(b)
-	for _, key := range keys {
+	for _, key := range keys.found {
 		known := &ast.BinaryNode{Operator: "!=", Left: &ast.IdentifierNode{Value: key}, Right: &ast.NilNode{}}
 		guarded = &ast.BinaryNode{Operator: "&&", Left: known, Right: guarded}
 	}
-	if len(keys) > 0 {
+	if len(keys.found) > 0 {
 		ast.Patch(node, guarded)
 	}
 }
@@ -182,16 +240,24 @@ func isNil(n ast.Node) bool {
 	return ok
 }
 
-// nullable collects the keys that may be null.
-type nullable []string
+// nullableKeys are those of env that may be null.
+func nullableKeys(env reflect.Type) (keys []string) {
+	for _, f := range reflect.VisibleFields(env) {
+		if f.Type.Kind() == reflect.Pointer {
+			keys = append(keys, f.Tag.Get("expr"))
+		}
+	}
+	return keys
+}
 
-var nullableKeys = []string{
-	"cookie", "netns", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns", "queue_ns", "origin", "role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "uid", "totals", "cgroup", "cgroup_id", "container", "unit", "syn_retrans", "task_tid",
+// keysIn collects the nullable keys below a node.
+type keysIn struct {
+	nullable, found []string
 }
 
 // Visit implements ast.Visitor.
-func (n *nullable) Visit(node *ast.Node) {
-	if id, ok := (*node).(*ast.IdentifierNode); ok && slices.Contains(nullableKeys, id.Value) && !slices.Contains(*n, id.Value) {
-		*n = append(*n, id.Value)
+func (k *keysIn) Visit(node *ast.Node) {
+	if id, ok := (*node).(*ast.IdentifierNode); ok && slices.Contains(k.nullable, id.Value) && !slices.Contains(k.found, id.Value) {
+		k.found = append(k.found, id.Value)
 	}
 }

@@ -133,9 +133,9 @@ func csvAddr(b []byte, a netip.Addr) []byte {
 func csvString(b []byte, s string) []byte {
 	b = append(b, ',')
 	if !strings.ContainsAny(s, `",`) {
-		return appendVisible(b, s)
+		return AppendVisible(b, s)
 	}
 	b = append(b, '"')
-	b = appendVisible(b, strings.ReplaceAll(s, `"`, `""`))
+	b = AppendVisible(b, strings.ReplaceAll(s, `"`, `""`))
 	return append(b, '"')
 }

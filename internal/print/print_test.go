@@ -121,7 +121,7 @@ func TestVisible(t *testing.T) {
 	for in, want := range map[string]string{
 		"nc": "nc", "a\\b": `a\\b`, "\x1b[31m": `\x1b[31m`, "a\nb\tc": `a\nb\tc`, "\xff\xfe": `\xff\xfe`, "\u202e": `\u202e`, "日本": "日本", "\x7f\x00": `\x7f\x00`, "it's": "it's",
 	} {
-		if got := string(appendVisible(nil, in)); got != want {
+		if got := string(AppendVisible(nil, in)); got != want {
 			t.Errorf("%q is shown as %s, want %s", in, got, want)
 		}
 	}

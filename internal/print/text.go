@@ -53,18 +53,18 @@ var stateColor = map[event.State]string{
 
 func (t *text) appendHeader(b []byte) []byte {
 	t.addrs = ipv4Width
-	b = pad(append(b, "TIME"...), 4, clockWidth[t.clock]+1)
+	b = Pad(append(b, "TIME"...), 4, clockWidth[t.clock]+1)
 	if t.wide {
 		b = append(b, "      ID CPU      NETNS PROTO FAMILY      ROLE     "...)
 	}
-	b = pad(b, 0, durWidth-len("DURATION"))
+	b = Pad(b, 0, durWidth-len("DURATION"))
 	b = append(b, "DURATION OLD         → NEW         "...)
-	b = pad(append(b, "LOCAL"...), 5, t.addrs+1)
-	b = pad(append(b, "REMOTE"...), 6, t.addrs+1)
+	b = Pad(append(b, "LOCAL"...), 5, t.addrs+1)
+	b = Pad(append(b, "REMOTE"...), 6, t.addrs+1)
 	if t.wide {
 		b = append(b, "       UID     COOKIE "...)
 	}
-	b = pad(append(b, "OWNER"...), 5, ownerWidth+1)
+	b = Pad(append(b, "OWNER"...), 5, ownerWidth+1)
 	if t.wide {
 		b = append(b, "VIA      TASK                    REASON              ERR           CGROUP\n"...)
 		return b
@@ -108,9 +108,9 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 	if color != "" {
 		b = append(b, reset...)
 	}
-	b = pad(b, len(to), stateWidth+1)
-	local := appendAddr(t.field[:0], e.Local)
-	remote := appendAddr(local, e.Remote)
+	b = Pad(b, len(to), stateWidth+1)
+	local := AppendAddr(t.field[:0], e.Local)
+	remote := AppendAddr(local, e.Remote)
 	if max(len(local), len(remote)-len(local)) > t.addrs {
 		t.addrs = ipv6Width
 	}
@@ -130,7 +130,7 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = t.left(appendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, ownerWidth)
 		b = t.left(append(t.field[:0], orDash(e.Reason.String())...), b, len("handshake_abandoned"))
 		b = t.left(append(t.field[:0], errName(e.Err)...), b, 13)
-		b = appendVisible(b, orDash(e.Cgroup))
+		b = AppendVisible(b, orDash(e.Cgroup))
 		return append(b, '\n')
 	}
 	if t.color && e.Err != 0 {
@@ -189,8 +189,8 @@ func (t *text) appendTime(b []byte, e *event.Event) []byte {
 	return t.right(frac[:len(frac)-1], b, clockWidth[t.clock])
 }
 
-// appendAddr writes address:port, "-" for an unknown one of them.
-func appendAddr(b []byte, a netip.AddrPort) []byte {
+// AppendAddr writes address:port, "-" for an unknown one of them.
+func AppendAddr(b []byte, a netip.AddrPort) []byte {
 	switch {
 	case a.Addr().IsValid() && a.Port() != 0:
 		return a.AppendTo(b)
@@ -210,17 +210,17 @@ func appendAddr(b []byte, a netip.AddrPort) []byte {
 
 func (t *text) left(field, b []byte, width int) []byte {
 	t.field = field
-	return append(pad(append(b, field...), utf8.RuneCount(field), width), ' ')
+	return append(Pad(append(b, field...), utf8.RuneCount(field), width), ' ')
 }
 
 func (t *text) right(field, b []byte, width int) []byte {
 	t.field = field
-	b = pad(b, utf8.RuneCount(field), width)
+	b = Pad(b, utf8.RuneCount(field), width)
 	return append(append(b, field...), ' ')
 }
 
-// pad appends the blanks that a field of width have lacks to be want wide.
-func pad(b []byte, have, want int) []byte {
+// Pad appends the blanks that a field of width have lacks to be want wide.
+func Pad(b []byte, have, want int) []byte {
 	for ; have < want; have++ {
 		b = append(b, ' ')
 	}
@@ -248,12 +248,12 @@ func appendProcess(b []byte, pid uint32, comm string, known bool) []byte {
 	}
 	b = strconv.AppendUint(b, uint64(pid), 10)
 	b = append(b, '/')
-	return appendVisible(b, comm)
+	return AppendVisible(b, comm)
 }
 
-// appendVisible writes s with all that does not print as itself escaped as in Go, and \ doubled: a comm is whatever bytes its
+// AppendVisible writes s with all that does not print as itself escaped as in Go, and \ doubled: a comm is whatever bytes its
 // process likes, and a terminal obeys some of them.
-func appendVisible(b []byte, s string) []byte {
+func AppendVisible(b []byte, s string) []byte {
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		switch {

@@ -86,6 +86,16 @@ type bpfEvent struct {
 	OwnerComm [16]uint8
 }
 
+type bpfHolderFound struct {
+	_     structs.HostLayout
+	Sk    uint64
+	Netns uint32
+	Pid   uint32
+	Fd    uint32
+	Pad   uint32
+	Comm  [16]uint8
+}
+
 type bpfHostKey struct {
 	_         structs.HostLayout
 	PrefixLen uint32
@@ -99,21 +109,24 @@ type bpfSockFound struct {
 	Cookie        uint64
 	CgroupId      uint64
 	Listener      uint64
+	SynackUs      uint64
+	Jiffies       uint64
+	Quiet         uint32
+	Left          uint32
 	Netns         uint32
 	Uid           uint32
-	HolderPid     uint32
-	HolderFd      uint32
+	RecvQueue     uint32
+	SendQueue     uint32
 	AcceptBacklog uint32
+	Retrans       uint16
 	Family        uint16
 	Proto         uint16
 	Lport         uint16
 	Rport         uint16
 	State         uint8
 	IsMini        uint8
-	Pad           [2]uint8
 	Laddr         [16]uint8
 	Raddr         [16]uint8
-	HolderComm    [16]uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -126,6 +139,7 @@ const (
 	bpfMapFinWait2            = "fin_wait2"
 	bpfMapHosts               = "hosts"
 	bpfMapNetnses             = "netnses"
+	bpfMapStacks              = "stacks"
 	bpfMapTakenBySock         = "taken_by_sock"
 	bpfMapUids                = "uids"
 	bpfProgAccepted           = "accepted"
@@ -160,11 +174,14 @@ const (
 	bpfVarTwTimerHandler      = "tw_timer_handler"
 	bpfVarUnusedClosed        = "unused_closed"
 	bpfVarUnusedEvent         = "unused_event"
+	bpfVarUnusedHolderFound   = "unused_holder_found"
 	bpfVarUnusedSockFound     = "unused_sock_found"
 	bpfVarWantIpv4            = "want_ipv4"
 	bpfVarWantIpv6            = "want_ipv6"
+	bpfVarWantMini            = "want_mini"
 	bpfVarWantMptcp           = "want_mptcp"
 	bpfVarWantSctp            = "want_sctp"
+	bpfVarWantStacks          = "want_stacks"
 	bpfVarWantTcp             = "want_tcp"
 )
 
@@ -235,6 +252,7 @@ type bpfMapSpecs struct {
 	FinWait2    *ebpf.MapSpec `ebpf:"fin_wait2"`
 	Hosts       *ebpf.MapSpec `ebpf:"hosts"`
 	Netnses     *ebpf.MapSpec `ebpf:"netnses"`
+	Stacks      *ebpf.MapSpec `ebpf:"stacks"`
 	TakenBySock *ebpf.MapSpec `ebpf:"taken_by_sock"`
 	Uids        *ebpf.MapSpec `ebpf:"uids"`
 }
@@ -262,11 +280,14 @@ type bpfVariableSpecs struct {
 	TwTimerHandler      *ebpf.VariableSpec `ebpf:"tw_timer_handler"`
 	UnusedClosed        *ebpf.VariableSpec `ebpf:"unused_closed"`
 	UnusedEvent         *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedHolderFound   *ebpf.VariableSpec `ebpf:"unused_holder_found"`
 	UnusedSockFound     *ebpf.VariableSpec `ebpf:"unused_sock_found"`
 	WantIpv4            *ebpf.VariableSpec `ebpf:"want_ipv4"`
 	WantIpv6            *ebpf.VariableSpec `ebpf:"want_ipv6"`
+	WantMini            *ebpf.VariableSpec `ebpf:"want_mini"`
 	WantMptcp           *ebpf.VariableSpec `ebpf:"want_mptcp"`
 	WantSctp            *ebpf.VariableSpec `ebpf:"want_sctp"`
+	WantStacks          *ebpf.VariableSpec `ebpf:"want_stacks"`
 	WantTcp             *ebpf.VariableSpec `ebpf:"want_tcp"`
 }
 
@@ -296,6 +317,7 @@ type bpfMaps struct {
 	FinWait2    *ebpf.Map `ebpf:"fin_wait2"`
 	Hosts       *ebpf.Map `ebpf:"hosts"`
 	Netnses     *ebpf.Map `ebpf:"netnses"`
+	Stacks      *ebpf.Map `ebpf:"stacks"`
 	TakenBySock *ebpf.Map `ebpf:"taken_by_sock"`
 	Uids        *ebpf.Map `ebpf:"uids"`
 }
@@ -308,6 +330,7 @@ func (m *bpfMaps) Close() error {
 		m.FinWait2,
 		m.Hosts,
 		m.Netnses,
+		m.Stacks,
 		m.TakenBySock,
 		m.Uids,
 	)
@@ -336,11 +359,14 @@ type bpfVariables struct {
 	TwTimerHandler      *ebpf.Variable `ebpf:"tw_timer_handler"`
 	UnusedClosed        *ebpf.Variable `ebpf:"unused_closed"`
 	UnusedEvent         *ebpf.Variable `ebpf:"unused_event"`
+	UnusedHolderFound   *ebpf.Variable `ebpf:"unused_holder_found"`
 	UnusedSockFound     *ebpf.Variable `ebpf:"unused_sock_found"`
 	WantIpv4            *ebpf.Variable `ebpf:"want_ipv4"`
 	WantIpv6            *ebpf.Variable `ebpf:"want_ipv6"`
+	WantMini            *ebpf.Variable `ebpf:"want_mini"`
 	WantMptcp           *ebpf.Variable `ebpf:"want_mptcp"`
 	WantSctp            *ebpf.Variable `ebpf:"want_sctp"`
+	WantStacks          *ebpf.Variable `ebpf:"want_stacks"`
 	WantTcp             *ebpf.Variable `ebpf:"want_tcp"`
 }
 

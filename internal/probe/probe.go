@@ -49,6 +49,7 @@ type Probe struct {
 	deaf    error           // why accept() is not
 	reader  *ringbuf.Reader
 	names   *namer
+	lister  lister
 	clock   clock
 	before  []event.Event // the sockets that are older than the trace
 
@@ -95,6 +96,9 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 		} else if err := traceTimers(spec, addrs); err != nil {
 			return err
 		}
+		if err := spec.Variables[bpfVarWantMini].Set(timers); err != nil {
+			return err
+		}
 	}
 	tracing := []string{bpfProgChange, bpfProgChangeMissed}
 	if major >= 7 { // a task may be preempted inside a tracepoint's program, for tracepoints are under SRCU (seen from 7.1 on)
@@ -132,18 +136,14 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 	if err := configure(spec, f); err != nil {
 		return fmt.Errorf("set filters: %w", err)
 	}
-	p.objs, err = ebpf.NewCollection(spec)
-	var refused *ebpf.VerifierError
-	if errors.As(err, &refused) {
-		// Up to 5.11 tracing programs have no bpf_get_socket_cookie. If that was not it, the second refusal tells what is.
-		if err := spec.Variables[bpfVarHaveCookie].Set(false); err != nil {
-			return err
-		}
+	err = loadHere(spec, func() (err error) {
 		p.objs, err = ebpf.NewCollection(spec)
-	}
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("load BPF programs: %w", err)
+		return err
 	}
+	p.lister = lister{p.objs.Programs[bpfProgSockets], p.objs.Programs[bpfProgHolders], p.names}
 	for _, name := range tracing {
 		p.tracing = append(p.tracing, p.objs.Programs[name])
 	}
@@ -151,6 +151,23 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 		return err
 	}
 	return p.fill(f)
+}
+
+// loadHere calls load, and once more with what old kernels have: up to 5.11 tracing programs have no bpf_get_socket_cookie. If that was not it, the
+// second refusal tells what is.
+func loadHere(spec *ebpf.CollectionSpec, load func() error) error {
+	err := load()
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		if err := spec.Variables[bpfVarHaveCookie].Set(false); err != nil {
+			return err
+		}
+		err = load()
+	}
+	if err != nil {
+		return fmt.Errorf("load BPF programs: %w", err)
+	}
+	return nil
 }
 
 // configure sets the constants by which the verifier removes the code of filters that are off, and the ports.
@@ -248,8 +265,8 @@ func (p *Probe) attach() error {
 	if p.reader, err = ringbuf.NewReader(p.maps.Events); err != nil {
 		return fmt.Errorf("map the ring buffer: %w", err)
 	}
-	if p.before, err = p.snapshot(); err != nil {
-		return fmt.Errorf("look at existing sockets: %w", err)
+	if p.before, err = p.lister.all(); err != nil {
+		return err
 	}
 	return nil
 }

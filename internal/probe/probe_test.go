@@ -37,7 +37,7 @@ func object(t *testing.T) *ebpf.CollectionSpec {
 func TestStructsAreTheObjects(t *testing.T) {
 	spec := object(t)
 	for name, goType := range map[string]reflect.Type{
-		"event": reflect.TypeFor[bpfEvent](), "sock_found": reflect.TypeFor[bpfSockFound](), "cpu": reflect.TypeFor[bpfCpu](), "host_key": reflect.TypeFor[bpfHostKey](),
+		"event": reflect.TypeFor[bpfEvent](), "sock_found": reflect.TypeFor[bpfSockFound](), "holder_found": reflect.TypeFor[bpfHolderFound](), "cpu": reflect.TypeFor[bpfCpu](), "host_key": reflect.TypeFor[bpfHostKey](),
 	} {
 		var c *btf.Struct
 		if err := spec.Types.TypeByName(name, &c); err != nil {
