@@ -117,6 +117,32 @@ func (t *trip) trace(o *options, p *probe.Probe) error {
 	return t.finish(o, wall, mono, b)
 }
 
+// list takes the sockets that exist, as a source that ends at once.
+func (t *trip) list(o *options) error {
+	all, err := probe.List()
+	if err != nil {
+		return err
+	}
+	closeOutput, err := t.open(o)
+	if err != nil {
+		return quiet(err)
+	}
+	var last event.Event
+	for i := range all {
+		last = all[i]
+		if err = t.pass(&all[i]); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = t.finish(o, last.Wall, last.Mono, &event.Balance{Seen: uint64(len(all))})
+	}
+	if o.write == "" {
+		err = quietPipe(err)
+	}
+	return errors.Join(quiet(err), closeOutput())
+}
+
 // check prints what tracing needs, and whether it is there.
 func check(w io.Writer) error {
 	var unmet unmetError

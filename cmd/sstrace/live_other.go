@@ -11,4 +11,6 @@ var errLinux = errors.New("tracing needs Linux; here sstrace prints recordings: 
 
 func (t *trip) live(*options, []string) error { return errLinux }
 
+func (t *trip) list(*options) error { return errLinux }
+
 func check(io.Writer) error { return errLinux }

@@ -26,6 +26,7 @@ var vocabularies = []string{"rfc", "kernel"}
 type options struct {
 	filter   filter.Options
 	formats  []string // those that the command has
+	listing  bool     // of what exists, not a trace
 	format   string
 	clock    string
 	states   string
@@ -54,19 +55,20 @@ func (o *options) register(c *cobra.Command) {
 // registerFilters adds those that decide which lines are wanted.
 func (o *options) registerFilters(c *cobra.Command) {
 	f := c.Flags()
-	o.registerConnections(c)
+	o.registerConnections(f)
+	f.StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp,sctp; live, tcp if not said")
 	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: CLOSE_WAIT, or as in ss, close-wait")
 	f.StringArrayVar(&o.filter.Edges, "edge", nil, "changes from one state to another: `OLD:NEW`")
 	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "changes out of a state that lasted at least this `time`: 1ms")
 	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets that this `process` owns")
 	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets that a process of this `name` owns; up to 15 bytes, as the kernel has it")
 	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
+	complete(c, "proto", []string{"tcp", "mptcp", "sctp"})
 	complete(c, "state", stateNames())
 }
 
 // registerConnections adds the filters that decide about whole connections, in the kernel.
-func (o *options) registerConnections(c *cobra.Command) {
-	f := c.Flags()
+func (o *options) registerConnections(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.filter.Ports, "port", "p", nil, "connections with this `port` at either end; lists and ranges: 80,8000-8100")
 	f.StringArrayVar(&o.filter.LocalPorts, "lport", nil, "connections with this local `port`")
 	f.StringArrayVar(&o.filter.RemotePorts, "rport", nil, "connections with this remote `port`")
@@ -76,8 +78,6 @@ func (o *options) registerConnections(c *cobra.Command) {
 	f.StringArrayVar(&o.filter.NetNS, "netns", nil, "sockets of this network `namespace`: NAME, PATH, pid:N or INODE")
 	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets of this `user`, by name or number")
 	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil, "sockets of this cgroup v2 and those below it: the `path` as in /system.slice/redis.service")
-	f.StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp,sctp; live, tcp if not said")
-	complete(c, "proto", []string{"tcp", "mptcp", "sctp"})
 }
 
 // registerFormat adds where the lines go, and how they look.
@@ -156,7 +156,7 @@ func (o *options) check(command []string) error {
 		return fmt.Errorf("-o %q: the formats are %s", o.format, strings.Join(o.formats, ", "))
 	case o.clock != "" && !slices.Contains(print.Clocks, o.clock):
 		return fmt.Errorf("--time %q: the clocks are %s", o.clock, strings.Join(print.Clocks, ", "))
-	case !slices.Contains(vocabularies, o.states):
+	case o.states != "" && !slices.Contains(vocabularies, o.states):
 		return fmt.Errorf("--states %q: the vocabularies are %s", o.states, strings.Join(vocabularies, ", "))
 	case o.read != "" && len(command) > 0:
 		return fmt.Errorf("-r reads a recording: it cannot trace %q", command[0])

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"sstrace/internal/event"
+	"sstrace/internal/sockets"
 )
 
 // replay prints a recording.
@@ -28,7 +29,11 @@ func (t *trip) replay(o *options) error {
 	if r.name == "-" {
 		r.name = "standard input"
 	}
-	err = t.travel(r.lines(in), nil)
+	source := r.lines(in)
+	if o.listing {
+		source = sockets.Implied(source)
+	}
+	err = t.travel(source, nil)
 	if flushErr := t.view.Flush(0); flushErr != nil && (err == nil || errors.Is(err, errEnough)) {
 		err = flushErr
 	}
@@ -45,6 +50,8 @@ func (t *trip) replay(o *options) error {
 		err = t.finish(o, r.last.Wall, r.last.Mono, &event.Balance{Seen: t.printed + t.unread + dropped + t.lost, RingFull: t.lost})
 	case t.end == nil:
 		err = fmt.Errorf("%s has no end line: whoever wrote it was killed, or is still writing; what is there was printed", r.name)
+	case o.listing:
+		err = t.finish(o, r.last.Wall, r.last.Mono, &event.Balance{Seen: t.printed + t.filter.Filtered()})
 	default:
 		err = t.finish(o, r.last.Wall, r.last.Mono, t.end)
 	}

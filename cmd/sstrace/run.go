@@ -64,8 +64,11 @@ func run(c *cobra.Command, o *options, command []string, start start) error {
 		return usageError{err}
 	}
 	t := &trip{filter: f, start: start, count: uint64(o.count)}
-	if o.read != "" {
+	switch {
+	case o.read != "":
 		return t.replay(o)
+	case o.listing:
+		return t.list(o)
 	}
 	return t.live(o, command)
 }
@@ -173,7 +176,7 @@ func (t *trip) finish(o *options, wall, mono int64, b *event.Balance) error {
 	if err := t.filter.Trouble(); err != nil {
 		fmt.Fprintf(os.Stderr, "sstrace: %v\n", err)
 	}
-	if o.format != "ndjson" || o.write != "" || b.RingFull > 0 || b.Missed > 0 {
+	if !o.listing && (o.format != "ndjson" || o.write != "") || b.RingFull > 0 || b.Missed > 0 {
 		tellBalance(os.Stderr, b)
 	}
 	if o.read == "" && !b.Balanced() {

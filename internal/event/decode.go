@@ -283,8 +283,12 @@ func (d *decoder) totals(t *Totals) error {
 	return nil
 }
 
-// holders decodes the processes that have a socket.
-func (d *decoder) holders() (all []Holder, err error) {
+// holders decodes the processes that have a socket, or null.
+func (d *decoder) holders() ([]Holder, error) {
+	if d.null() {
+		return nil, nil
+	}
+	all := []Holder{}
 	if !d.take('[') {
 		return nil, d.fail("expected [")
 	}

@@ -83,16 +83,7 @@ func (e *Event) appendChange(b []byte) []byte {
 		b = append(b, `,"err":`...)
 		b = appendUint(b, uint64(e.Err))
 	}
-	b = append(b, `,"owner_pid":`...)
-	b = appendUint(b, uint64(e.OwnerPID))
-	b = append(b, `,"owner_comm":`...)
-	if e.OwnerPID == 0 {
-		b = append(b, "null"...)
-	} else {
-		b = appendString(b, e.OwnerComm)
-	}
-	b = append(b, `,"owner_via":`...)
-	b = appendName(b, e.OwnerVia.String())
+	b = e.appendOwner(b)
 	b = append(b, `,"task_pid":`...)
 	b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
 	b = append(b, `,"task_comm":`...)
@@ -110,6 +101,19 @@ func (e *Event) appendChange(b []byte) []byte {
 	}
 	b = append(b, `,"task_tid":`...)
 	return appendUint(b, uint64(e.TaskTID))
+}
+
+func (e *Event) appendOwner(b []byte) []byte {
+	b = append(b, `,"owner_pid":`...)
+	b = appendUint(b, uint64(e.OwnerPID))
+	b = append(b, `,"owner_comm":`...)
+	if e.OwnerPID == 0 {
+		b = append(b, "null"...)
+	} else {
+		b = appendString(b, e.OwnerComm)
+	}
+	b = append(b, `,"owner_via":`...)
+	return appendName(b, e.OwnerVia.String())
 }
 
 // appendSocket appends what exists.
@@ -137,6 +141,10 @@ func (e *Event) appendSocket(b []byte) []byte {
 	b = appendDur(b, int64(e.SynRetrans))
 	b = append(b, `,"role":`...)
 	b = appendName(b, e.Role.String())
+	b = e.appendOwner(b)
+	if s.Holders == nil {
+		return e.appendWhose(append(b, `,"holders":null`...))
+	}
 	b = append(b, `,"holders":[`...)
 	for i, h := range s.Holders {
 		if i > 0 {

@@ -263,11 +263,11 @@ type Event struct {
 
 // Status is what a socket that exists is like, beside its state. Its Event has its age in Dur, if that is known.
 type Status struct {
-	RecvQueue int64 // bytes unread; of a listener: connections that wait for accept(); of what is no full socket: Unknown
-	SendQueue int64 // bytes not acknowledged; of a listener: how many may wait; likewise
-	AtLeast   int64 // ns in this state, and perhaps more; Unknown
-	Left      int64 // ns until a timer ends it: of TIME_WAIT, and of FIN_WAIT2 without a process; Unknown
-	Holders   []Holder
+	RecvQueue int64    // bytes unread; of a listener: connections that wait for accept(); of what is no full socket: Unknown
+	SendQueue int64    // bytes not acknowledged; of a listener: how many may wait; likewise
+	AtLeast   int64    // ns in this state, and perhaps more; Unknown
+	Left      int64    // ns until a timer ends it: of TIME_WAIT, and of FIN_WAIT2 without a process; Unknown
+	Holders   []Holder // nil: not known
 }
 
 // Holder is a process that has the socket among its file descriptors.

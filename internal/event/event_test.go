@@ -35,7 +35,7 @@ func TestRoundTrip(t *testing.T) {
 			RecvQueue: 1, SendQueue: 2, AtLeast: 3, Left: Unknown, Holders: []Holder{{1, 3, "a\""}, {2, 4, "b"}},
 		}},
 		{Type: Socket, Seq: 1, Family: IPv6, Proto: TCP, New: Listen, Dur: Unknown, SynRetrans: Unknown, Role: Listener, Status: &Status{
-			RecvQueue: 1, SendQueue: 128, AtLeast: Unknown, Left: Unknown,
+			RecvQueue: 1, SendQueue: 128, AtLeast: Unknown, Left: Unknown, Holders: []Holder{},
 		}},
 		{Type: Socket, Seq: 1, Family: IPv4, Proto: TCP, New: SynRecv, Dur: 17, SynRetrans: 2, UID: NoUID, Status: &Status{RecvQueue: Unknown, SendQueue: Unknown, AtLeast: Unknown, Left: 5}},
 		{Type: Lost, Seq: 2, Wall: 1, Mono: 5, Dur: Unknown, RingFull: 12},

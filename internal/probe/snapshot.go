@@ -55,7 +55,12 @@ func list() ([]event.Event, error) {
 	defer objs.Holders.Close()
 	l := lister{objs.Sockets, objs.Holders, newNamer()}
 	defer l.names.cgroupFS.close()
-	return l.all()
+	all, err := l.all()
+	var clock clock
+	for i := range all {
+		all[i].Wall = clock.wall(all[i].Mono)
+	}
+	return all, err
 }
 
 // all finds the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of.
@@ -83,7 +88,9 @@ func (l *lister) all() ([]event.Event, error) {
 			case !noBacklog[f.Lport]:
 				e.Role = event.Client
 			}
-			e.Status.Holders = holders[f.Sk]
+			if e.Status.Holders = holders[f.Sk]; e.Status.Holders == nil {
+				e.Status.Holders = []event.Holder{}
+			}
 			if pid, comm := onlyHolder(e.Status.Holders); pid != 0 {
 				e.OwnerPID, e.OwnerComm, e.OwnerVia = pid, comm, event.ViaSnapshot
 			}
@@ -151,7 +158,10 @@ func (l *lister) socket(f *bpfSockFound) event.Event {
 		}
 	case f.IsMini != 0:
 		e.UID = event.NoUID
-		e.Status.Left = int64(f.Left) * jiffy
+		if e.Status.Left = int64(f.Left) * jiffy; state == event.TimeWait {
+			// Its timer is set to TCP_TIMEWAIT_LEN (include/net/tcp.h) as it begins, and again when the peer's FIN comes once more.
+			e.Status.AtLeast = max(60e9-e.Status.Left-jiffy, 0)
+		}
 	case state == event.CloseWait || state == event.FinWait2 || state == event.Closing:
 		// A segment made it come to this state, and carried an ACK (RFC 9293 section 3.10.7.4); so that is at least as old as the last ACK.
 		e.Status.AtLeast = max(int64(f.Quiet)-1, 0) * jiffy

@@ -1,0 +1,227 @@
+package sockets
+
+import (
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"sstrace/internal/event"
+	"sstrace/internal/print"
+)
+
+// Formats are those of a Listing, as the command line names them.
+var Formats = []string{"text", "wide", "ndjson"}
+
+// Listing is a view that lists sockets, for people as a table with its sums.
+type Listing struct {
+	lines  *print.Lines
+	format string
+	all    []event.Event
+	lost   bool
+}
+
+// New makes a Listing of one of Formats.
+func New(out io.Writer, format string) *Listing {
+	return &Listing{lines: print.NewLines(out), format: format}
+}
+
+// Take takes a Socket, and at last the End.
+func (l *Listing) Take(e *event.Event) error {
+	switch {
+	case l.format == "ndjson":
+		return l.lines.Event(e)
+	case e.Type == event.Socket:
+		l.all = append(l.all, *e)
+	case e.Type == event.Lost:
+		l.lost = true
+	case e.Type == event.End:
+		return l.table()
+	}
+	return nil
+}
+
+// Flush writes what was gathered.
+func (l *Listing) Flush(int64) error { return l.lines.Flush() }
+
+// table writes all that there is.
+func (l *Listing) table() error {
+	slices.SortFunc(l.all, func(a, b event.Event) int { return compare(&a, &b) })
+	rows := [][]string{header(l.format == "wide")}
+	for i := range l.all {
+		rows = append(rows, row(&l.all[i], l.format == "wide"))
+	}
+	if err := l.lines.Text(string(align(nil, rows))); err != nil {
+		return err
+	}
+	note := ""
+	if l.lost {
+		note = "Changes were lost in the recording: sockets that made none after that are not listed.\n"
+	}
+	return l.lines.Text("\n" + Sums(l.all) + "\n" + note)
+}
+
+// Sums tells how many there are, in all and in each state.
+func Sums(all []event.Event) string {
+	count := make(map[event.State]int)
+	for i := range all {
+		count[all[i].New]++
+	}
+	var parts []string
+	for _, s := range event.States() {
+		if n := count[s]; n > 0 {
+			parts = append(parts, s.String()+" "+strconv.Itoa(n))
+		}
+	}
+	sum := "1 socket"
+	if len(all) != 1 {
+		sum = strconv.Itoa(len(all)) + " sockets"
+	}
+	if len(parts) > 0 {
+		sum += ": " + strings.Join(parts, ", ")
+	}
+	return sum
+}
+
+func header(wide bool) []string {
+	h := []string{"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT"}
+	if wide {
+		h = append(h, ">NETNS", "ROLE", ">UID", ">COOKIE", "UNIT")
+	}
+	return append(h, "HOLDERS")
+}
+
+// row makes the cells of a socket, as header names them.
+func row(e *event.Event, wide bool) []string {
+	s := e.Status
+	cells := []string{
+		e.New.String(), number(s.RecvQueue), number(s.SendQueue), string(print.AppendAddr(nil, e.Local)), string(print.AppendAddr(nil, e.Remote)), Age(e), left(s),
+	}
+	if wide {
+		uid := "-"
+		if e.UID != event.NoUID {
+			uid = strconv.FormatUint(uint64(e.UID), 10)
+		}
+		cookie := "-"
+		if e.Cookie != 0 {
+			cookie = strconv.FormatUint(e.Cookie, 16)
+		}
+		cells = append(cells, strconv.FormatUint(uint64(e.NetNS), 10), orDash(e.Role.String()), uid, cookie, unit(e))
+	}
+	return append(cells, Holders(e))
+}
+
+func number(v int64) string {
+	if v == event.Unknown {
+		return "-"
+	}
+	return strconv.FormatInt(v, 10)
+}
+
+// Age tells how long e has been in its state: exactly, at least, or "-".
+func Age(e *event.Event) string {
+	switch {
+	case e.Dur != event.Unknown:
+		return Short(e.Dur)
+	case e.Status.AtLeast != event.Unknown:
+		return "≥" + Short(e.Status.AtLeast)
+	}
+	return "-"
+}
+
+func left(s *event.Status) string {
+	if s.Left == event.Unknown {
+		return "-"
+	}
+	return Short(s.Left)
+}
+
+// Short writes a time for people: exact digits are NDJSON's.
+func Short(ns int64) string {
+	d := time.Duration(ns)
+	switch {
+	case d >= time.Minute:
+		text := d.Round(time.Second).String()
+		if d >= time.Hour {
+			text = strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+		}
+		return text
+	case d >= time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	case d >= time.Millisecond:
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(time.Microsecond).String()
+}
+
+// unit tells whose container or systemd unit it is.
+func unit(e *event.Event) string {
+	if id := e.Container(); id != "" {
+		return id[:12] // as docker ps has it
+	}
+	return orDash(string(print.AppendVisible(nil, e.Unit())))
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// Holders names every process that has the socket, with its descriptors; or, where that is not known, the owner.
+func Holders(e *event.Event) string {
+	var b []byte
+	name := func(pid uint32, comm string) {
+		if len(b) > 0 {
+			b = append(b, ", "...)
+		}
+		b = strconv.AppendUint(b, uint64(pid), 10)
+		b = append(b, '/')
+		b = print.AppendVisible(b, comm)
+	}
+	if e.Status.Holders == nil && e.OwnerPID != 0 {
+		name(e.OwnerPID, e.OwnerComm)
+	}
+	for i, h := range e.Status.Holders {
+		if i > 0 && e.Status.Holders[i-1].PID == h.PID {
+			b = append(b, ',')
+		} else {
+			name(h.PID, h.Comm)
+			b = append(b, " fd "...)
+		}
+		b = strconv.AppendUint(b, uint64(h.FD), 10)
+	}
+	return orDash(string(b))
+}
+
+// align appends rows as lines, with columns as wide as their widest cell. The first row is the header, in which > marks a column that is set to the
+// right. The last column may grow as it likes.
+func align(b []byte, rows [][]string) []byte {
+	right := make([]bool, len(rows[0]))
+	width := make([]int, len(rows[0]))
+	for i, cell := range rows[0] {
+		rows[0][i], right[i] = strings.CutPrefix(cell, ">")
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			width[i] = max(width[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			blanks := width[i] - utf8.RuneCountInString(cell)
+			switch {
+			case i == len(row)-1:
+				b = append(append(b, cell...), '\n')
+			case right[i]:
+				b = append(append(print.Pad(b, 0, blanks), cell...), ' ')
+			default:
+				b = append(print.Pad(append(b, cell...), 0, blanks), ' ')
+			}
+		}
+	}
+	return b
+}
