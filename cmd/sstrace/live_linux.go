@@ -15,8 +15,8 @@ import (
 	"sstrace/internal/probe"
 )
 
-// live traces until a signal, -n, --for or the end of the command.
-func (t *trip) live(o *options, argv []string) error {
+// trace traces until a signal, -n, --for or the end of the command.
+func (t *trip) trace(o *options, argv []string) error {
 	size, err := ringSize(o.buffer)
 	if err != nil {
 		return usageError{err}
@@ -24,7 +24,7 @@ func (t *trip) live(o *options, argv []string) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 
-	p, err := probe.Open(t.filter, size, o.states == "rfc")
+	p, err := probe.Open(t.filter, size, o.states == "rfc", o.stacks)
 	if errors.Is(err, probe.ErrNoCgroup) {
 		return usageError{err}
 	}
@@ -36,7 +36,7 @@ func (t *trip) live(o *options, argv []string) error {
 		fmt.Fprintf(os.Stderr, "sstrace: half-open connections and those in TIME_WAIT are not seen: %v (`sstrace check` tells what to do)\n", err)
 	}
 	t.filter.CgroupsDecided = true
-	closeOutput, err := t.open(o)
+	closeOutput, err := t.open(o, live{p.Sockets, p.Listeners, p.Stack, p.Stop})
 	if err != nil {
 		return quiet(err)
 	}
@@ -62,7 +62,7 @@ func (t *trip) live(o *options, argv []string) error {
 		time.AfterFunc(time.Duration(o.duration), p.Stop)
 	}
 
-	err = t.trace(o, p)
+	err = t.follow(o, p)
 	if o.write == "" {
 		err = quietPipe(err)
 	}
@@ -73,7 +73,8 @@ func (t *trip) live(o *options, argv []string) error {
 	return err
 }
 
-func (t *trip) trace(o *options, p *probe.Probe) error {
+// follow takes what p tells, to its end.
+func (t *trip) follow(o *options, p *probe.Probe) error {
 	var kernel conn.Tracker
 	track := kernel.Take
 	idle := func() (bool, error) {
@@ -123,7 +124,7 @@ func (t *trip) list(o *options) error {
 	if err != nil {
 		return err
 	}
-	closeOutput, err := t.open(o)
+	closeOutput, err := t.open(o, live{})
 	if err != nil {
 		return quiet(err)
 	}

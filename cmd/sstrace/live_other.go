@@ -9,7 +9,7 @@ import (
 
 var errLinux = errors.New("tracing needs Linux; here sstrace prints recordings: sstrace -r FILE")
 
-func (t *trip) live(*options, []string) error { return errLinux }
+func (t *trip) trace(*options, []string) error { return errLinux }
 
 func (t *trip) list(*options) error { return errLinux }
 

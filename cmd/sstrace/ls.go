@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 
 	"sstrace/internal/sockets"
 
@@ -27,7 +26,7 @@ until its timer ends it, and every process that holds it with its file descripto
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("ls takes no argument, not %q", args[0])}
 			}
-			return run(c, o, args, func(out io.Writer, _ bool) (view, error) { return sockets.New(out, o.format), nil })
+			return run(c, o, args, func(s *setting) (view, error) { return sockets.New(s.out, o.format), nil })
 		},
 	}
 	f := c.Flags()

@@ -4,7 +4,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"sstrace/internal/explain"
@@ -92,7 +91,7 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			return run(c, &o, args, func(out io.Writer, color bool) (view, error) { return print.New(out, o.format, o.clock, color) })
+			return run(c, &o, args, func(s *setting) (view, error) { return print.New(s.out, o.format, o.clock, s.color) })
 		},
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -27,6 +27,8 @@ type options struct {
 	filter   filter.Options
 	formats  []string // those that the command has
 	listing  bool     // of what exists, not a trace
+	older    bool     // what is older than the trace matters, too
+	stacks   bool     // of who connects and who accepts
 	format   string
 	clock    string
 	states   string

@@ -21,7 +21,7 @@ func (t *trip) replay(o *options) error {
 		}
 		defer in.Close()
 	}
-	closeOutput, err := t.open(o)
+	closeOutput, err := t.open(o, live{})
 	if err != nil {
 		return quiet(err)
 	}

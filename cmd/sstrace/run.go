@@ -25,13 +25,31 @@ type view interface {
 	Flush(now int64) error
 }
 
-// start makes a view that writes to out.
-type start func(out io.Writer, color bool) (view, error)
+// start makes a view.
+type start func(s *setting) (view, error)
+
+// setting is what a view has around it.
+type setting struct {
+	out    io.Writer
+	color  bool
+	filter *filter.Filter
+	live
+}
+
+// live is what a view may ask of a live source, at a moment when it is flushed. The source waits meanwhile, so it should be seldom. All are nil if the source
+// is no trace.
+type live struct {
+	sockets   func() ([]event.Event, error) // every socket that exists, with its holders
+	listeners func() ([]event.Event, error) // the listeners alone, without
+	stack     func(id uint32) []uint64      // the addresses of an Event.Stack
+	stop      func()                        // ends the trace; from any goroutine
+}
 
 // trip is the way of the Events through the rooms: from a source, through the tracker if it is the kernel, the filter and the view.
 type trip struct {
 	filter  *filter.Filter
 	start   start
+	older   bool // the view wants the sockets that are older than the trace, first of all
 	view    view
 	count   uint64 // stop after so many changes; 0: never
 	printed uint64
@@ -63,18 +81,18 @@ func run(c *cobra.Command, o *options, command []string, start start) error {
 	if err != nil {
 		return usageError{err}
 	}
-	t := &trip{filter: f, start: start, count: uint64(o.count)}
+	t := &trip{filter: f, start: start, older: o.older, count: uint64(o.count)}
 	switch {
 	case o.read != "":
 		return t.replay(o)
 	case o.listing:
 		return t.list(o)
 	}
-	return t.live(o, command)
+	return t.trace(o, command)
 }
 
 // open opens the output, once it is sure that there will be any.
-func (t *trip) open(o *options) (closeOutput func() error, err error) {
+func (t *trip) open(o *options, live live) (closeOutput func() error, err error) {
 	out := os.Stdout
 	if o.write != "" {
 		if isSame(o.write, o.read) {
@@ -85,7 +103,7 @@ func (t *trip) open(o *options) (closeOutput func() error, err error) {
 		}
 	}
 	color := os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(out.Fd()))
-	t.view, err = t.start(out, color)
+	t.view, err = t.start(&setting{out, color, t.filter, live})
 	if o.write == "" {
 		return func() error { return nil }, quietPipe(err)
 	}
@@ -113,8 +131,14 @@ var errEnough = errors.New("printed as many changes as -n asks for")
 
 // pass takes a line through the filter to the view; that changes were lost is no filter's business.
 func (t *trip) pass(e *event.Event) error {
-	if e.Type == event.Lost {
+	switch {
+	case e.Type == event.Lost:
 		t.lost += e.RingFull
+		return t.view.Take(e)
+	case e.Type == event.Socket && !t.filter.Listing: // no change, and in no balance
+		if !t.older || !t.filter.Connection(e) {
+			return nil
+		}
 		return t.view.Take(e)
 	}
 	return t.filter.Pass(e, func(e *event.Event) error {

@@ -34,7 +34,7 @@ func (q *question) command() *cobra.Command {
 	o.registerSource(f)
 	o.filter.Whole = q.whole
 	c.RunE = func(c *cobra.Command, args []string) error {
-		return run(c, o, args, func(out io.Writer, color bool) (view, error) { return q.start(out, o.format, color) })
+		return run(c, o, args, func(s *setting) (view, error) { return q.start(s.out, o.format, s.color) })
 	}
 	return c
 }

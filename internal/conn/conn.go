@@ -93,6 +93,7 @@ func (t *Tracker) Take(e *event.Event, emit func(*event.Event) error) error {
 		s.cookie = e.Cookie
 	}
 	if e.Type == event.Socket {
+		e.ID = s.id
 		s.state, s.role = e.New, e.Role
 		if s.pid, s.comm = e.OwnerPID, e.OwnerComm; s.pid != 0 {
 			s.via = event.ViaSnapshot

@@ -82,7 +82,7 @@ func (m *Machine) Take(e *event.Event, emit func(*event.Event) error) error {
 	}
 	if e.Type == event.Socket {
 		m.found(e)
-		return nil
+		return emit(e)
 	}
 	if e.Deed == event.Reset {
 		m.reset(e)
@@ -264,6 +264,7 @@ func (m *Machine) found(e *event.Event) {
 	}
 	s := m.mini(e)
 	s.state, s.role, s.found = e.New, e.Role, e.Mono
+	e.ID = s.id
 }
 
 // at gives the connection whose mini-sock e is about, or nil if it is not known. What else was at its address is gone, its end lost; and

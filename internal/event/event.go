@@ -239,6 +239,7 @@ type Event struct {
 	// Of a Timer and a Socket, and of a Change as the kernel tells it; none of it is printed:
 
 	Deed     Deed
+	Stack    uint32  // names the stack in user space of who connects or accepts; 0: none
 	Listener uint64  // of a request sock: the address of its listener
 	Mini     bool    // Sk is not a struct sock
 	Retries  uint8   // of a request sock: how often its SYN-ACK was sent again

@@ -33,6 +33,9 @@ type Filter struct {
 	// line as a whole.
 	Whole bool
 
+	// Listing: the filters of lines are about sockets that exist. A change passes if its connection is wanted.
+	Listing bool
+
 	states []event.State
 	edges  []edge
 	minDur int64 // ns
@@ -94,13 +97,16 @@ func (f *Filter) Pass(e *event.Event, emit func(*event.Event) error) error {
 	return f.settle(e, verdict == yes, emit)
 }
 
+// Connection reports whether the filters of connections want e.
+func (f *Filter) Connection(e *event.Event) bool { return f.connection(e) == yes }
+
 // settle emits e, whose connection is wanted or not, if its line is wanted, too.
 func (f *Filter) settle(e *event.Event, wanted bool, emit func(*event.Event) error) error {
 	if !wanted {
 		f.filtered++
 		return nil
 	}
-	if !f.line(e) {
+	if (e.Type == event.Socket || !f.Listing) && !f.line(e) {
 		if !f.Whole {
 			f.filtered++
 			return nil
@@ -182,7 +188,7 @@ func end(wanted *PortSet, port uint16, first bool) verdict {
 func (f *Filter) line(e *event.Event) bool {
 	switch {
 	case e.Type == event.Socket:
-		return f.listed(e)
+		return f.Listed(e)
 	case e.Type == event.Accept && (len(f.states) > 0 || len(f.edges) > 0),
 		len(f.states) > 0 && !slices.Contains(f.states, e.Old) && !slices.Contains(f.states, e.New),
 		len(f.edges) > 0 && !slices.Contains(f.edges, edge{e.Old, e.New}),
@@ -194,8 +200,8 @@ func (f *Filter) line(e *event.Event) bool {
 	return f.where == nil || f.matches(e)
 }
 
-// listed decides about a socket of a listing: it is in a state, for some time, and any of its holders will do.
-func (f *Filter) listed(e *event.Event) bool {
+// Listed reports whether the filters of lines want a socket that exists: it is in a state, for some time, and any of its holders will do.
+func (f *Filter) Listed(e *event.Event) bool {
 	held := func(by func(event.Holder) bool) bool { return slices.ContainsFunc(e.Status.Holders, by) }
 	switch {
 	case len(f.states) > 0 && !slices.Contains(f.states, e.New),

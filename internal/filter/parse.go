@@ -34,7 +34,7 @@ type Options struct {
 
 // New parses o. An error names the flag, the value and what would be right.
 func New(o *Options) (*Filter, error) {
-	f := &Filter{Whole: o.Whole, minDur: o.MinDur.Nanoseconds()}
+	f := &Filter{Whole: o.Whole, Listing: o.Listing, minDur: o.MinDur.Nanoseconds()}
 	switch {
 	case o.IPv4 && !o.IPv6:
 		f.Family = event.IPv4

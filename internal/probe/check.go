@@ -30,7 +30,7 @@ func Check() []Need {
 		return append(all, Need{Name: "attach", Found: "not tried", Hint: "see above"})
 	}
 	attach := Need{Name: "attach", OK: true, Found: "programs load and attach"}
-	p, err := Open(&filter.Filter{Protos: []event.Proto{event.TCP}}, os.Getpagesize(), true)
+	p, err := Open(&filter.Filter{Protos: []event.Proto{event.TCP}}, os.Getpagesize(), true, false)
 	if err != nil {
 		attach = Need{Name: "attach", Found: err.Error(), Hint: "a security module or a container's seccomp filter may forbid bpf(2): see dmesg"}
 	} else {

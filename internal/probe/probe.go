@@ -61,11 +61,12 @@ type Probe struct {
 
 // Open attaches, with the kernel's part of f, and looks at the sockets that exist. buffer is the size of the ring in bytes, a power
 // of two and a multiple of the page size. rfc asks for what the rfc vocabulary needs: the timers of mini-socks, and accept().
-// What of it this machine lacks, Blind and Deaf tell. When it returns every change is being recorded. Errors say what to do.
-func Open(f *filter.Filter, buffer int, rfc bool) (*Probe, error) {
+// What of it this machine lacks, Blind and Deaf tell. stacks asks for those of who connects and who accepts. When it returns every change is being recorded.
+// Errors say what to do.
+func Open(f *filter.Filter, buffer int, rfc, stacks bool) (*Probe, error) {
 	_ = rlimit.RemoveMemlock() // the limit counts only before Linux 5.11; if it stays too low there, loading fails and tells
 	p := &Probe{names: newNamer()}
-	err := p.load(f, buffer, rfc)
+	err := p.load(f, buffer, rfc, stacks)
 	if err == nil {
 		err = p.attach()
 	}
@@ -79,7 +80,7 @@ func Open(f *filter.Filter, buffer int, rfc bool) (*Probe, error) {
 	return p, nil
 }
 
-func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
+func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	spec, err := loadBpf()
 	if err != nil {
 		return err
@@ -133,6 +134,11 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc bool) error {
 		}
 	}
 	spec.Maps[bpfMapEvents].MaxEntries = uint32(buffer)
+	if !stacks {
+		spec.Maps[bpfMapStacks].MaxEntries = 1
+	} else if err := spec.Variables[bpfVarWantStacks].Set(true); err != nil {
+		return err
+	}
 	if err := configure(spec, f); err != nil {
 		return fmt.Errorf("set filters: %w", err)
 	}
@@ -312,6 +318,7 @@ func (p *Probe) Events(idle func() (soon bool, err error)) iter.Seq2[event.Event
 	return func(yield func(event.Event, error) bool) {
 		defer p.settle()
 		for _, e := range p.before {
+			e.Wall = p.clock.wall(e.Mono)
 			if !yield(e, nil) {
 				return
 			}
@@ -456,6 +463,32 @@ func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 		}
 	}
 	return b, nil
+}
+
+// Sockets finds the sockets that exist now. It must not run at the same time as Events gives something.
+func (p *Probe) Sockets() ([]event.Event, error) { return p.timed(p.lister.all()) }
+
+// Listeners finds the listeners alone, without their holders. As Sockets it must not run beside Events.
+func (p *Probe) Listeners() ([]event.Event, error) { return p.timed(p.lister.listeners()) }
+
+func (p *Probe) timed(all []event.Event, err error) ([]event.Event, error) {
+	for i := range all {
+		all[i].Wall = p.clock.wall(all[i].Mono)
+	}
+	return all, err
+}
+
+// Stack gives the return addresses of an Event's Stack, the innermost first; nil if there is none.
+func (p *Probe) Stack(id uint32) []uint64 {
+	var addrs [127]uint64
+	if id == 0 || p.maps.Stacks.Lookup(id-1, &addrs) != nil {
+		return nil
+	}
+	n := slices.Index(addrs[:], 0)
+	if n < 0 {
+		n = len(addrs)
+	}
+	return slices.Clone(addrs[:n])
 }
 
 // Now gives the time of a line that no change tells.

@@ -259,7 +259,7 @@ func TestWakeUp(t *testing.T) {
 	}
 	defer func(before time.Duration) { doze = before }(doze)
 	doze = time.Hour
-	p, err := Open(new(filter.Filter), 1<<20, false)
+	p, err := Open(new(filter.Filter), 1<<20, false, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -119,6 +119,9 @@ func (n *namer) change(r *bpfEvent) event.Event {
 	}
 	wildcard := e.Old == event.Listen && e.New == event.Close || e.New == event.Listen
 	e.Family, e.Local, e.Remote = ends(uint16(r.Family), &r.Laddr, &r.Raddr, r.Lport, r.Rport, wildcard)
+	if r.Stack >= 0 {
+		e.Stack = uint32(r.Stack) + 1
+	}
 	if r.ByTask != 0 {
 		e.OwnerPID, e.OwnerComm = r.TaskPid, n.comm(&r.OwnerComm)
 	}

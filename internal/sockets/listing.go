@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +20,7 @@ var Formats = []string{"text", "wide", "ndjson"}
 type Listing struct {
 	lines  *print.Lines
 	format string
-	all    []event.Event
+	all    []*event.Event
 	lost   bool
 }
 
@@ -34,7 +35,8 @@ func (l *Listing) Take(e *event.Event) error {
 	case l.format == "ndjson":
 		return l.lines.Event(e)
 	case e.Type == event.Socket:
-		l.all = append(l.all, *e)
+		kept := *e
+		l.all = append(l.all, &kept)
 	case e.Type == event.Lost:
 		l.lost = true
 	case e.Type == event.End:
@@ -48,10 +50,10 @@ func (l *Listing) Flush(int64) error { return l.lines.Flush() }
 
 // table writes all that there is.
 func (l *Listing) table() error {
-	slices.SortFunc(l.all, func(a, b event.Event) int { return compare(&a, &b) })
+	slices.SortFunc(l.all, compare)
 	rows := [][]string{header(l.format == "wide")}
-	for i := range l.all {
-		rows = append(rows, row(&l.all[i], l.format == "wide"))
+	for _, e := range l.all {
+		rows = append(rows, row(e, l.format == "wide"))
 	}
 	if err := l.lines.Text(string(align(nil, rows))); err != nil {
 		return err
@@ -64,16 +66,14 @@ func (l *Listing) table() error {
 }
 
 // Sums tells how many there are, in all and in each state.
-func Sums(all []event.Event) string {
+func Sums(all []*event.Event) string {
 	count := make(map[event.State]int)
-	for i := range all {
-		count[all[i].New]++
+	for _, e := range all {
+		count[e.New]++
 	}
 	var parts []string
-	for _, s := range event.States() {
-		if n := count[s]; n > 0 {
-			parts = append(parts, s.String()+" "+strconv.Itoa(n))
-		}
+	for _, s := range slices.SortedFunc(maps.Keys(count), func(a, b event.State) int { return rank[a] - rank[b] }) {
+		parts = append(parts, s.String()+" "+strconv.Itoa(count[s]))
 	}
 	sum := "1 socket"
 	if len(all) != 1 {
