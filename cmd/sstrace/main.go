@@ -101,7 +101,7 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 	c.CompletionOptions.HiddenDefaultCmd = false
 	c.Flags().SetInterspersed(false) // what follows a command's name is the command's
 	o.register(c)
-	c.AddCommand(ls(), findLeaks())
+	c.AddCommand(diagramQuestion().command(), ls(), findLeaks())
 	c.AddCommand(&cobra.Command{
 		Use:   "check",
 		Short: "Look whether this machine can trace, and say what to do if not",

@@ -21,7 +21,7 @@ type view interface {
 	// Take takes each line that is wanted, in order; each Lost; and the End.
 	Take(e *event.Event) error
 	// Flush writes what there is to say. It is called whenever the source has nothing more at the moment now (CLOCK_MONOTONIC, ns; 0 if the
-	// source is a recording), and at the end.
+	// source is a recording), and at the end; of a recording without an End, too.
 	Flush(now int64) error
 }
 
