@@ -163,7 +163,7 @@ func (t *teller) stuck(s *sock, by opener) error {
 	}
 	b.WriteByte('\n')
 	for _, h := range l.Holders {
-		fmt.Fprintf(&b, "    held by %s fd %d  %s%s\n", name(h.PID, h.Comm), h.FD, visible(deref(h.Exe)), whose(&h))
+		fmt.Fprintf(&b, "    held by %s fd %d%s\n", name(h.PID, h.Comm), h.FD, more(&h))
 	}
 	switch {
 	case l.Holders == nil && s.OwnerPID != 0:
@@ -323,12 +323,16 @@ func name(pid uint32, comm string) string {
 	return strconv.FormatUint(uint64(pid), 10) + "/" + visible(comm)
 }
 
-func whose(h *holder) string {
+// more writes what a holder runs, and whose it is, as far as that is known.
+func more(h *holder) (text string) {
+	if h.Exe != nil {
+		text = "  " + visible(*h.Exe)
+	}
 	switch {
 	case h.Container != nil:
-		return "  container " + (*h.Container)[:12]
+		text += "  container " + (*h.Container)[:12]
 	case h.Unit != nil:
-		return "  " + visible(*h.Unit)
+		text += "  " + visible(*h.Unit)
 	}
-	return ""
+	return text
 }
