@@ -66,7 +66,18 @@ func (s *Sketch) Quantile(q float64) int64 {
 
 // Merge adds all times of other, which stays as it is. The result is the same, bucket for bucket, as if all had been added to one Sketch.
 func (s *Sketch) Merge(other *Sketch) error {
-	if s.buckets.Merge(other.buckets) > 0 {
+	var dropped int64
+	if few := s.buckets.Populated() / 16; other.buckets.Populated() < few { // a merge walks through all buckets of both
+		other.buckets.ForEachBucket(func(ns, count int64) bool {
+			if s.buckets.RecordValues(ns, count) != nil {
+				dropped += count
+			}
+			return true
+		})
+	} else {
+		dropped = s.buckets.Merge(other.buckets)
+	}
+	if dropped > 0 {
 		return errors.New("merge times: there are more than can be counted")
 	}
 	s.min, s.max = min(s.min, other.min), max(s.max, other.max)

@@ -80,8 +80,9 @@ func TestEmpty(t *testing.T) {
 func TestMergedIsAsAllInOne(t *testing.T) {
 	for name, times := range distributions(10000) {
 		one, merged := sketch(times), New()
-		for part := range slices.Chunk(times, 777) {
-			if err := merged.Merge(sketch(part)); err != nil {
+		for i, size := 0, 0; i < len(times); i += size { // small ones and large ones
+			size = min([]int{1, 777, 3, 100}[i%4], len(times)-i)
+			if err := merged.Merge(sketch(times[i : i+size])); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -57,11 +57,11 @@ func (n name) json() *string {
 	return known(n.text)
 }
 
-func (s *Stats) tellJSON(of span, names []name, part func(*group) *part) error {
+func (s *Stats) tellJSON(of span, groups []sized, part func(*group) *part) error {
 	a := about{Interval: of.end - of.begin, Final: of.final, By: known(s.By)}
-	for _, n := range names {
-		p := part(s.groups[n])
-		a.Group, a.AtLeast = n.json(), p.atLeast
+	for _, g := range groups {
+		p := part(g.group)
+		a.Group, a.AtLeast = g.name.json(), p.atLeast
 		if err := s.partJSON(of, a, p); err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ package stats
 import (
 	"cmp"
 	"io"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -61,12 +60,15 @@ type name struct {
 	text string
 }
 
-func (n name) compare(o name) int {
+func (n *name) compare(o *name) int {
 	return cmp.Or(cmp.Compare(n.port, o.port), n.addr.Compare(o.addr), cmp.Compare(n.text, o.text))
 }
 
 // group counts twice: whole lacks what period has until that is over.
-type group struct{ whole, period part }
+type group struct {
+	name          name
+	whole, period part
+}
 
 func (g *group) lines() uint64 { return g.whole.lines() + g.period.lines() }
 
@@ -227,7 +229,7 @@ func (s *Stats) group(e *event.Event) (*group, error) {
 				return nil, err
 			}
 		}
-		g = &group{whole: part{atLeast: s.purged.run}, period: part{atLeast: s.purged.now}}
+		g = &group{name: n, whole: part{atLeast: s.purged.run}, period: part{atLeast: s.purged.now}}
 		s.groups[n] = g
 	}
 	return g, nil
@@ -258,26 +260,41 @@ func (s *Stats) nameOf(e *event.Event) (n name) {
 
 // purge makes room.
 func (s *Stats) purge() error {
-	names := s.sorted(func(g *group) uint64 { return g.lines() })
-	for _, n := range names[len(names)/2:] {
-		g := s.groups[n]
-		if err := s.others.whole.add(&g.whole); err != nil {
+	all := s.sorted((*group).lines)
+	for _, z := range all[len(all)/2:] {
+		if err := s.others.whole.add(&z.whole); err != nil {
 			return err
 		}
-		if err := s.others.period.add(&g.period); err != nil {
+		if err := s.others.period.add(&z.period); err != nil {
 			return err
 		}
-		delete(s.groups, n)
+		delete(s.groups, z.name)
 	}
 	s.purged.run, s.purged.now = true, true
 	return nil
 }
 
-// sorted gives the names of the groups, the largest first.
-func (s *Stats) sorted(size func(*group) uint64) []name {
-	return slices.SortedFunc(maps.Keys(s.groups), func(a, b name) int {
-		return cmp.Or(cmp.Compare(size(s.groups[b]), size(s.groups[a])), a.compare(b))
+// sized is a group with its size.
+type sized struct {
+	*group
+	size uint64
+}
+
+// sorted gives the groups that have a size, the largest first.
+func (s *Stats) sorted(size func(*group) uint64) []sized {
+	all := make([]sized, 0, len(s.groups))
+	for _, g := range s.groups {
+		if n := size(g); n > 0 {
+			all = append(all, sized{g, n})
+		}
+	}
+	slices.SortFunc(all, func(a, b sized) int {
+		if a.size == b.size {
+			return a.name.compare(&b.name)
+		}
+		return cmp.Compare(b.size, a.size)
 	})
+	return all
 }
 
 func (p *part) take(e *event.Event) {
@@ -399,12 +416,9 @@ type span struct {
 
 // tell tells of the part of each group.
 func (s *Stats) tell(of span, part func(*group) *part) error {
-	names := s.sorted(func(g *group) uint64 { return part(g).lines() })
-	if at := slices.IndexFunc(names, func(n name) bool { return part(s.groups[n]).lines() == 0 }); at >= 0 {
-		names = names[:at]
-	}
+	groups := s.sorted(func(g *group) uint64 { return part(g).lines() })
 	if s.text {
-		return s.tellText(of, names, part)
+		return s.tellText(of, groups, part)
 	}
-	return s.tellJSON(of, names, part)
+	return s.tellJSON(of, groups, part)
 }

@@ -25,11 +25,11 @@ func (s *Stats) greet() error {
 	return s.lines.Text("Counting: the table comes at the end; with --interval 10s one also comes each 10 s\n")
 }
 
-func (s *Stats) tellText(of span, names []name, part func(*group) *part) error {
+func (s *Stats) tellText(of span, groups []sized, part func(*group) *part) error {
 	var changes, accepted uint64
-	for _, n := range names {
-		changes += part(s.groups[n]).changes
-		accepted += part(s.groups[n]).accepted
+	for _, g := range groups {
+		changes += part(g.group).changes
+		accepted += part(g.group).accepted
 	}
 	others := *part(&s.others)
 	changes += others.changes
@@ -49,10 +49,10 @@ func (s *Stats) tellText(of span, names []name, part func(*group) *part) error {
 		fmt.Fprintf(&b, "--- %d changes lost in this time, the ring buffer was full: a filter or a larger --buffer helps ---\n", of.lost)
 	}
 	if s.By == "" {
-		for _, n := range names {
-			s.table(&b, part(s.groups[n]))
+		for _, g := range groups {
+			s.table(&b, part(g.group))
 		}
-	} else if err := s.groupTables(&b, names, part); err != nil {
+	} else if err := s.groupTables(&b, groups, part); err != nil {
 		return err
 	}
 	if of.final && changes+accepted > 0 {
@@ -62,24 +62,24 @@ func (s *Stats) tellText(of span, names []name, part func(*group) *part) error {
 }
 
 // groupTables writes the table of each of the largest groups, and one of all others.
-func (s *Stats) groupTables(b *strings.Builder, names []name, of func(*group) *part) error {
-	for _, n := range names[:min(shown, len(names))] {
-		p := of(s.groups[n])
-		fmt.Fprintf(b, "\n%s %s: %s", s.By, n, amount(p.changes, p.accepted))
+func (s *Stats) groupTables(b *strings.Builder, groups []sized, of func(*group) *part) error {
+	for _, g := range groups[:min(shown, len(groups))] {
+		p := of(g.group)
+		fmt.Fprintf(b, "\n%s %s: %s", s.By, g.name, amount(p.changes, p.accepted))
 		if p.atLeast {
 			b.WriteString(" or more")
 		}
 		b.WriteByte('\n')
 		s.table(b, p)
 	}
-	names = names[min(shown, len(names)):]
+	groups = groups[min(shown, len(groups)):]
 	var others part
 	if err := others.add(of(&s.others)); err != nil {
 		return err
 	}
 	tooMany := others.lines() > 0
-	for _, n := range names {
-		if err := others.add(of(s.groups[n])); err != nil {
+	for _, g := range groups {
+		if err := others.add(of(g.group)); err != nil {
 			return err
 		}
 	}
@@ -88,10 +88,10 @@ func (s *Stats) groupTables(b *strings.Builder, names []name, of func(*group) *p
 		return nil
 	case tooMany:
 		fmt.Fprintf(b, "\nall other %s: %s\n", plurals[s.By], amount(others.changes, others.accepted))
-	case len(names) == 1:
+	case len(groups) == 1:
 		fmt.Fprintf(b, "\none other %s: %s\n", s.By, amount(others.changes, others.accepted))
 	default:
-		fmt.Fprintf(b, "\n%d other %s: %s\n", len(names), plurals[s.By], amount(others.changes, others.accepted))
+		fmt.Fprintf(b, "\n%d other %s: %s\n", len(groups), plurals[s.By], amount(others.changes, others.accepted))
 	}
 	s.table(b, &others)
 	if tooMany {
