@@ -358,7 +358,7 @@ var order = []event.State{
 
 // place tells where e stands in a table.
 func (e edge) place() int {
-	const states = 100
+	const states = 100 // more than there are
 	switch {
 	case e == edge{}: // behind what comes from SYN_RECV
 		return slices.Index(order, event.SynRecv)*states + states - 1

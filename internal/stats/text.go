@@ -22,7 +22,7 @@ func (s *Stats) greet() error {
 	if s.Interval > 0 {
 		return s.lines.Text(fmt.Sprintf("Counting: a table comes each %v, that of the whole run at the end\n", s.Interval))
 	}
-	return s.lines.Text("Counting: the table comes at the end; with --interval 10s one also comes each 10 s\n")
+	return s.lines.Text("Counting: the table comes at the end (--interval 10s: and each 10 seconds)\n")
 }
 
 func (s *Stats) tellText(of span, groups []sized, part func(*group) *part) error {
