@@ -438,6 +438,14 @@ func TestWithoutEnd(t *testing.T) {
 	}
 }
 
+// What a listing has is no change.
+func TestSocketsAreNotCounted(t *testing.T) {
+	socket := event.Event{Type: event.Socket, Wall: noon + began, Mono: began, New: event.Established, Dur: 5, Role: event.Server}
+	if got := run(t, "text", Options{By: "port"}, []event.Event{socket, end(began)}); got != "14:16:40  no changes in 0s, the whole run\n" {
+		t.Errorf("a socket: %q", got)
+	}
+}
+
 // Times that jump make no endless loop and no endless output.
 func TestLongSilence(t *testing.T) {
 	a := connection(0, 1, 443, "10.0.0.2", "nc")[0]
