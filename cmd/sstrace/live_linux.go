@@ -13,6 +13,7 @@ import (
 	"sstrace/internal/conn"
 	"sstrace/internal/event"
 	"sstrace/internal/probe"
+	"sstrace/internal/stack"
 )
 
 // trace traces until a signal, -n, --for or the end of the command.
@@ -36,7 +37,8 @@ func (t *trip) trace(o *options, argv []string) error {
 		fmt.Fprintf(os.Stderr, "sstrace: half-open connections and those in TIME_WAIT are not seen: %v (`sstrace check` tells what to do)\n", err)
 	}
 	t.filter.CgroupsDecided = true
-	closeOutput, err := t.open(o, live{p.Sockets, p.Listeners, p.Stack, p.Stop})
+	named := func(pid, id uint32) []string { return stack.Names(pid, p.Stack(id)) }
+	closeOutput, err := t.open(o, live{p.Sockets, p.Listeners, named, p.Stop})
 	if err != nil {
 		return quiet(err)
 	}

@@ -16,6 +16,7 @@ import (
 const (
 	exitFailure = 1
 	exitUsage   = 2
+	exitFound   = 3
 )
 
 // usageError is a mistake on the command line.
@@ -56,6 +57,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &unmet):
 		return exitFailure
+	case errors.Is(err, errFound):
+		return exitFound
 	case errors.As(err, &ended):
 		if code, err = ended.code, ended.error; err == nil {
 			return code
@@ -99,7 +102,7 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 	c.CompletionOptions.HiddenDefaultCmd = false
 	c.Flags().SetInterspersed(false) // what follows a command's name is the command's
 	o.register(c)
-	c.AddCommand(ls())
+	c.AddCommand(diagramQuestion().command(), ls(), findLeaks())
 	c.AddCommand(&cobra.Command{
 		Use:   "check",
 		Short: "Look whether this machine can trace, and say what to do if not",

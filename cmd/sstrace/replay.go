@@ -35,7 +35,7 @@ func (t *trip) replay(o *options) error {
 	}
 	err = t.travel(source, nil)
 	enough := errors.Is(err, errEnough)
-	if !enough && (err != nil || t.end == nil) { // else there is an end, and finish tells it
+	if !enough && (err != nil || t.end == nil) { // else finish does it, behind the end
 		if flushErr := t.view.Flush(0); err == nil {
 			err = flushErr
 		}

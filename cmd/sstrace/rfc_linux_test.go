@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diagram is RFC 9293's, figure 5 in section 3.3.2, as a listing of sockets shows it: a connection of a listener begins in LISTEN.
-var diagram = map[event.State][]event.State{
+// figure is RFC 9293's, figure 5 in section 3.3.2, as a listing of sockets shows it: a connection of a listener begins in LISTEN.
+var figure = map[event.State][]event.State{
 	event.Close:       {event.Listen, event.SynSent},
 	event.Listen:      {event.SynRecv, event.Close},
 	event.SynSent:     {event.SynRecv, event.Established, event.Close},
@@ -48,7 +48,7 @@ func checkPaths(t *testing.T, r *recordedRun) {
 		c, known := conns[e.ID]
 		abnormal := e.New == event.Close && e.Reason != event.ReasonNormal && e.Reason != 0
 		switch {
-		case !slices.Contains(diagram[e.Old], e.New) && !abnormal:
+		case !slices.Contains(figure[e.Old], e.New) && !abnormal:
 			t.Errorf("%v→%v is not in the diagram: %+v", e.Old, e.New, e)
 		case known && c.state != e.Old:
 			t.Errorf("connection %d was in %v and leaves %v", e.ID, c.state, e.Old)

@@ -21,7 +21,7 @@ type view interface {
 	// Take takes each line that is wanted, in order; each Lost; and the End.
 	Take(e *event.Event) error
 	// Flush writes what there is to say. It is called whenever the source has nothing more at the moment now (CLOCK_MONOTONIC, ns; 0 if the
-	// source is a recording), and at the end.
+	// source is a recording), and at the end; of a recording without an End, too.
 	Flush(now int64) error
 }
 
@@ -41,7 +41,7 @@ type setting struct {
 type live struct {
 	sockets   func() ([]event.Event, error) // every socket that exists, with its holders
 	listeners func() ([]event.Event, error) // the listeners alone, without
-	stack     func(id uint32) []uint64      // the addresses of an Event.Stack
+	stack     func(pid, id uint32) []string // the functions of an Event.Stack of a process
 	stop      func()                        // ends the trace; from any goroutine
 }
 
@@ -50,6 +50,7 @@ type trip struct {
 	filter  *filter.Filter
 	start   start
 	older   bool // the view wants the sockets that are older than the trace, first of all
+	listing bool // the source tells what exists
 	view    view
 	count   uint64 // stop after so many changes; 0: never
 	printed uint64
@@ -81,7 +82,7 @@ func run(c *cobra.Command, o *options, command []string, start start) error {
 	if err != nil {
 		return usageError{err}
 	}
-	t := &trip{filter: f, start: start, older: o.older, count: uint64(o.count)}
+	t := &trip{filter: f, start: start, older: o.older, listing: o.listing, count: uint64(o.count)}
 	switch {
 	case o.read != "":
 		return t.replay(o)
@@ -135,7 +136,7 @@ func (t *trip) pass(e *event.Event) error {
 	case e.Type == event.Lost:
 		t.lost += e.RingFull
 		return t.view.Take(e)
-	case e.Type == event.Socket && !t.filter.Listing: // no change, and in no balance
+	case e.Type == event.Socket && !t.listing: // no change, and in no balance
 		if !t.older || !t.filter.Connection(e) {
 			return nil
 		}

@@ -48,6 +48,8 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"--frobnicate", "unknown flag"},
 		{"redis-cli ping", "sstrace [flags] -- redis-cli"},
 		{"check now", "check takes no argument"},
+		{"diagram -o png", "the formats are svg, dot, text, ndjson"},
+		{"diagram now", "diagram takes no argument \"now\""},
 		{"explain ASLEEP", "nothing is known of \"ASLEEP\"; there are CLOSE LISTEN"},
 		{"explain CLOSE LISTEN", "explain takes one argument"},
 		{"-r x -- true", "-r reads a recording"},

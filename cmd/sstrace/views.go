@@ -10,7 +10,7 @@ import (
 // question is a command that answers one about the stream: a view of it, with what it takes from the command line.
 type question struct {
 	cobra.Command
-	formats []string             // text first
+	formats []string             // the default first
 	flags   func(*pflag.FlagSet) // its own; may be nil
 	// whole: a filter of lines wants each connection that has such a line, as a whole.
 	whole bool

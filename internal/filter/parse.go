@@ -66,7 +66,7 @@ func New(o *Options) (*Filter, error) {
 	if f.Cgroups, err = parseEach("--cgroup", o.Cgroups, parseCgroup); err != nil {
 		return nil, err
 	}
-	if f.states, err = parseEach("--state", o.States, parseState); err != nil {
+	if f.states, err = parseEach("--state", o.States, ParseState); err != nil {
 		return nil, err
 	}
 	if f.edges, err = parseEach("--edge", o.Edges, parseEdge); err != nil {
@@ -209,8 +209,8 @@ func parseCgroup(v string) (string, error) {
 	return v, nil
 }
 
-// parseState takes the kernel's names and those of ss: CLOSE_WAIT, close-wait, TCP_CLOSE_WAIT; ESTAB, listening, closed.
-func parseState(v string) (event.State, error) {
+// ParseState takes the kernel's names and those of ss: CLOSE_WAIT, close-wait, TCP_CLOSE_WAIT; ESTAB, listening, closed.
+func ParseState(v string) (event.State, error) {
 	plain := strings.NewReplacer("_", "", "-", "")
 	want := plain.Replace(strings.TrimPrefix(strings.ToUpper(v), "TCP_"))
 	switch want {
@@ -236,11 +236,11 @@ func parseEdge(v string) (edge, error) {
 	if !ok {
 		return edge{}, fmt.Errorf("expected OLD:NEW, as in SYN_SENT:CLOSE")
 	}
-	a, err := parseState(from)
+	a, err := ParseState(from)
 	if err != nil {
 		return edge{}, err
 	}
-	b, err := parseState(to)
+	b, err := ParseState(to)
 	return edge{a, b}, err
 }
 

@@ -149,7 +149,7 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	if err != nil {
 		return err
 	}
-	p.lister = lister{p.objs.Programs[bpfProgSockets], p.objs.Programs[bpfProgHolders], p.names}
+	p.lister = lister{sockets: p.objs.Programs[bpfProgSockets], holders: p.objs.Programs[bpfProgHolders], names: p.names}
 	for _, name := range tracing {
 		p.tracing = append(p.tracing, p.objs.Programs[name])
 	}

@@ -24,6 +24,7 @@ import (
 type lister struct {
 	sockets, holders *ebpf.Program
 	names            *namer
+	ends             map[uint32]openEnd // found by the last look at all
 }
 
 // List finds the sockets that exist now, half-open ones and those in TIME_WAIT included. Nothing is attached.
@@ -51,9 +52,10 @@ func list() ([]event.Event, error) {
 	if err := loadHere(spec, func() error { return spec.LoadAndAssign(&objs, nil) }); err != nil {
 		return nil, err
 	}
-	defer objs.Sockets.Close()
-	defer objs.Holders.Close()
-	l := lister{objs.Sockets, objs.Holders, newNamer()}
+	defer func() {
+		_ = errors.Join(objs.Sockets.Close(), objs.Holders.Close()) // they are read to the end
+	}()
+	l := lister{sockets: objs.Sockets, holders: objs.Holders, names: newNamer()}
 	defer l.names.cgroupFS.close()
 	all, err := l.all()
 	var clock clock
@@ -65,13 +67,13 @@ func list() ([]event.Event, error) {
 
 // all finds the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of.
 func (l *lister) all() ([]event.Event, error) {
-	holders, ends, err := l.whoHolds()
+	holders, err := l.whoHolds()
 	if err != nil {
 		return nil, err
 	}
 	var all []event.Event
 	noBacklog := make(map[uint16]bool) // ports with a listener of backlog 0: its children look like clients
-	err = eachNetNS(ends, func() error {
+	err = eachNetNS(l.ends, func() error {
 		return iterate(l.sockets, func(f *bpfSockFound) bool {
 			e := l.socket(f)
 			switch {
@@ -118,7 +120,7 @@ func onlyHolder(holders []event.Holder) (pid uint32, comm string) {
 // listeners finds those alone, and how many connections wait in their queues.
 func (l *lister) listeners() ([]event.Event, error) {
 	var all []event.Event
-	err := eachNetNS(nil, func() error {
+	err := eachNetNS(l.ends, func() error {
 		return iterate(l.sockets, func(f *bpfSockFound) bool {
 			if event.State(f.State) != event.Listen {
 				return false // they come first
@@ -188,21 +190,21 @@ type openEnd struct {
 }
 
 // whoHolds finds the processes that have each socket among their file descriptors, by the address of its sock; and one socket of each network namespace.
-func (l *lister) whoHolds() (map[uint64][]event.Holder, map[uint32]openEnd, error) {
+func (l *lister) whoHolds() (map[uint64][]event.Holder, error) {
 	holders := make(map[uint64][]event.Holder)
-	ends := make(map[uint32]openEnd)
+	l.ends = make(map[uint32]openEnd)
 	err := iterate(l.holders, func(f *bpfHolderFound) bool {
 		h := event.Holder{PID: f.Pid, FD: f.Fd, Comm: l.names.comm(&f.Comm)}
 		if !slices.Contains(holders[f.Sk], h) { // a thread may have files of its own
 			holders[f.Sk] = append(holders[f.Sk], h)
 		}
-		ends[f.Netns] = openEnd{f.Pid, f.Fd, f.Netns}
+		l.ends[f.Netns] = openEnd{f.Pid, f.Fd, f.Netns}
 		return true
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("look at open files: %w", err)
+		return nil, fmt.Errorf("look at open files: %w", err)
 	}
-	return holders, ends, nil
+	return holders, nil
 }
 
 // iterate runs an iterator program in the calling thread's network namespace and gives each struct T that it writes, until each has enough.

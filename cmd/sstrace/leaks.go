@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"sstrace/internal/event"
+	"sstrace/internal/filter"
+	"sstrace/internal/leaks"
+
+	"github.com/spf13/cobra"
+)
+
+// errFound: a look at what is there has found something, and told it.
+var errFound = errors.New("sockets are stuck")
+
+// limits are the values of --older.
+type limits map[event.State]time.Duration
+
+func (l limits) String() string { return "" } // the defaults are in the help
+func (l limits) Type() string   { return "limit" }
+
+// Set implements pflag.Value.
+func (l limits) Set(text string) error {
+	for each := range strings.SplitSeq(text, ",") {
+		name, limit, _ := strings.Cut(each, "=")
+		state, err := filter.ParseState(name)
+		if err != nil {
+			return err
+		}
+		if _, ok := leaks.Limits[state]; !ok {
+			return fmt.Errorf("%v may last for ever; the states that should pass are %v", state, leaks.States)
+		}
+		var d positiveTime
+		if err := d.Set(limit); err != nil {
+			return fmt.Errorf("%s: expected STATE=TIME, as in CLOSE_WAIT=5m", each)
+		}
+		l[state] = time.Duration(d)
+	}
+	return nil
+}
+
+// findLeaks watches for sockets that somebody forgot to close.
+func findLeaks() *cobra.Command {
+	o := &options{formats: []string{"text", "ndjson"}, states: "rfc", older: true}
+	o.filter.Listing = true
+	older := limits(maps.Clone(leaks.Limits))
+	var once bool
+	var found *leaks.View
+	c := &cobra.Command{
+		Use:   "leaks [flags] [-- COMMAND [ARG...]]",
+		Short: "Watch for sockets that stay too long in a state, and for full accept queues; name every process that holds them",
+		Long: `leaks watches for sockets that stay too long in a state that should pass: CLOSE_WAIT, because somebody here forgot to close what the peer has
+closed; the others, because a peer or the network is gone. It tells each once when it is too old, with every process and file descriptor that
+still holds it, inherited copies included, and once when that is over; and so of listeners whose accept queue is full. At the end it sums
+them up for each process. Too old is by default: ` + defaultLimits() + `.
+With --once it looks at what is there now and exits with 3 if it finds something: a health check. How long a socket has been so
+it then knows for SYN_RECV, and at least for CLOSE_WAIT, FIN_WAIT2 and CLOSING; of the others it tells nothing.`,
+		Example: `  sudo sstrace leaks
+  sudo sstrace leaks --older CLOSE_WAIT=5m --stacks
+  sudo sstrace leaks --once || echo "somebody forgot to close"`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.listing = once; once && len(args) > 0 {
+				return usageError{fmt.Errorf("--once looks at what is there: it cannot trace %q", args[0])}
+			}
+			err := run(c, o, args, func(s *setting) (view, error) {
+				wanted := func(e *event.Event) bool { return s.filter.Connection(e) && s.filter.Listed(e) }
+				found = leaks.New(s.out, o.format, older, wanted, leaks.Kernel{Sockets: s.sockets, Listeners: s.listeners, Stack: s.stack})
+				return found, nil
+			})
+			if err == nil && once && found.Found() {
+				return errFound
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.SetInterspersed(false)
+	f.Var(older, "older", "`limit` of a state, as STATE=TIME: CLOSE_WAIT=5m")
+	f.BoolVar(&once, "once", false, "look at what is there now, and exit with 3 if something is found")
+	f.BoolVar(&o.stacks, "stacks", false, "tell the stack of the call that accepted or connected")
+	o.registerConnections(f)
+	f.StringArrayVar(&o.filter.States, "state", nil, "sockets in this `state` alone: CLOSE_WAIT, or as in ss, close-wait; LISTEN: full accept queues")
+	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "sockets that this `process` holds")
+	f.StringArrayVar(&o.filter.Comms, "comm", nil, "sockets that a process of this `name` holds; up to 15 bytes, as the kernel has it")
+	f.StringVar(&o.filter.Where, "where", "", "sockets for which this `expression` over the keys of ls -o ndjson is true: 'recv_q > 0'")
+	o.registerFormat(c)
+	o.registerSource(f)
+	complete(c, "state", stateNames())
+	return c
+}
+
+// defaultLimits writes them as --older takes them.
+func defaultLimits() string {
+	var all []string
+	for _, s := range leaks.States {
+		all = append(all, s.String()+"="+strings.Replace(leaks.Limits[s].String(), "m0s", "m", 1))
+	}
+	return strings.Join(all, ", ")
+}

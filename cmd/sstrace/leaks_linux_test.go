@@ -1,0 +1,234 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/sys/unix"
+)
+
+// forgetful closes the socket that it inherited, as its siblings should; then it waits to be told to end.
+func init() {
+	roles["tidy"] = func() {
+		_ = unix.Close(3)
+		_, _ = os.Stdin.Read(make([]byte, 1))
+	}
+}
+
+// leakLine is what the tests look at of a line of leaks.
+type leakLine struct {
+	Type    string
+	Over    bool
+	State   string
+	New     string
+	Age     *int64 `json:"age_ns"`
+	AtLeast *int64 `json:"age_min_ns"`
+	LPort   uint16 `json:"lport"`
+	Waiting *int64 `json:"accept_q"`
+	MayWait *int64 `json:"accept_max"`
+	Unread  *int64 `json:"recv_q"`
+	Opened  *struct {
+		Via   string
+		PID   int
+		Stack []string
+	}
+	Holders []struct {
+		PID  int
+		FD   int
+		Comm string
+		Exe  string
+	}
+	PID   int
+	Count int
+}
+
+// leakRun is a running sstrace leaks -o ndjson.
+type leakRun struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines *bufio.Reader
+	all   []byte
+}
+
+func (h *host) leaks(t *testing.T, args ...string) *leakRun {
+	t.Helper()
+	r := &leakRun{t: t, cmd: self("sstrace", append([]string{"leaks", "-o", "ndjson", "--netns", h.netns()}, args...)...)}
+	out, err := r.cmd.StdoutPipe()
+	h.must("pipe", err)
+	r.cmd.Stderr = os.Stderr
+	h.must("start", r.cmd.Start())
+	t.Cleanup(func() {
+		_ = r.cmd.Process.Kill()
+		_ = r.cmd.Wait()
+	})
+	r.lines = bufio.NewReader(out)
+	return r
+}
+
+func (r *leakRun) next() (l leakLine) {
+	r.t.Helper()
+	text, err := r.lines.ReadBytes('\n')
+	if err != nil {
+		r.t.Fatalf("no more lines: %v", err)
+	}
+	r.all = append(r.all, text...)
+	if err := json.Unmarshal(text, &l); err != nil {
+		r.t.Fatalf("%v: %s", err, text)
+	}
+	return l
+}
+
+// checkSchema holds lines against the schema, and their numbers against being dense.
+func checkSchema(t *testing.T, text []byte) {
+	t.Helper()
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/ndjson.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq := 0
+	for line := range bytes.Lines(text) {
+		checkLine(t, schema, line)
+		var l struct{ Seq int }
+		if err := json.Unmarshal(line, &l); err != nil || l.Seq != seq+1 {
+			t.Errorf("seq %d where %d is next, %v", l.Seq, seq+1, err)
+		}
+		seq = l.Seq
+	}
+}
+
+// Three children inherit an accepted socket; all close it but one, and so does the parent. The peer closes: that child is found, and nobody else.
+func TestLeaksFindsTheForgottenCopy(t *testing.T) {
+	h := newHost(t)
+	run := h.leaks(t, "--older", "CLOSE_WAIT=1s", "--stacks")
+	const addr = "127.0.0.1:7781"
+	l := h.listen(addr, 8)
+	var children []*exec.Cmd
+	var client sock
+	give := func(s sock) {
+		for _, role := range []string{"tidy", "holder", "tidy"} {
+			cmd := self(role)
+			cmd.ExtraFiles = []*os.File{s.file()}
+			stdin, err := cmd.StdinPipe()
+			h.must("pipe", err)
+			t.Cleanup(func() { stdin.Close() })
+			h.must("start a child", cmd.Start())
+			h.must("close our copy", cmd.ExtraFiles[0].Close())
+			t.Cleanup(func() {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			})
+			children = append(children, cmd)
+		}
+	}
+	client = h.dial(addr)
+	s := l.accept()
+	give(s)
+	client.write("bye")
+	client.close()
+	s.close()
+	guilty := children[1].Process.Pid
+
+	found := run.next()
+	// A tidy child may still be about to close its copy, but only for a moment: the age is a second.
+	if found.Over || found.State != "CLOSE_WAIT" || found.LPort != 7781 || *found.Unread != 4 { // a FIN counts 1
+		t.Errorf("%+v", found)
+	}
+	if len(found.Holders) != 1 || found.Holders[0].PID != guilty || found.Holders[0].FD != 3 || found.Holders[0].Exe != children[1].Path {
+		t.Errorf("holders %+v, want %d with descriptor 3 alone", found.Holders, guilty)
+	}
+	if o := found.Opened; o != nil && (o.Via != "accept" || o.PID != os.Getpid() || !slices.ContainsFunc(o.Stack, func(f string) bool { return strings.Contains(f, "sock.accept+") })) {
+		t.Errorf("opened by %+v", *found.Opened)
+	}
+
+	once := sstrace(t, "", "leaks", "--once", "--older", "CLOSE_WAIT=1ms", "-o", "ndjson", "--netns", h.netns())
+	if once.code != exitFound || !strings.Contains(once.stdout, `"type":"leak",`) || strings.Count(once.stdout, `"exe"`) != 1 || once.stderr != "" {
+		t.Errorf("exit code %d, %s%s", once.code, once.stdout, once.stderr)
+	}
+	checkSchema(t, []byte(once.stdout))
+
+	h.must("end the child", children[1].Process.Kill())
+	over := run.next()
+	if !over.Over || over.State != "CLOSE_WAIT" || (over.New != "LAST_ACK" && over.New != "CLOSE") || over.Age == nil && over.AtLeast == nil {
+		t.Errorf("%+v", over)
+	}
+	l.close()
+	h.must("end", run.cmd.Process.Signal(unix.SIGTERM))
+	if end := run.next(); end.Type != "end" {
+		t.Errorf("%+v", end)
+	}
+	checkSchema(t, run.all)
+	if r := sstrace(t, "", "leaks", "--once", "--netns", h.netns()); r.code != 0 || r.stdout != "No socket is stuck.\n" {
+		t.Errorf("exit code %d, %s", r.code, r.stdout)
+	}
+}
+
+// A listener with more connections in its queue than may wait is told, and once more when they were accepted.
+func TestLeaksFindsFullQueues(t *testing.T) {
+	h := newHost(t)
+	run := h.leaks(t)
+	const addr = "127.0.0.1:7781"
+	l := h.listen(addr, 1)
+	for range 2 {
+		h.dial(addr)
+	}
+	found := run.next()
+	if found.State != "LISTEN" || found.Over || *found.Waiting != 2 || *found.MayWait != 1 || len(found.Holders) != 1 || found.Holders[0].PID != os.Getpid() {
+		t.Errorf("%+v", found)
+	}
+	once := sstrace(t, "", "leaks", "--once", "--netns", h.netns())
+	if once.code != exitFound || !strings.Contains(once.stdout, "accept queue full: 2 wait, 1 may") {
+		t.Errorf("exit code %d, %s%s", once.code, once.stdout, once.stderr)
+	}
+	l.accept()
+	if over := run.next(); !over.Over || over.State != "LISTEN" {
+		t.Errorf("%+v", over)
+	}
+	checkSchema(t, run.all)
+}
+
+// What is stuck already when the trace begins is told as well, by how long it has been at least; and a connect that gets no answer.
+func TestLeaksOlderThanTheTrace(t *testing.T) {
+	h := newHost(t)
+	w := h.newWire()
+	const addr = "127.0.0.1:7781"
+	l, c, s := h.connection(addr, addr)
+	c.shutdown(unix.SHUT_WR)
+	s.reach(unix.BPF_TCP_CLOSE_WAIT)
+	run := h.leaks(t, "--older", "CLOSE_WAIT=1s,SYN_SENT=1s", "--state", "close-wait,syn-sent")
+	first := run.next()
+	if first.State != "CLOSE_WAIT" || first.Age != nil || *first.AtLeast < 1e9 {
+		t.Errorf("%+v", first)
+	}
+	hole := h.socket(unix.AF_INET)
+	h.must("nonblock", unix.SetNonblock(hole.fd, true))
+	_ = unix.Connect(hole.fd, sockaddr(netip.MustParseAddrPort("10.1.2.3:80"), unix.AF_INET))
+	w.receive(syn)
+	second := run.next()
+	if second.State != "SYN_SENT" || second.Age == nil || *second.Age < 1e9 || len(second.Holders) != 1 {
+		t.Errorf("%+v", second)
+	}
+	h.must("end", run.cmd.Process.Signal(unix.SIGTERM))
+	sums := make(map[string]int)
+	for line := run.next(); line.Type != "end"; line = run.next() {
+		if line.Type != "leaks" || line.PID != os.Getpid() {
+			t.Errorf("%+v", line)
+		}
+		sums[line.State] = line.Count
+	}
+	if sums["CLOSE_WAIT"] != 1 || sums["SYN_SENT"] != 1 || len(sums) != 2 {
+		t.Errorf("sums %v", sums)
+	}
+	checkSchema(t, run.all)
+	hole.close()
+	c.close()
+	s.close()
+	l.close()
+}

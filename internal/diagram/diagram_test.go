@@ -1,0 +1,384 @@
+package diagram
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"sstrace/internal/event"
+)
+
+func TestMain(m *testing.M) {
+	time.Local = time.UTC // the period is told in local time
+	os.Exit(m.Run())
+}
+
+const (
+	wall = 1_795_000_000e9 // 2026-11-18 11:06:40
+	mono = 5000e9
+)
+
+// drawn is the picture of events, which come a millisecond after each other, and of the End behind them, if there is one.
+func drawn(t *testing.T, format string, end *event.Balance, events ...event.Event) string {
+	t.Helper()
+	var out bytes.Buffer
+	d := New(&out, format, false)
+	for i, e := range events {
+		e.Wall, e.Mono = wall+int64(i)*1e6, mono+int64(i)*1e6
+		if err := d.Take(&e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Mono == mono && format != "ndjson" {
+			if err := d.Flush(e.Mono); err != nil || out.Len() > 0 {
+				t.Fatalf("before the end there are %d bytes, %v", out.Len(), err)
+			}
+		}
+	}
+	if end != nil {
+		if err := d.Take(&event.Event{Type: event.End, Wall: wall + 10e9, Mono: mono + 10e9, Balance: end}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Flush(0); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// path is a connection's way through the states; the time in the first of them is not known, that in the others is ns.
+func path(role event.Role, reason event.Reason, ns int64, states ...event.State) (events []event.Event) {
+	for i := 1; i < len(states); i++ {
+		e := event.Event{Role: role, Old: states[i-1], New: states[i], Dur: ns}
+		if i == 1 {
+			e.Dur = event.Unknown
+		}
+		if e.New == event.Close {
+			e.Reason = reason
+		}
+		events = append(events, e)
+	}
+	return events
+}
+
+// recording is a listener and its connections: the client closes first in two, the server in one, both at once in one; one is reset, one refused, and
+// one is older than the recording. Times within one kind of change are the same, so their median is exact.
+func recording() (events []event.Event) {
+	const c, l, s, r, e, f1, f2 = event.Close, event.Listen, event.SynSent, event.SynRecv, event.Established, event.FinWait1, event.FinWait2
+	const cl, tw, cw, la = event.Closing, event.TimeWait, event.CloseWait, event.LastAck
+	for _, p := range [][]event.Event{
+		path(event.Listener, event.ReasonNormal, 61e9, c, l, c),
+		path(event.Client, event.ReasonTimeWaitExpired, 57254, c, s, e, f1, f2, tw, c),
+		path(event.Server, event.ReasonNormal, 1234567, l, r, e, cw, la, c),
+		path(event.Client, event.ReasonTimeWaitExpired, 57254, c, s, e, f1, f2, tw, c),
+		path(event.Server, event.ReasonNormal, 1234567, l, r, e, cw, la, c),
+		path(event.Client, event.ReasonNormal, 57254, c, s, e, cw, la, c),
+		path(event.Server, event.ReasonTimeWaitExpired, 1234567, l, r, e, f1, f2, tw, c),
+		path(event.Client, event.ReasonTimeWaitReused, 57254, c, s, r, e, f1, cl, tw, c),
+		path(event.Client, event.ReasonResetByPeer, 57254, c, s, e, c),
+		path(event.Server, event.ReasonResetSentLinger, 57254, l, r, e, c),
+		path(event.Client, event.ReasonRefused, 57254, c, s, c),
+		path(0, event.ReasonNormal, 850, cw, la, c),
+	} {
+		events = append(events, p...)
+	}
+	events[4].Type = event.Accept // counts for nothing
+	events[4].Old, events[4].New = 0, 0
+	return append(events, event.Event{Type: event.Lost, RingFull: 3}, path(0, 0, 0, f1, f1)[0])
+}
+
+func TestGolden(t *testing.T) {
+	for _, format := range Formats {
+		got := drawn(t, format, &event.Balance{Seen: 70, RingFull: 3, Filtered: 2, Merged: 7, Printed: 58}, recording()...)
+		file := filepath.Join("testdata", "diagram."+format)
+		if os.Getenv("SSTRACE_GOLDEN") == "write" {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s differs; got:\n%s", file, got)
+		}
+	}
+}
+
+// rfc is RFC 9293's figure 5, as it is printed there.
+const rfc = `
+CLOSED LISTEN
+CLOSED SYN-SENT
+LISTEN CLOSED
+LISTEN SYN-RCVD
+LISTEN SYN-SENT
+SYN-RCVD LISTEN
+SYN-RCVD ESTAB
+SYN-RCVD FINWAIT-1
+SYN-SENT CLOSED
+SYN-SENT SYN-RCVD
+SYN-SENT ESTAB
+ESTAB FINWAIT-1
+ESTAB CLOSE-WAIT
+FINWAIT-1 FINWAIT-2
+FINWAIT-1 CLOSING
+FINWAIT-2 TIME-WAIT
+CLOSING TIME-WAIT
+CLOSE-WAIT LAST-ACK
+LAST-ACK CLOSED
+TIME-WAIT CLOSED`
+
+// Every edge of the figure is in every picture, travelled or not, and no other is.
+func TestEveryEdge(t *testing.T) {
+	names := strings.NewReplacer("CLOSED", "CLOSE", "SYN-RCVD", "SYN_RECV", "SYN-SENT", "SYN_SENT", "ESTAB", "ESTABLISHED", "FINWAIT-1", "FIN_WAIT1", "FINWAIT-2", "FIN_WAIT2",
+		"CLOSE-WAIT", "CLOSE_WAIT", "LAST-ACK", "LAST_ACK", "TIME-WAIT", "TIME_WAIT")
+	edges := strings.Split(names.Replace(strings.TrimSpace(rfc)), "\n")
+	if len(figure) != len(edges) || len(routes) != len(edges) {
+		t.Errorf("%d edges and %d routes, want %d", len(figure), len(routes), len(edges))
+	}
+	for name, events := range map[string][]event.Event{"empty": nil, "recording": recording(), "full": full(1)} {
+		svg, dot := drawn(t, "svg", &event.Balance{}, events...), drawn(t, "dot", &event.Balance{}, events...)
+		for _, e := range edges {
+			old, new, _ := strings.Cut(e, " ")
+			if !regexp.MustCompile(`<title>` + old + " → " + new + `(<|&#xA;)`).MatchString(svg) {
+				t.Errorf("%s: the SVG has no %s → %s", name, old, new)
+			}
+			if !strings.Contains(dot, "\t"+old+" -> "+new+" [") {
+				t.Errorf("%s: dot has no %s → %s", name, old, new)
+			}
+		}
+		if got := strings.Count(svg, "<path ") - strings.Count(svg, "<marker "); name == "empty" && got != len(edges)+int(parties)+1 {
+			t.Errorf("%d lines without any change, want one for each edge, and the legend's", got)
+		}
+		text := drawn(t, "text", &event.Balance{}, events...)
+		for _, a := range figure {
+			want := 0
+			for _, b := range figure {
+				want += strings.Count(b.caption(), a.caption())
+			}
+			if got := strings.Count(text, a.caption()); got != want {
+				t.Errorf("%s: the text has %q %d times, want %d", name, a.caption(), got, want)
+			}
+		}
+	}
+}
+
+// full is the worst that can be: each edge by each party, and many ends in each state.
+func full(times int) (events []event.Event) {
+	for range times {
+		for _, role := range []event.Role{event.Client, event.Server, 0} {
+			for _, a := range figure {
+				reasons := map[event.State]event.Reason{
+					event.SynSent: event.ReasonGivenUp, event.TimeWait: event.ReasonTimeWaitExpired, event.Listen: event.ReasonNormal, event.LastAck: event.ReasonNormal,
+				}
+				e := event.Event{Role: role, Old: a.old, New: a.new, Dur: 57254}
+				if a.new == event.Close {
+					e.Reason = reasons[a.old]
+				}
+				events = append(events, e)
+			}
+			for _, old := range event.States() {
+				for reason := event.ReasonRefused; reason <= event.ReasonUnexplained; reason++ {
+					if old != event.Close {
+						events = append(events, event.Event{Role: role, Old: old, New: event.Close, Dur: 57254, Reason: reason})
+					}
+				}
+			}
+			events = append(events, event.Event{Role: role, Old: event.FinWait1, New: event.FinWait1}, event.Event{Role: role, Old: event.Close, New: event.Established})
+		}
+	}
+	return events
+}
+
+// many makes the Diagram of the worst, with this number in all places.
+func many(t *testing.T, n uint64) *summary {
+	t.Helper()
+	d := New(&bytes.Buffer{}, "svg", false)
+	for _, e := range full(1) {
+		e.Wall, e.Mono = wall, mono
+		if err := d.Take(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.first, d.last = moment{wall, mono}, moment{wall + 86400e9, mono + 86400e9}
+	d.changes, d.lost = n, n
+	d.balance = &event.Balance{Seen: n, Filtered: n, RingFull: n, Unread: n, Merged: n, Printed: n, Missed: n}
+	d.unexplained = true
+	s, err := d.sum()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range s.edges {
+		for _, tally := range of {
+			tally.count = n
+		}
+	}
+	for _, e := range s.ends {
+		e.count = n
+		for i := range e.reasons {
+			e.reasons[i].count = n
+		}
+		slices.SortFunc(e.reasons, func(a, b named) int { return len(b.name) - len(a.name) }) // the longest are among those that a picture has room for
+	}
+	return s
+}
+
+// some leaves out most of the worst, by chance.
+func some(t *testing.T, n uint64, seed uint64) *summary {
+	t.Helper()
+	s, r := many(t, n), rand.New(rand.NewPCG(seed, 0))
+	for i := range figure { // in order, so that the seed tells which
+		for p := range s.edges[figure[i].edge] {
+			if r.IntN(3) > 0 {
+				s.edges[figure[i].edge][p] = nil
+			}
+		}
+	}
+	for _, state := range lifeOrder {
+		if e := s.ends[state]; e != nil && r.IntN(2) == 0 {
+			e.reasons = e.reasons[:1+r.IntN(len(e.reasons))]
+		} else {
+			delete(s.ends, state)
+		}
+	}
+	return s
+}
+
+// In the terminal no label covers another or a line's end, and no line is too long.
+func TestText(t *testing.T) {
+	numbers := []uint64{1, 1234, 123456789}
+	for seed := range uint64(300) {
+		n := numbers[seed%3]
+		s := some(t, n, seed)
+		if seed < 3 {
+			s = many(t, n)
+		}
+		text := s.text(false)
+		label := fmt.Sprintf("%d 57.3µs", n)
+		for p, letter := range partyLetters {
+			want := 0
+			for _, of := range s.edges {
+				if of[p] != nil {
+					want++
+				}
+			}
+			if got := strings.Count(text, letter+" "+label); got != want {
+				t.Errorf("%d: %q stands %d times, want %d:\n%s", seed, letter+" "+label, got, want, text)
+			}
+		}
+		if got := len(regexp.MustCompile(fmt.Sprintf(`│ *× ?%d *│`, n)).FindAllString(text, -1)); got != len(s.ends) {
+			t.Errorf("%d: %d states tell of ends, want %d:\n%s", seed, got, len(s.ends), text)
+		}
+		if got := strings.Count(text, "►") + strings.Count(text, "◄") + strings.Count(text, "▲") + strings.Count(text, "▼"); got != len(figure)+2 {
+			t.Errorf("%d heads of arrows, want %d, and 2 in the legend:\n%s", got, len(figure), text)
+		}
+		for line := range strings.Lines(text) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns || strings.TrimRight(line, " \n")+"\n" != line {
+				t.Errorf("too long, or blanks at its end: %q", line)
+			}
+		}
+	}
+	if text := many(t, 1).text(true); strings.Count(text, "\x1b[")%2 != 0 || !strings.Contains(text, partyColors[client]+"c 1 57.3µs"+reset) {
+		t.Errorf("colors: %q", text)
+	}
+}
+
+// Which ends the figure draws is a question of their reason, and in the kernel's vocabulary of the socket's error.
+func TestInFigure(t *testing.T) {
+	for _, test := range []struct {
+		old, new event.State
+		reason   event.Reason
+		err      int32
+		want     bool
+	}{
+		{event.SynSent, event.Close, event.ReasonRefused, 111, false},
+		{event.SynSent, event.Close, event.ReasonGivenUp, 0, true},
+		{event.SynSent, event.Close, 0, 111, false},
+		{event.SynSent, event.Close, 0, 0, true},
+		{event.LastAck, event.Close, event.ReasonNormal, 0, true},
+		{event.LastAck, event.Close, event.ReasonTimedOut, 110, false},
+		{event.TimeWait, event.Close, event.ReasonTimeWaitExpired, 0, true},
+		{event.TimeWait, event.Close, event.ReasonTimeWaitReused, 0, false},
+		{event.Listen, event.Close, event.ReasonNormal, 0, true},
+		{event.Established, event.Close, event.ReasonResetByPeer, 104, false},
+		{event.FinWait2, event.Close, 0, 0, false},
+		{event.FinWait1, event.FinWait1, 0, 0, false},
+		{event.FinWait1, event.TimeWait, 0, 0, false},
+		{event.Listen, event.SynRecv, 0, 0, true},
+	} {
+		e := event.Event{Old: test.old, New: test.new, Reason: test.reason, Err: test.err}
+		if got := inFigure(&e); got != test.want {
+			t.Errorf("%v → %v, %v, errno %d: %v", test.old, test.new, test.reason, test.err, got)
+		}
+	}
+}
+
+// What is not all is said to be, in every picture.
+func TestNotAll(t *testing.T) {
+	lost := event.Event{Type: event.Lost, RingFull: 12}
+	for _, test := range []struct {
+		name   string
+		end    *event.Balance
+		events []event.Event
+		want   string
+	}{
+		{"lost", &event.Balance{Seen: 12, RingFull: 12}, []event.Event{lost}, "12 changes lost, the ring buffer was full: more was travelled"},
+		{"missed", &event.Balance{Missed: 1}, nil, "1 change skipped by the kernel: more was travelled"},
+		{"cut off", nil, recording(), "the recording has no end: it was cut off"},
+		{"cut off at once", nil, nil, "nothing was recorded"},
+		{"filtered", &event.Balance{Seen: 12, Filtered: 12}, nil, "12 filtered"},
+		{"other", &event.Balance{}, path(0, 0, 0, event.FinWait1, event.FinWait1), "Not in the figure: FIN_WAIT1 → FIN_WAIT1 1"},
+		{"kernel", &event.Balance{}, path(0, 0, 0, event.FinWait2, event.Close), "no reason told 1"},
+	} {
+		for _, format := range []string{"svg", "dot", "text"} {
+			if got := drawn(t, format, test.end, test.events...); !strings.Contains(got, test.want) {
+				t.Errorf("%s: %s does not say %q:\n%s", test.name, format, test.want, got)
+			}
+		}
+	}
+	if got := drawn(t, "ndjson", nil, lost); got != `{"v":1,"type":"lost","seq":1,"ts":"2026-11-18T11:06:40.000000000Z","mono_ns":5000000000000,"ring_full":12}`+"\n" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestShort(t *testing.T) {
+	for ns, want := range map[int64]string{
+		0: "0ns", 1: "1ns", 999: "999ns", 1000: "1.00µs", 9994: "9.99µs", 9996: "10.0µs", 57254: "57.3µs", 99960: "100µs", 999499: "999µs", 999600: "1.00ms", 1234567: "1.23ms",
+		59_940_000_000: "59.9s", 59_960_000_000: "1m0s", 60_000_123_456: "1m0s", 61_867_060_997: "1m2s", 3599e9: "59m59s", 3600e9: "1h0m", 86399e9: "23h59m", 86400e9: "1d0h",
+		8640000e9: "100d", 1<<63 - 1: "106751d",
+	} {
+		if got := short(ns); got != want || utf8.RuneCountInString(got) > 7 {
+			t.Errorf("short(%d) = %s, want %s", ns, got, want)
+		}
+	}
+}
+
+// Graphviz's grammar, as far as it is used here: https://graphviz.org/doc/info/lang.html.
+func TestDotSyntax(t *testing.T) {
+	const (
+		id         = `(?:[A-Za-z_][A-Za-z_0-9]*|[0-9.]+|"(?:[^"\\]|\\.)*")`
+		attributes = `\[` + id + `=` + id + `(?:, ` + id + `=` + id + `)*\];`
+	)
+	statement := regexp.MustCompile(`^\t(?:(?:graph|node|edge|[A-Z_0-9]+(?: -> [A-Z_0-9]+)?) ` + attributes + `|\{ rank=same;(?: [A-Z_0-9]+;)+ \}|// .*)$`)
+	for name, dot := range map[string]string{
+		"empty": drawn(t, "dot", &event.Balance{}), "recording": drawn(t, "dot", nil, recording()...), "many": many(t, 123456789).dot(),
+	} {
+		lines := strings.Split(strings.TrimSuffix(dot, "\n"), "\n")
+		if lines[0] != "digraph tcp {" || lines[len(lines)-1] != "}" {
+			t.Errorf("%s: begins with %q and ends with %q", name, lines[0], lines[len(lines)-1])
+		}
+		for _, l := range lines[1 : len(lines)-1] {
+			if !statement.MatchString(l) {
+				t.Errorf("%s: not a statement: %q", name, l)
+			}
+		}
+	}
+}

@@ -1,0 +1,345 @@
+package diagram
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"sstrace/internal/event"
+)
+
+// The picture for a terminal has the same layout, in cells. Its three columns of states are as far apart as 100 columns allow; its rows are as far apart as
+// the labels need.
+const (
+	columns                 = 100
+	cellHalf                = 6 // a state is 13 wide: ESTABLISHED and its border
+	cellLeft, cellMid       = cellHalf, columns/2 - 1
+	cellRight               = columns - 1 - cellHalf
+	midLeft, midRight       = cellMid - 2, cellMid + 2 // where lines go down from the middle column, if two do
+	rightInner, rightOuter  = cellRight - 2, cellRight + 3
+	leftInside, leftOfMid   = cellLeft + cellHalf + 1, cellMid - cellHalf - 1 // the cells beside the states
+	rightOfMid, rightInside = cellMid + cellHalf + 1, cellRight - cellHalf - 1
+	beforeMid, behindMid    = (leftInside + leftOfMid) / 2, (rightOfMid + rightInside) / 2
+	besideLeft              = leftInside + 4 // leaves room for a label to the left of the middle column
+)
+
+// The colors of a terminal, as the printer of lines uses them: only those that are legible on dark and on light.
+const (
+	plain    = ""
+	dim      = "\x1b[2m"
+	emphasis = "\x1b[1m"
+	red      = "\x1b[31m"
+	reset    = "\x1b[0m"
+)
+
+var (
+	partyLetters = [parties]string{"c", "s", "?"}
+	partyColors  = [parties]string{"\x1b[34m", "\x1b[33m", "\x1b[35m"}
+)
+
+// strokes are the pieces of a line: along, down, and the corners by the directions before and after.
+type strokes struct {
+	along, down rune
+	corners     map[[2]point]rune
+}
+
+func corners(rightDown, leftDown, rightUp, leftUp rune) map[[2]point]rune {
+	r, l, d, u := point{1, 0}, point{-1, 0}, point{0, 1}, point{0, -1}
+	return map[[2]point]rune{
+		{r, d}: leftDown, {u, l}: leftDown, {l, d}: rightDown, {u, r}: rightDown, {r, u}: leftUp, {d, l}: leftUp, {l, u}: rightUp, {d, r}: rightUp,
+	}
+}
+
+var (
+	heavy = strokes{'━', '┃', corners('┏', '┓', '┗', '┛')}
+	light = strokes{'╌', '╎', corners('┌', '┐', '└', '┘')}
+	heads = map[point]rune{{1, 0}: '►', {-1, 0}: '◄', {0, 1}: '▼', {0, -1}: '▲'}
+)
+
+// grid is the cells of a picture for a terminal.
+type grid struct {
+	rows  [][columns]rune
+	color [][columns]string
+}
+
+func newGrid(rows int) *grid {
+	return &grid{make([][columns]rune, rows), make([][columns]string, rows)}
+}
+
+func (g *grid) set(x, y int, r rune, color string) { g.rows[y][x], g.color[y][x] = r, color }
+
+func (g *grid) write(x, y int, text, color string) {
+	for _, r := range text {
+		g.set(x, y, r, color)
+		x++
+	}
+}
+
+// line draws a way from its first cell to its last, which is the arrow's head.
+func (g *grid) line(way []point, s *strokes, color string) {
+	for i := 1; i < len(way); i++ {
+		d := direction(way[i-1], way[i])
+		piece := s.along
+		if d.x == 0 {
+			piece = s.down
+		}
+		for p := way[i-1]; p != way[i]; p = (point{p.x + d.x, p.y + d.y}) {
+			g.set(p.x, p.y, piece, color)
+		}
+		if i > 1 {
+			g.set(way[i-1].x, way[i-1].y, s.corners[[2]point{direction(way[i-2], way[i-1]), d}], color)
+		}
+		if i == len(way)-1 {
+			g.set(way[i].x, way[i].y, heads[d], color)
+		}
+	}
+}
+
+// state draws a state of the rows from top to end.
+func (g *grid) state(s *summary, state event.State, x, top, end int) {
+	color := dim
+	if s.seen[state] {
+		color = plain
+	}
+	for y := top; y <= end; y++ {
+		l, fill, r := '│', ' ', '│'
+		switch y {
+		case top:
+			l, fill, r = '┌', '─', '┐'
+		case end:
+			l, fill, r = '└', '─', '┘'
+		}
+		for i := x - cellHalf; i <= x+cellHalf; i++ {
+			g.set(i, y, fill, color)
+		}
+		g.set(x-cellHalf, y, l, color)
+		g.set(x+cellHalf, y, r, color)
+	}
+	name := state.String()
+	y := (top + end) / 2
+	if s.seen[state] {
+		color = emphasis
+	}
+	g.write(x-len(name)/2, y, name, color)
+	if e := s.ends[state]; e != nil {
+		text := fmt.Sprintf("×%d", e.count)
+		if len(text)+1 <= 2*cellHalf-1 { // × is two bytes: this leaves room for a blank
+			text = fmt.Sprintf("× %d", e.count)
+		}
+		g.write(x-utf8.RuneCountInString(text)/2, y+1, text, red)
+	}
+}
+
+// arrow draws an edge of the figure. Its label stands above a line that goes along, whose caption is in it, or beside one that goes down, with the caption
+// on top.
+func (g *grid) arrow(s *summary, e edge, at point, where side, way ...point) {
+	tallies := s.of(e)
+	var rows, colors []string
+	for p, t := range tallies {
+		if t != nil {
+			rows = append(rows, fmt.Sprintf("%s %d %s", partyLetters[p], t.count, t.median()))
+			colors = append(colors, partyColors[p])
+		}
+	}
+	pieces, color := &light, dim
+	switch {
+	case len(rows) == 1:
+		pieces, color = &heavy, colors[0]
+	case len(rows) > 1:
+		pieces, color = &heavy, plain
+	}
+	g.line(way, pieces, color)
+	caption := figure[slices.IndexFunc(figure, func(a arrow) bool { return a.edge == e })].caption()
+	y := at.y - len(rows)
+	switch where {
+	case above:
+		g.write(at.x-(len(caption)+2)/2, at.y, " "+caption+" ", dim)
+	default:
+		rows, colors = append([]string{caption}, rows...), append([]string{dim}, colors...)
+		y = at.y
+	}
+	widest := 0
+	for _, r := range rows {
+		widest = max(widest, utf8.RuneCountInString(r))
+	}
+	for i, r := range rows {
+		x := at.x - widest/2
+		switch where {
+		case toLeft:
+			x = at.x - 1 - utf8.RuneCountInString(r)
+		case toRight:
+			x = at.x + 2
+		}
+		g.write(x, y+i, r, colors[i])
+	}
+}
+
+// rows is how many rows of counts there are where there are most, of some edges of the figure; at least one.
+func (s *summary) rows(edges ...edge) int {
+	most := 1
+	for _, e := range edges {
+		n := 0
+		for _, t := range s.of(e) {
+			if t != nil {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+// picture draws the figure in cells.
+func (s *summary) picture() *grid {
+	// How far the last row of a state is from the first, but for the tall ones.
+	high := func(states ...event.State) int {
+		if slices.ContainsFunc(states, func(state event.State) bool { return s.ends[state] != nil }) {
+			return 3
+		}
+		return 2
+	}
+	highListen, highEstab, highWait := high(event.Listen), high(event.Established), high(event.FinWait2, event.Closing, event.LastAck)
+	// The first rows of the states, and the rows in which lines go along, from above to below: as far from each other as the labels between them need.
+	closed := s.rows(edge{event.Close, event.SynSent}) - 1
+	listen := closed + 6 + s.rows(edge{event.Close, event.Listen}, edge{event.Listen, event.Close}, edge{event.SynSent, event.Close})
+	y1 := listen + 2 + max(highListen, s.rows(edge{event.Listen, event.SynRecv}, edge{event.Listen, event.SynSent}))
+	y2 := y1 + 1 + s.rows(edge{event.SynSent, event.SynRecv})
+	y3 := y2 + 1 + s.rows(edge{event.SynRecv, event.Established}, edge{event.SynSent, event.Established})
+	estab := y3 + 2
+	fin := max(estab+highEstab+1, estab+s.rows(edge{event.SynRecv, event.FinWait1})+s.rows(edge{event.Established, event.FinWait1}, edge{event.Established, event.CloseWait}))
+	y4 := fin + 1
+	y5 := y4 + 1 + s.rows(edge{event.FinWait1, event.Closing})
+	finEnd := y5 + 1
+	wait := finEnd + 2 + s.rows(edge{event.FinWait1, event.FinWait2}, edge{event.CloseWait, event.LastAck})
+	last := wait + highWait + 1 + s.rows(edge{event.Closing, event.TimeWait}, edge{event.LastAck, event.Close}) +
+		s.rows(edge{event.FinWait2, event.TimeWait}, edge{event.TimeWait, event.Close})
+	y6 := last + 1
+	syn, synEnd := y1-1, y3+1
+
+	g := newGrid(last + high(event.TimeWait) + 1)
+	g.arrow(s, edge{event.Close, event.Listen}, point{midLeft, closed + 5}, toLeft, point{midLeft, closed + 5}, point{midLeft, listen - 1})
+	g.arrow(s, edge{event.Listen, event.Close}, point{midRight, closed + 5}, toRight, point{midRight, listen - 1}, point{midRight, closed + 5})
+	g.arrow(s, edge{event.Close, event.SynSent}, point{behindMid, closed + 1}, above,
+		point{rightOfMid, closed + 1}, point{rightOuter, closed + 1}, point{rightOuter, syn - 1})
+	g.arrow(s, edge{event.SynSent, event.Close}, point{rightInner, closed + 5}, toLeft,
+		point{rightInner, syn - 1}, point{rightInner, closed + 3}, point{rightOfMid, closed + 3})
+	g.arrow(s, edge{event.SynRecv, event.Listen}, point{besideLeft, listen + 1}, above,
+		point{cellLeft, syn - 1}, point{cellLeft, listen + 1}, point{leftOfMid, listen + 1})
+	g.arrow(s, edge{event.Listen, event.SynRecv}, point{beforeMid, y1}, above, point{midLeft, listen + highListen + 1}, point{midLeft, y1}, point{leftInside, y1})
+	g.arrow(s, edge{event.Listen, event.SynSent}, point{behindMid, y1}, above, point{midRight, listen + highListen + 1}, point{midRight, y1}, point{rightInside, y1})
+	g.arrow(s, edge{event.SynSent, event.SynRecv}, point{cellMid, y2}, above, point{rightInside, y2}, point{leftInside, y2})
+	g.arrow(s, edge{event.SynRecv, event.Established}, point{beforeMid, y3}, above, point{leftInside, y3}, point{midLeft, y3}, point{midLeft, estab - 1})
+	g.arrow(s, edge{event.SynSent, event.Established}, point{behindMid, y3}, above, point{rightInside, y3}, point{midRight, y3}, point{midRight, estab - 1})
+	g.arrow(s, edge{event.SynRecv, event.FinWait1}, point{cellLeft, synEnd + 1}, toRight, point{cellLeft, synEnd + 1}, point{cellLeft, fin - 1})
+	g.arrow(s, edge{event.Established, event.FinWait1}, point{beforeMid, y4}, above,
+		point{midLeft, estab + highEstab + 1}, point{midLeft, y4}, point{leftInside, y4})
+	g.arrow(s, edge{event.Established, event.CloseWait}, point{behindMid, y4}, above,
+		point{midRight, estab + highEstab + 1}, point{midRight, y4}, point{rightInside, y4})
+	g.arrow(s, edge{event.FinWait1, event.Closing}, point{beforeMid, y5}, above, point{leftInside, y5}, point{cellMid, y5}, point{cellMid, wait - 1})
+	g.arrow(s, edge{event.FinWait1, event.FinWait2}, point{cellLeft, finEnd + 1}, toRight, point{cellLeft, finEnd + 1}, point{cellLeft, wait - 1})
+	g.arrow(s, edge{event.CloseWait, event.LastAck}, point{cellRight, finEnd + 1}, toLeft, point{cellRight, finEnd + 1}, point{cellRight, wait - 1})
+	g.arrow(s, edge{event.FinWait2, event.TimeWait}, point{beforeMid, y6}, above, point{cellLeft, wait + highWait + 1}, point{cellLeft, y6}, point{leftOfMid, y6})
+	g.arrow(s, edge{event.Closing, event.TimeWait}, point{cellMid, wait + highWait + 1}, toRight, point{cellMid, wait + highWait + 1}, point{cellMid, last - 1})
+	g.arrow(s, edge{event.LastAck, event.Close}, point{cellRight, wait + highWait + 1}, toLeft, point{cellRight, wait + highWait + 1}, point{cellRight, last - 1})
+	g.arrow(s, edge{event.TimeWait, event.Close}, point{behindMid, y6}, above, point{rightOfMid, y6}, point{rightInside, y6})
+
+	g.state(s, event.Close, cellMid, closed, closed+4)
+	g.state(s, event.Listen, cellMid, listen, listen+highListen)
+	g.state(s, event.SynRecv, cellLeft, syn, synEnd)
+	g.state(s, event.SynSent, cellRight, syn, synEnd)
+	g.state(s, event.Established, cellMid, estab, estab+highEstab)
+	g.state(s, event.FinWait1, cellLeft, fin, finEnd)
+	g.state(s, event.CloseWait, cellRight, fin, finEnd)
+	g.state(s, event.FinWait2, cellLeft, wait, wait+highWait)
+	g.state(s, event.Closing, cellMid, wait, wait+highWait)
+	g.state(s, event.LastAck, cellRight, wait, wait+highWait)
+	g.state(s, event.TimeWait, cellMid, last, last+high(event.TimeWait))
+	g.state(s, event.Close, cellRight, last, last+high(event.TimeWait))
+	return g
+}
+
+// text is the picture for a terminal.
+func (s *summary) text(color bool) string {
+	var b strings.Builder
+	in := func(text, with string) string {
+		if color && with != plain && text != "" {
+			return with + text + reset
+		}
+		return text
+	}
+	b.WriteString(in(s.title, emphasis) + "\n")
+	for _, n := range s.notes {
+		with := plain
+		if n.alarm {
+			with = red
+		}
+		for _, l := range wrapped(columns, "", strings.Fields(n.text), " ") {
+			b.WriteString(in(l, with) + "\n")
+		}
+	}
+	b.WriteByte('\n')
+	g := s.picture()
+	for y := range g.rows {
+		end := columns
+		for end > 0 && (g.rows[y][end-1] == 0 || g.rows[y][end-1] == ' ') {
+			end--
+		}
+		for x := 0; x < end; {
+			with, run := g.color[y][x], ""
+			for ; x < end && g.color[y][x] == with; x++ {
+				if g.rows[y][x] == 0 {
+					run += " "
+				} else {
+					run += string(g.rows[y][x])
+				}
+			}
+			b.WriteString(in(run, with))
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteByte('\n')
+	b.WriteString("━━► travelled, ╌╌► not; how often, and the median time in the state that was left:\n")
+	for p, legend := range partyLegends {
+		fmt.Fprintf(&b, "  %s\n", in(fmt.Sprintf("%s  %s", partyLetters[p], legend), partyColors[p]))
+	}
+	if len(s.ends) > 0 {
+		b.WriteString(in("× to CLOSE in a way that the RFC does not draw:", red) + "\n")
+		for _, state := range lifeOrder {
+			e := s.ends[state]
+			if e == nil {
+				continue
+			}
+			var reasons []string
+			for _, r := range e.reasons {
+				reasons = append(reasons, fmt.Sprintf("%s %d", r.name, r.count))
+			}
+			head := fmt.Sprintf("  %-11v  %9d  %6s  ", state, e.count, e.median())
+			for _, l := range wrapped(columns, head, reasons, ", ") {
+				b.WriteString(l + "\n")
+			}
+		}
+	}
+	for _, r := range s.remarks() {
+		for _, l := range wrapped(columns, "", strings.Fields(r), " ") {
+			b.WriteString(in(l, dim) + "\n")
+		}
+	}
+	return b.String()
+}
+
+// wrapped puts words with a separator behind head, and goes on below them where a line is full.
+func wrapped(columns int, head string, words []string, separator string) (lines []string) {
+	line, indent := head, strings.Repeat(" ", utf8.RuneCountInString(head))
+	for i, w := range words {
+		if i < len(words)-1 {
+			w += separator
+		}
+		if line != head && line != indent && utf8.RuneCountInString(strings.TrimRight(line+w, " ")) > columns {
+			lines = append(lines, strings.TrimRight(line, " "))
+			line = indent
+		}
+		line += w
+	}
+	return append(lines, strings.TrimRight(line, " "))
+}

@@ -1,0 +1,367 @@
+// Package leaks tells of sockets that stay too long in a state that should pass: somebody forgot to close them, or a peer is gone. And of listeners whose
+// accept queue is full.
+package leaks
+
+import (
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"sstrace/internal/event"
+)
+
+// Limits are the states that should pass, and how long each may last. A time that is normal in the state's own way (a round trip, a program that reads to the end)
+// is far below; the kernel's own limits, where there are any, are above: see `sstrace explain`.
+var Limits = map[event.State]time.Duration{
+	event.CloseWait: time.Minute,
+	event.FinWait1:  time.Minute,
+	event.FinWait2:  5 * time.Minute, // after shutdown() the peer may still have much to send
+	event.LastAck:   time.Minute,
+	event.Closing:   time.Minute,
+	event.SynSent:   30 * time.Second,
+	event.SynRecv:   30 * time.Second,
+}
+
+// States lists the keys of Limits along a connection's life.
+var States = []event.State{event.SynSent, event.SynRecv, event.FinWait1, event.FinWait2, event.Closing, event.CloseWait, event.LastAck}
+
+// sweepEach is how often ages are held against the limits, and accept queues are looked at; ns.
+const sweepEach = 1e9
+
+// Kernel is what may be asked while the source is live; all are nil otherwise. Stack names the functions of an Event.Stack of a process.
+type Kernel struct {
+	Sockets   func() ([]event.Event, error)
+	Listeners func() ([]event.Event, error)
+	Stack     func(pid, id uint32) []string
+}
+
+// View watches sockets.
+type View struct {
+	kernel Kernel
+	wanted func(*event.Event) bool // of a Socket
+	limits map[event.State]time.Duration
+	tell   teller
+	found  bool
+
+	opened map[uint64]opener // who connected or accepted, of those that are open
+	stuck  map[uint64]*sock  // in a state of limits, by id
+	full   map[ends]*sock    // listeners with a full accept queue
+	listed uint64            // numbers the sockets of a listing, which have no id
+	swept  int64             // Mono
+	lost   bool              // changes, since then
+}
+
+// opener is the thread that connected or accepted.
+type opener struct {
+	sk       uint64
+	via      event.Via
+	pid, tid uint32
+	comm     string
+	stack    uint32 // an Event.Stack
+}
+
+// sock is one that is in a state that should pass.
+type sock struct {
+	event.Event       // the last that is known of it; State is New
+	since       int64 // Mono of its beginning, or of a moment when it was in it already
+	exact       bool  // the former
+	decided     bool  // whether it is told
+	told        bool
+}
+
+// ends finds a socket whatever the kernel has it as: sock, request or timewait sock. Listeners may share theirs (SO_REUSEPORT).
+type ends struct {
+	local, remote netip.AddrPort
+	netns         uint32
+	listener      uint64
+}
+
+func endsOf(e *event.Event) ends {
+	at := ends{local: e.Local, remote: e.Remote, netns: e.NetNS}
+	if e.New == event.Listen {
+		at.listener = e.Sk
+	}
+	return at
+}
+
+// New makes a View that writes text or ndjson. wanted decides about what is stuck.
+func New(out io.Writer, format string, limits map[event.State]time.Duration, wanted func(*event.Event) bool, kernel Kernel) *View {
+	return &View{
+		kernel: kernel, wanted: wanted, limits: limits, tell: newTeller(out, format, kernel.Stack),
+		opened: make(map[uint64]opener), stuck: make(map[uint64]*sock), full: make(map[ends]*sock),
+	}
+}
+
+// Found reports whether anything was told.
+func (v *View) Found() bool { return v.found }
+
+// Take takes a Socket that exists already, and each line.
+func (v *View) Take(e *event.Event) error {
+	if err := v.sweepRecording(e); err != nil {
+		return err
+	}
+	switch e.Type {
+	case event.Socket:
+		return v.exists(e)
+	case event.Accept:
+		v.opened[e.ID] = v.opener(e, event.ViaAccept)
+	case event.Change:
+		return v.change(e)
+	case event.Lost:
+		v.lost = true
+		return v.tell.event(e)
+	case event.End:
+		if err := v.sweep(e.Mono); err != nil {
+			return err
+		}
+		if err := v.tell.sums(v.stuckNow(), e); err != nil {
+			return err
+		}
+		return v.tell.event(e)
+	}
+	return nil
+}
+
+// Flush looks at the time, if the source is live.
+func (v *View) Flush(now int64) error {
+	if v.kernel.Sockets != nil && now-v.swept >= sweepEach {
+		if err := v.sweep(now); err != nil {
+			return err
+		}
+	}
+	return v.tell.lines.Flush()
+}
+
+// sweepRecording looks at the time of a recording, which goes on with its lines alone.
+func (v *View) sweepRecording(e *event.Event) error {
+	if v.kernel.Sockets != nil || e.Type == event.Socket || e.Mono-v.swept < sweepEach {
+		return nil
+	}
+	return v.sweep(e.Mono)
+}
+
+// exists takes a socket that is older than the trace, or of a listing.
+func (v *View) exists(e *event.Event) error {
+	id := e.ID
+	if id == 0 {
+		v.listed++
+		id = v.listed
+	}
+	if isFull(e) && v.wanted(e) {
+		v.full[endsOf(e)] = &sock{Event: *e, since: e.Mono}
+	}
+	if _, ok := v.limits[e.New]; !ok {
+		return nil
+	}
+	s := &sock{Event: *e, since: e.Mono}
+	switch {
+	case e.Dur != event.Unknown:
+		s.since, s.exact = e.Mono-e.Dur, true
+	case e.Status.AtLeast != event.Unknown:
+		s.since = e.Mono - e.Status.AtLeast
+	}
+	v.stuck[id] = s
+	return nil
+}
+
+// isFull reports whether no more connections go into a listener's queue (sk_acceptq_is_full in include/net/sock.h: one more than it says may wait).
+func isFull(e *event.Event) bool {
+	return e.New == event.Listen && e.Status.RecvQueue > e.Status.SendQueue
+}
+
+func (v *View) change(e *event.Event) error {
+	if s := v.stuck[e.ID]; s != nil {
+		delete(v.stuck, e.ID)
+		if s.told {
+			if err := v.tell.over(s, e); err != nil {
+				return err
+			}
+		}
+	}
+	switch e.New {
+	case event.Close, event.TimeWait:
+		delete(v.opened, e.ID)
+	case event.SynSent:
+		v.opened[e.ID] = v.opener(e, event.ViaConnect)
+	}
+	if _, ok := v.limits[e.New]; ok {
+		v.stuck[e.ID] = &sock{Event: *e, since: e.Mono, exact: true}
+	}
+	return nil
+}
+
+// opener is the task of e, if it is the one that does it.
+func (v *View) opener(e *event.Event, via event.Via) opener {
+	if e.OwnerPID == 0 || e.OwnerPID != e.TaskPID {
+		return opener{}
+	}
+	return opener{sk: e.Sk, via: via, pid: e.OwnerPID, tid: e.TaskTID, comm: e.TaskComm, stack: e.Stack}
+}
+
+// sweep tells of what has become too old, and of full accept queues.
+func (v *View) sweep(now int64) error {
+	v.swept = now
+	var old []*sock
+	for _, s := range v.stuck {
+		if !s.decided && now-s.since >= v.limits[s.New].Nanoseconds() {
+			old = append(old, s)
+		}
+	}
+	slices.SortFunc(old, func(a, b *sock) int { return int(a.since - b.since) })
+	full, err := v.sweepQueues()
+	if err != nil {
+		return err
+	}
+	if len(old)+len(full) == 0 && !v.lost {
+		return nil
+	}
+	exists, err := v.look()
+	if err != nil {
+		return err
+	}
+	if v.lost {
+		v.lost = false
+		if err := v.forget(exists, now); err != nil {
+			return err
+		}
+	}
+	for _, s := range append(old, full...) {
+		if exists != nil {
+			found, ok := exists[endsOf(&s.Event)]
+			if !ok || found.New != s.New || s.New == event.Listen && !isFull(&found) {
+				continue // the change by which it has left is still in the ring; or its queue has room again
+			}
+			s.Status = found.Status
+		}
+		at := now
+		if v.kernel.Sockets == nil && s.New != event.Listen && s.exact { // a recording tells the time by its next line only
+			at = s.since + v.limits[s.New].Nanoseconds()
+		}
+		s.decided = true
+		s.Wall += at - s.Mono
+		s.Mono = at
+		status(s, at)
+		if !v.wanted(&s.Event) {
+			continue
+		}
+		s.told, v.found = true, true
+		if err := v.tell.stuck(s, v.opened[s.ID]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget gives up, after a loss, those that are not in their state any more; all of them, if nobody can be asked.
+func (v *View) forget(exists map[ends]event.Event, now int64) error {
+	for id, s := range v.stuck {
+		if found, ok := exists[endsOf(&s.Event)]; ok && found.New == s.New {
+			continue
+		}
+		delete(v.stuck, id)
+		if s.told {
+			if err := v.tell.over(s, &event.Event{Mono: now, Wall: s.Wall + now - s.Mono}); err != nil {
+				return err
+			}
+		}
+	}
+	if v.kernel.Sockets == nil {
+		return nil
+	}
+	open := make(map[uint64]bool, len(exists)) // cookies are not known of all, so by address
+	for _, e := range exists {
+		open[e.Sk] = true
+	}
+	maps.DeleteFunc(v.opened, func(_ uint64, o opener) bool { return !open[o.sk] })
+	return nil
+}
+
+// status puts the age into s, as a Socket has it.
+func status(s *sock, now int64) {
+	s.Type = event.Socket
+	if s.Status == nil {
+		s.Status = &event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, Left: event.Unknown}
+	}
+	s.Dur, s.Status.AtLeast = event.Unknown, event.Unknown
+	switch age := now - s.since; {
+	case s.exact:
+		s.Dur = age
+	case age > 0:
+		s.Status.AtLeast = age
+	}
+}
+
+// look finds what exists, by its ends; nil if it cannot be asked.
+func (v *View) look() (map[ends]event.Event, error) {
+	if v.kernel.Sockets == nil {
+		return nil, nil
+	}
+	all, err := v.kernel.Sockets()
+	if err != nil {
+		return nil, err
+	}
+	exists := make(map[ends]event.Event, len(all))
+	for i := range all {
+		exists[endsOf(&all[i])] = all[i]
+	}
+	return exists, nil
+}
+
+// sweepQueues gives the listeners whose accept queue has become full, and tells of those where that is over.
+func (v *View) sweepQueues() (full []*sock, err error) {
+	if v.kernel.Listeners == nil {
+		for _, s := range v.full {
+			if !s.decided {
+				full = append(full, s)
+			}
+		}
+		return full, nil
+	}
+	all, err := v.kernel.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	now := make(map[ends]bool)
+	for i := range all {
+		e := &all[i]
+		if !isFull(e) {
+			continue
+		}
+		at := endsOf(e)
+		now[at] = true
+		s := v.full[at]
+		if s == nil {
+			s = &sock{Event: *e, since: e.Mono}
+			v.full[at] = s
+		}
+		if !s.decided {
+			full = append(full, s)
+		}
+	}
+	for at, s := range v.full {
+		if now[at] {
+			continue
+		}
+		delete(v.full, at)
+		if s.told {
+			if err := v.tell.over(s, &event.Event{Mono: v.swept, Wall: s.Wall + v.swept - s.Mono, New: event.Listen, Dur: v.swept - s.since}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return full, nil
+}
+
+// stuckNow gives those that were told and are not over, the oldest first.
+func (v *View) stuckNow() []*sock {
+	var all []*sock
+	for _, s := range v.stuck {
+		if s.told {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b *sock) int { return int(a.since - b.since) })
+	return all
+}

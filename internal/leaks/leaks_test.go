@@ -1,0 +1,210 @@
+package leaks
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sstrace/internal/event"
+)
+
+// line is a change of socket id at a time, in ms.
+func line(id uint64, ms int64, from, to event.State) event.Event {
+	return event.Event{
+		Type: event.Change, ID: id, Sk: id, Mono: ms * 1e6, Wall: ms * 1e6, Family: event.IPv4, Proto: event.TCP, Old: from, New: to, Dur: event.Unknown,
+		Local: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 7781), Remote: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 40000+uint16(id)),
+		OwnerPID: 17, OwnerComm: "nc", OwnerVia: event.ViaAccept,
+	}
+}
+
+// exists is the same socket as a look finds it.
+func exists(id uint64, ms int64, state event.State, holders ...event.Holder) event.Event {
+	e := line(id, ms, 0, state)
+	e.Type, e.Status = event.Socket, &event.Status{RecvQueue: 5, SendQueue: 0, AtLeast: event.Unknown, Left: event.Unknown, Holders: holders}
+	if state == event.Listen {
+		e.Remote = netip.AddrPort{}
+	}
+	return e
+}
+
+func lost(ms int64) event.Event {
+	return event.Event{Type: event.Lost, Mono: ms * 1e6, Wall: ms * 1e6, RingFull: 3}
+}
+
+func end(ms int64) event.Event {
+	return event.Event{Type: event.End, Mono: ms * 1e6, Wall: ms * 1e6, Balance: new(event.Balance)}
+}
+
+func everything(*event.Event) bool { return true }
+
+var second = map[event.State]time.Duration{event.CloseWait: time.Second, event.SynSent: time.Second}
+
+func told(t *testing.T, wanted func(*event.Event) bool, kernel Kernel, feed func(v *View)) []string {
+	t.Helper()
+	t.Setenv("TZ", "UTC")
+	time.Local = time.UTC
+	var out bytes.Buffer
+	v := New(&out, "text", second, wanted, kernel)
+	feed(v)
+	if err := v.Flush(0); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+}
+
+func take(t *testing.T, v *View, events ...event.Event) {
+	t.Helper()
+	for _, e := range events {
+		if err := v.Take(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func expect(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
+		t.Errorf("got\n%s\nwant\n%s", g, w)
+	}
+}
+
+// In a recording the time is that of its lines, and what is told has the time at which it was too old.
+func TestRecording(t *testing.T) {
+	expect(t, told(t, everything, Kernel{}, func(v *View) {
+		take(t, v,
+			line(1, 1000, event.Established, event.CloseWait),
+			line(2, 1100, event.Established, event.CloseWait),
+			line(2, 1300, event.CloseWait, event.LastAck), // in time
+			line(3, 1400, event.Close, event.SynSent),
+			line(4, 5000, event.Established, event.FinWait1), // has no limit here
+			line(1, 6000, event.CloseWait, event.LastAck),
+			end(7000))
+	}),
+		"00:00:02.000 CLOSE_WAIT        1s 127.0.0.1:7781 ↔ 127.0.0.1:40001",
+		"    of 17/nc",
+		"00:00:02.400 SYN_SENT          1s 127.0.0.1:7781 ↔ 127.0.0.1:40003",
+		"    of 17/nc",
+		"00:00:06.000 CLOSE_WAIT        5s 127.0.0.1:7781 ↔ 127.0.0.1:40001  over: → LAST_ACK  17/nc",
+		"",
+		"17/nc: 1 socket in SYN_SENT since 00:00:01.400")
+}
+
+// Live, the kernel is asked who holds what is too old, once for all of them; and nobody is told what has gone on meanwhile.
+func TestLive(t *testing.T) {
+	looks := 0
+	kernel := Kernel{
+		Sockets: func() ([]event.Event, error) {
+			looks++
+			return []event.Event{
+				exists(1, 3000, event.CloseWait, event.Holder{PID: 8, FD: 3, Comm: "a\x1b"}, event.Holder{PID: 9, FD: 4, Comm: "b"}),
+				exists(2, 3000, event.LastAck),
+			}, nil
+		},
+		Listeners: func() ([]event.Event, error) { return nil, nil },
+	}
+	expect(t, told(t, everything, kernel, func(v *View) {
+		take(t, v, line(1, 1000, event.Established, event.CloseWait), line(2, 1000, event.Established, event.CloseWait))
+		for ms := int64(1100); ms < 3500; ms += 100 {
+			if err := v.Flush(ms * 1e6); err != nil {
+				t.Fatal(err)
+			}
+		}
+		take(t, v, line(2, 3400, event.CloseWait, event.LastAck), end(3600))
+	}),
+		"00:00:02.100 CLOSE_WAIT      1.1s 127.0.0.1:7781 ↔ 127.0.0.1:40001  5 bytes unread",
+		`    held by 8/a\x1b fd 3`,
+		"    held by 9/b fd 4",
+		"",
+		`8/a\x1b: 1 socket in CLOSE_WAIT since 00:00:01.000`,
+		"9/b: 1 socket in CLOSE_WAIT since 00:00:01.000")
+	if looks != 2 { // the second for the one that had gone on
+		t.Errorf("the kernel was asked %d times", looks)
+	}
+}
+
+// A filter decides once, when the socket is too old.
+func TestUnwanted(t *testing.T) {
+	looks := 0
+	kernel := Kernel{
+		Sockets: func() ([]event.Event, error) {
+			looks++
+			return []event.Event{exists(1, 3000, event.CloseWait)}, nil
+		},
+		Listeners: func() ([]event.Event, error) { return nil, nil },
+	}
+	expect(t, told(t, func(*event.Event) bool { return false }, kernel, func(v *View) {
+		take(t, v, line(1, 1000, event.Established, event.CloseWait))
+		for ms := int64(1100); ms < 5000; ms += 100 {
+			if err := v.Flush(ms * 1e6); err != nil {
+				t.Fatal(err)
+			}
+		}
+		take(t, v, line(1, 5000, event.CloseWait, event.LastAck), end(5100))
+	}), "No socket is stuck.")
+	if looks != 1 {
+		t.Errorf("the kernel was asked %d times", looks)
+	}
+}
+
+// A listener's queue is full, and has room again; one of two that share a port.
+func TestQueue(t *testing.T) {
+	waiting := int64(3)
+	listeners := func() ([]event.Event, error) {
+		a, b := exists(1, 1000, event.Listen, event.Holder{PID: 8, FD: 3, Comm: "a"}), exists(2, 1000, event.Listen, event.Holder{PID: 9, FD: 3, Comm: "b"})
+		a.Status.RecvQueue, a.Status.SendQueue = 2, 2
+		b.Status.RecvQueue, b.Status.SendQueue = waiting, 2
+		return []event.Event{a, b}, nil
+	}
+	expect(t, told(t, everything, Kernel{Sockets: listeners, Listeners: listeners}, func(v *View) {
+		for ms := int64(1100); ms < 9000; ms += 1000 {
+			if ms > 4000 {
+				waiting = 1
+			}
+			if err := v.Flush(ms * 1e6); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}),
+		"00:00:01.100 LISTEN        ≥100ms 127.0.0.1:7781  accept queue full: 3 wait, 2 may",
+		"    held by 9/b fd 3",
+		"00:00:04.100 LISTEN         ≥3.1s 127.0.0.1:7781  over: the accept queue has room")
+}
+
+// After a loss only what the kernel still has in the same state is believed.
+func TestLoss(t *testing.T) {
+	kernel := Kernel{
+		Sockets:   func() ([]event.Event, error) { return []event.Event{exists(2, 3000, event.CloseWait)}, nil },
+		Listeners: func() ([]event.Event, error) { return nil, nil },
+	}
+	got := told(t, everything, kernel, func(v *View) {
+		take(t, v, line(1, 1000, event.Established, event.CloseWait), line(2, 1000, event.Established, event.CloseWait), lost(1500))
+		if err := v.Flush(1600e6); err != nil {
+			t.Fatal(err)
+		}
+		if len(v.stuck) != 1 || v.stuck[2] == nil {
+			t.Errorf("watched after the loss: %+v", v.stuck)
+		}
+		take(t, v, end(1700))
+	})
+	if !strings.Contains(got[0], "3 changes were lost here") {
+		t.Errorf("%q", got)
+	}
+}
+
+// What is over is forgotten.
+func TestForgets(t *testing.T) {
+	var out bytes.Buffer
+	v := New(&out, "ndjson", Limits, everything, Kernel{})
+	for id := range uint64(100_000) {
+		ms := int64(id)
+		accept := line(id, ms, 0, 0)
+		accept.Type = event.Accept
+		take(t, v, line(id, ms, event.Listen, event.SynRecv), line(id, ms, event.SynRecv, event.Established), accept,
+			line(id, ms, event.Established, event.CloseWait), line(id, ms, event.CloseWait, event.LastAck), line(id, ms, event.LastAck, event.Close))
+	}
+	if n := len(v.opened) + len(v.stuck) + len(v.full); n != 0 || out.Len() != 0 {
+		t.Errorf("%d sockets are remembered, %d bytes told", n, out.Len())
+	}
+}

@@ -1,0 +1,338 @@
+package leaks
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sstrace/internal/event"
+	"sstrace/internal/print"
+	"sstrace/internal/sockets"
+)
+
+// teller writes what a View has to say.
+type teller struct {
+	lines *print.Lines
+	json  bool
+	stack func(pid, id uint32) []string // nil: none
+}
+
+func newTeller(out io.Writer, format string, stack func(pid, id uint32) []string) teller {
+	return teller{print.NewLines(out), format == "ndjson", stack}
+}
+
+// leak is a line about one socket: it is stuck, or that is over.
+type leak struct {
+	print.Head
+	Over      bool     `json:"over"`
+	State     string   `json:"state"`
+	New       *string  `json:"new"`
+	Age       *int64   `json:"age_ns"`
+	AtLeast   *int64   `json:"age_min_ns"`
+	ID        *uint64  `json:"id"`
+	Cookie    *uint64  `json:"cookie"`
+	NetNS     *uint64  `json:"netns"`
+	Family    string   `json:"family"`
+	LAddr     *string  `json:"laddr"`
+	LPort     *uint64  `json:"lport"`
+	RAddr     *string  `json:"raddr"`
+	RPort     *uint64  `json:"rport"`
+	RecvQueue *int64   `json:"recv_q"`
+	SendQueue *int64   `json:"send_q"`
+	Waiting   *int64   `json:"accept_q"`
+	MayWait   *int64   `json:"accept_max"`
+	OwnerPID  *uint64  `json:"owner_pid"`
+	OwnerComm *string  `json:"owner_comm"`
+	OwnerVia  *string  `json:"owner_via"`
+	Opened    *opened  `json:"opened"`
+	Holders   []holder `json:"holders"`
+}
+
+type opened struct {
+	Via   string   `json:"via"`
+	PID   uint32   `json:"pid"`
+	TID   *uint64  `json:"tid"`
+	Comm  string   `json:"comm"`
+	Stack []string `json:"stack"`
+}
+
+type holder struct {
+	PID       uint32  `json:"pid"`
+	Comm      string  `json:"comm"`
+	FD        uint32  `json:"fd"`
+	Exe       *string `json:"exe"`
+	Container *string `json:"container"`
+	Unit      *string `json:"unit"`
+}
+
+// orNil gives nil for the zero value, which is: not known.
+func orNil[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// orUnknown gives nil for Unknown.
+func orUnknown(v int64) *int64 {
+	if v == event.Unknown {
+		return nil
+	}
+	return &v
+}
+
+func newLeak(s *sock) *leak {
+	l := &leak{
+		Head: print.NewHead("leak", s.Wall, s.Mono), State: s.New.String(), Age: orUnknown(s.Dur), AtLeast: orUnknown(s.Status.AtLeast), ID: orNil(s.ID),
+		Cookie: orNil(s.Cookie), NetNS: orNil(uint64(s.NetNS)), Family: s.Family.String(), LPort: orNil(uint64(s.Local.Port())), RPort: orNil(uint64(s.Remote.Port())),
+		OwnerPID: orNil(uint64(s.OwnerPID)), OwnerVia: orNil(s.OwnerVia.String()),
+	}
+	if a := s.Local.Addr(); a.IsValid() {
+		l.LAddr = orNil(a.String())
+	}
+	if a := s.Remote.Addr(); a.IsValid() {
+		l.RAddr = orNil(a.String())
+	}
+	if s.OwnerPID != 0 {
+		l.OwnerComm = &s.OwnerComm
+	}
+	if s.New == event.Listen {
+		l.Waiting, l.MayWait = orUnknown(s.Status.RecvQueue), orUnknown(s.Status.SendQueue)
+	} else {
+		l.RecvQueue, l.SendQueue = orUnknown(s.Status.RecvQueue), orUnknown(s.Status.SendQueue)
+	}
+	if s.Status.Holders != nil {
+		l.Holders = make([]holder, 0, len(s.Status.Holders))
+	}
+	for _, h := range s.Status.Holders {
+		exe, of := process(h.PID)
+		l.Holders = append(l.Holders, holder{h.PID, h.Comm, h.FD, orNil(exe), orNil(of.Container()), orNil(of.Unit())})
+	}
+	return l
+}
+
+// process tells the executable of a process, and whose it is, as /proc has it on Linux; nothing if it is gone, or this is another system.
+func process(pid uint32) (exe string, of event.Event) {
+	dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
+	exe, _ = os.Readlink(dir + "/exe") // "" then
+	text, _ := os.ReadFile(dir + "/cgroup")
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok { // cgroup v2; cgroups(7)
+			of.Cgroup = path
+		}
+	}
+	return exe, of
+}
+
+// event passes on what every stream has.
+func (t *teller) event(e *event.Event) error {
+	switch {
+	case t.json:
+		return t.lines.Event(e)
+	case e.Type == event.Lost:
+		return t.lines.Text(fmt.Sprintf("%s %d changes were lost here: a socket may have been stuck, or may have gone on, unseen\n", clock(e.Wall), e.RingFull))
+	}
+	return nil
+}
+
+// stuck tells that s has been in its state for too long, or that its accept queue is full.
+func (t *teller) stuck(s *sock, by opener) error {
+	l := newLeak(s)
+	if by.pid != 0 {
+		l.Opened = &opened{by.via.String(), by.pid, orNil(uint64(by.tid)), by.comm, nil}
+		if by.stack != 0 && t.stack != nil {
+			l.Opened.Stack = t.stack(by.pid, by.stack)
+		}
+	}
+	if t.json {
+		return t.lines.JSON(l)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %-11s %s %s", clock(s.Wall), s.New, whichAge(s), between(&s.Event))
+	switch {
+	case s.New == event.Listen:
+		fmt.Fprintf(&b, "  accept queue full: %d wait, %d may", s.Status.RecvQueue, s.Status.SendQueue)
+	case s.Status.RecvQueue > 0:
+		fmt.Fprintf(&b, "  %d bytes unread", s.Status.RecvQueue)
+	}
+	b.WriteByte('\n')
+	for _, h := range l.Holders {
+		fmt.Fprintf(&b, "    held by %s fd %d%s\n", name(h.PID, h.Comm), h.FD, more(&h))
+	}
+	switch {
+	case l.Holders == nil && s.OwnerPID != 0:
+		fmt.Fprintf(&b, "    of %s\n", name(s.OwnerPID, s.OwnerComm))
+	case l.Holders != nil && len(l.Holders) == 0:
+		b.WriteString("    held by no process: it is the kernel's to end\n")
+	}
+	if o := l.Opened; o != nil {
+		verb := "connected"
+		if by.via == event.ViaAccept {
+			verb = "accepted"
+		}
+		fmt.Fprintf(&b, "    %s by thread %s of process %d\n", verb, name(by.tid, o.Comm), o.PID)
+		for _, f := range o.Stack {
+			fmt.Fprintf(&b, "        %s\n", visible(f))
+		}
+	}
+	return t.lines.Text(b.String())
+}
+
+// over tells that s, of which was told, has left its state with e, or that its accept queue has room again.
+func (t *teller) over(s *sock, e *event.Event) error {
+	s.Mono, s.Wall = e.Mono, e.Wall
+	status(s, e.Mono)
+	s.OwnerPID, s.OwnerComm, s.OwnerVia = e.OwnerPID, e.OwnerComm, e.OwnerVia
+	s.Status.Holders = nil
+	if s.New != event.Listen {
+		s.Status.RecvQueue, s.Status.SendQueue = event.Unknown, event.Unknown
+	}
+	if t.json {
+		l := newLeak(s)
+		l.Over = true
+		if s.New != event.Listen {
+			l.New = orNil(e.New.String())
+		}
+		return t.lines.JSON(l)
+	}
+	what := "over: → " + e.New.String()
+	switch {
+	case s.New == event.Listen:
+		what = "over: the accept queue has room"
+	case e.New == 0:
+		what = "over: it went on while changes were lost"
+	}
+	if e.OwnerPID != 0 {
+		what += "  " + name(e.OwnerPID, e.OwnerComm)
+	}
+	return t.lines.Text(fmt.Sprintf("%s %-11s %s %s  %s\n", clock(e.Wall), s.New, whichAge(s), between(&s.Event), what))
+}
+
+// sum is a line at the end: how many sockets of a process are stuck in a state.
+type sum struct {
+	print.Head
+	PID     *uint64 `json:"pid"`
+	Comm    *string `json:"comm"`
+	State   string  `json:"state"`
+	Count   int     `json:"count"`
+	Age     *int64  `json:"age_ns"`
+	AtLeast *int64  `json:"age_min_ns"`
+}
+
+// sums tells how many of each process are stuck when all is over.
+func (t *teller) sums(stuck []*sock, end *event.Event) error {
+	type key struct {
+		pid   uint32
+		state event.State
+	}
+	var order []key
+	byKey := make(map[key]*sum)
+	for _, s := range stuck { // the oldest first
+		status(s, end.Mono)
+		holders := s.Status.Holders
+		if holders == nil {
+			holders = []event.Holder{{PID: s.OwnerPID, Comm: s.OwnerComm}}
+		} else if len(holders) == 0 {
+			holders = []event.Holder{{}}
+		}
+		for i, h := range holders {
+			k := key{h.PID, s.New}
+			if slices.ContainsFunc(holders[:i], func(before event.Holder) bool { return before.PID == h.PID }) {
+				continue
+			}
+			n := byKey[k]
+			if n == nil {
+				n = &sum{
+					Head: print.NewHead("leaks", end.Wall, end.Mono), PID: orNil(uint64(h.PID)), State: s.New.String(), Age: orUnknown(s.Dur), AtLeast: orUnknown(s.Status.AtLeast),
+				}
+				if h.PID != 0 {
+					n.Comm = &h.Comm
+				}
+				byKey[k] = n
+				order = append(order, k)
+			}
+			n.Count++
+		}
+	}
+	slices.SortStableFunc(order, func(a, b key) int { return cmp.Compare(byKey[b].Count, byKey[a].Count) })
+	for i, k := range order {
+		n := byKey[k]
+		if t.json {
+			if err := t.lines.JSON(n); err != nil {
+				return err
+			}
+			continue
+		}
+		if i == 0 {
+			if err := t.lines.Text("\n"); err != nil {
+				return err
+			}
+		}
+		who := "no process"
+		if n.PID != nil {
+			who = name(k.pid, *n.Comm)
+		}
+		number := strconv.Itoa(n.Count) + " sockets"
+		if n.Count == 1 {
+			number = "1 socket"
+		}
+		since := "since " + clock(end.Wall-deref(n.Age))
+		if n.Age == nil {
+			since = "since before " + clock(end.Wall-deref(n.AtLeast))
+		}
+		if err := t.lines.Text(fmt.Sprintf("%s: %s in %s %s\n", who, number, n.State, since)); err != nil {
+			return err
+		}
+	}
+	if len(order) == 0 && !t.json {
+		return t.lines.Text("No socket is stuck.\n")
+	}
+	return nil
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+func clock(wall int64) string { return time.Unix(0, wall).Format("15:04:05.000") }
+
+// whichAge writes how long s has been in its state, and whether that is all.
+func whichAge(s *sock) string { return fmt.Sprintf("%8s", sockets.Age(&s.Event)) }
+
+// between writes both ends; of a listener its own.
+func between(e *event.Event) string {
+	local := string(print.AppendAddr(nil, e.Local))
+	if e.New == event.Listen {
+		return local
+	}
+	return local + " ↔ " + string(print.AppendAddr(nil, e.Remote))
+}
+
+func visible(s string) string { return string(print.AppendVisible(nil, s)) }
+
+func name(pid uint32, comm string) string {
+	return strconv.FormatUint(uint64(pid), 10) + "/" + visible(comm)
+}
+
+// more writes what a holder runs, and whose it is, as far as that is known.
+func more(h *holder) (text string) {
+	if h.Exe != nil {
+		text = "  " + visible(*h.Exe)
+	}
+	switch {
+	case h.Container != nil:
+		text += "  container " + (*h.Container)[:12]
+	case h.Unit != nil:
+		text += "  " + visible(*h.Unit)
+	}
+	return text
+}
