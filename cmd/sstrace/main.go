@@ -87,6 +87,7 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
   sstrace --where 'dur_ns > 1e6 && rport == 443'
   sstrace -o ndjson -w trace.ndjson         record; sstrace -r trace.ndjson prints it again
   sstrace -- redis-cli -p 6379 ping         while a command runs
+  sstrace stats --interval 10s              how many of each change, and how long did the states last?
   sstrace explain CLOSE_WAIT                what does it mean?
   sstrace check                             can this machine run it?`,
 		Version:       version,
@@ -143,5 +144,6 @@ which sysctl matters. It knows the states, the changes from one to another, and 
 			return err
 		},
 	})
+	c.AddCommand(statistics().command())
 	return c
 }

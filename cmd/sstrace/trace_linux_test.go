@@ -17,8 +17,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// trace runs sstrace around traffic and gives what it recorded: it waits until it is attached, and ends it when traffic is over. What
-// holds for each recording is checked here.
+// trace runs sstrace around traffic and gives what it recorded. What holds for each recording is checked here.
 func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
@@ -26,6 +25,19 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	if !slices.Contains(args, "--states") {
 		args = append(args, "--states", "kernel")
 	}
+	around(t, args, traffic)
+	r := readRecording(t, file)
+	if rfc := slices.Contains(args, "rfc"); !rfc && r.end.Merged != 0 {
+		t.Errorf("records were merged: %+v", *r.end)
+	} else if rfc {
+		checkPaths(t, &r)
+	}
+	return r
+}
+
+// around runs sstrace, with -w, around traffic: it waits until it is attached, and ends it when traffic is over.
+func around(t *testing.T, args []string, traffic func()) {
+	t.Helper()
 	// The command starts when everything is attached, tells us, and ends when we say so.
 	args = append(args, "--", "sh", "-c", "echo attached; read _")
 	cmd := self("sstrace", args...)
@@ -50,13 +62,6 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	stdin.Close()
 	_, _ = io.Copy(io.Discard, stdout)
 	_ = cmd.Wait() // `read` fails at the end of file
-	r := readRecording(t, file)
-	if rfc := slices.Contains(args, "rfc"); !rfc && r.end.Merged != 0 {
-		t.Errorf("records were merged: %+v", *r.end)
-	} else if rfc {
-		checkPaths(t, &r)
-	}
-	return r
 }
 
 // recordedRun is a whole recording.
