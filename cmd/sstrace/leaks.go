@@ -45,7 +45,7 @@ func (l limits) Set(text string) error {
 
 // findLeaks watches for sockets that somebody forgot to close.
 func findLeaks() *cobra.Command {
-	o := &options{formats: []string{"text", "ndjson"}, states: "rfc", older: true}
+	o := &options{formats: []string{"text", "ndjson"}, states: "rfc", older: true, answers: true}
 	o.filter.Listing = true
 	older := limits(maps.Clone(leaks.Limits))
 	var once bool

@@ -29,6 +29,7 @@ type options struct {
 	listing  bool     // of what exists, not a trace
 	older    bool     // what is older than the trace matters, too
 	stacks   bool     // of who connects and who accepts
+	answers  bool     // it tells about the lines, it does not print them
 	format   string
 	clock    string
 	states   string

@@ -202,7 +202,7 @@ func (t *trip) finish(o *options, wall, mono int64, b *event.Balance) error {
 		fmt.Fprintf(os.Stderr, "sstrace: %v\n", err)
 	}
 	if !o.listing && (o.format != "ndjson" || o.write != "") || b.RingFull > 0 || b.Missed > 0 {
-		tellBalance(os.Stderr, b)
+		tellBalance(os.Stderr, b, o.answers)
 	}
 	if o.read == "" && !b.Balanced() {
 		return fmt.Errorf("these numbers do not add up, please report it: %+v", *b)
@@ -210,7 +210,12 @@ func (t *trip) finish(o *options, wall, mono int64, b *event.Balance) error {
 	return nil
 }
 
-func tellBalance(w io.Writer, b *event.Balance) {
+// tellBalance says what became of the records: they were printed, or went into an answer.
+func tellBalance(w io.Writer, b *event.Balance, answers bool) {
+	printed := "printed"
+	if answers {
+		printed = "told of"
+	}
 	changes := "changes"
 	switch {
 	case b.Merged > 0: // in the rfc vocabulary not every record is one
@@ -218,7 +223,7 @@ func tellBalance(w io.Writer, b *event.Balance) {
 	case b.Seen == 1:
 		changes = "change"
 	}
-	fmt.Fprintf(w, "sstrace: %d %s seen: %d printed, %d filtered, %d lost", b.Seen, changes, b.Printed, b.Filtered, b.RingFull)
+	fmt.Fprintf(w, "sstrace: %d %s seen: %d %s, %d filtered, %d lost", b.Seen, changes, b.Printed, printed, b.Filtered, b.RingFull)
 	if b.Merged > 0 {
 		fmt.Fprintf(w, ", %d told in another's line", b.Merged)
 	}

@@ -19,7 +19,7 @@ type question struct {
 
 // command makes a cobra.Command of q, with the flags that all have.
 func (q *question) command() *cobra.Command {
-	o := &options{formats: q.formats, states: "rfc"}
+	o := &options{formats: q.formats, states: "rfc", answers: true}
 	c := &q.Command
 	c.Args = cobra.ArbitraryArgs
 	c.Use += " [flags] [-- COMMAND [ARG...]]"
