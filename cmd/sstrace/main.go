@@ -140,5 +140,6 @@ which sysctl matters. It knows the states, the changes from one to another, and 
 			return err
 		},
 	})
+	c.AddCommand(handshakes().command())
 	return c
 }

@@ -29,10 +29,12 @@ func (t *trip) replay(o *options) error {
 		r.name = "standard input"
 	}
 	err = t.travel(r.lines(in), nil)
-	if flushErr := t.view.Flush(0); flushErr != nil && (err == nil || errors.Is(err, errEnough)) {
-		err = flushErr
-	}
 	enough := errors.Is(err, errEnough)
+	if !enough && (err != nil || t.end == nil) { // else there is an end, and finish tells it
+		if flushErr := t.view.Flush(0); err == nil {
+			err = flushErr
+		}
+	}
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		err = fmt.Errorf("%w: what came before it was printed", err)

@@ -272,6 +272,9 @@ func appendVisible(b []byte, s string) []byte {
 	return b
 }
 
+// Visible gives s as it may be shown to a person.
+func Visible(s string) string { return string(appendVisible(nil, s)) }
+
 // errNames are the errno values that TCP leaves in sk_err, by Linux's numbers (include/uapi/asm-generic/errno.h), on any system.
 var errNames = map[int32]string{
 	1: "EPERM", 12: "ENOMEM", 13: "EACCES", 32: "EPIPE", 71: "EPROTO", 77: "EBADFD", 90: "EMSGSIZE", 92: "ENOPROTOOPT", 99: "EADDRNOTAVAIL",
