@@ -140,6 +140,6 @@ which sysctl matters. It knows the states, the changes from one to another, and 
 			return err
 		},
 	})
-	c.AddCommand(handshakes().command())
+	c.AddCommand(handshakes().command(), connections().command())
 	return c
 }

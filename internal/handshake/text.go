@@ -95,6 +95,9 @@ func (h *Handshakes) outcome(c pair.Conn, state string) string {
 	if state == failed || state == lost {
 		text = print.Alarm(text, h.color)
 	}
+	if c.Client != nil && c.Client.Local == c.Client.Remote {
+		text += ", with itself"
+	}
 	if c.Client != nil && c.Client.SynRetrans > 0 {
 		text += fmt.Sprintf(", SYN sent again %d×", c.Client.SynRetrans)
 	}
