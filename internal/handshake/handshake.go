@@ -49,6 +49,7 @@ type Handshakes struct {
 	wall    int64                     // the wall clock's distance
 	clocked bool                      // wall is known
 	greeted bool
+	wrote   bool // any text
 	over    bool // all was told
 }
 
@@ -114,7 +115,7 @@ func (h *Handshakes) greet() error {
 	if h.greeted || !h.text {
 		return nil
 	}
-	h.greeted = true
+	h.greeted, h.wrote = true, true
 	switch {
 	case !h.Summary:
 		return h.lines.Text(h.header())

@@ -98,6 +98,9 @@ func (h *Handshakes) outcome(c pair.Conn, state string) string {
 	if c.Client != nil && c.Client.Local == c.Client.Remote {
 		text += ", with itself"
 	}
+	if state == established && c.Server != nil {
+		text += ", no accept() seen"
+	}
 	if c.Client != nil && c.Client.SynRetrans > 0 {
 		text += fmt.Sprintf(", SYN sent again %d×", c.Client.SynRetrans)
 	}
@@ -130,10 +133,15 @@ func (h *Handshakes) tables(of span, part func(*group) *tally) error {
 	if err := all.add(part(h.others)); err != nil {
 		return err
 	}
-	if !h.Summary || h.Interval > 0 || h.greeted {
+	if h.wrote {
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "%s  %s in %v", time.Unix(0, of.end+h.wall).Format("15:04:05"), all.amount(), time.Duration(of.end-of.begin).Round(time.Millisecond))
+	h.wrote = true
+	layout := "15:04:05"
+	if h.Interval%time.Second != 0 {
+		layout = "15:04:05.000"
+	}
+	fmt.Fprintf(&b, "%s  %s in %v", time.Unix(0, of.end+h.wall).Format(layout), all.amount(), time.Duration(of.end-of.begin).Round(time.Millisecond))
 	if of.final {
 		b.WriteString(", the whole run")
 	}
