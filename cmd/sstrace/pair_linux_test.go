@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"io"
 	"net/netip"
@@ -107,8 +108,9 @@ type toldHandshake struct {
 	Client, Server *toldEnd
 }
 
-// join forwards all packets between two wires, each after a delay.
-func join(t *testing.T, a, b *wire, delay time.Duration) {
+// join forwards all packets between two wires, each after a delay. If alias is valid, all that a sends goes to that address, and comes to b's
+// (DNAT).
+func join(t *testing.T, a, b *wire, delay time.Duration, alias, to netip.Addr) {
 	type packet struct {
 		data []byte
 		due  time.Time
@@ -119,7 +121,7 @@ func join(t *testing.T, a, b *wire, delay time.Duration) {
 		close(over)
 		all.Wait()
 	})
-	forward := func(from, to *wire) {
+	forward := func(from, to *wire, at int, old, new netip.Addr) {
 		underway := make(chan packet, 1000)
 		all.Go(func() {
 			defer close(underway)
@@ -134,7 +136,11 @@ func join(t *testing.T, a, b *wire, delay time.Duration) {
 					_, _ = unix.Poll([]unix.PollFd{{Fd: int32(from.fd), Events: unix.POLLIN}}, 10)
 					continue
 				}
-				underway <- packet{bytes.Clone(buf[:n]), time.Now().Add(delay)}
+				p := bytes.Clone(buf[:n])
+				if alias.IsValid() && p[0] == 0x45 && p[9] == unix.IPPROTO_TCP && [4]byte(p[at:]) == old.As4() {
+					readdress(p, at, new)
+				}
+				underway <- packet{p, time.Now().Add(delay)}
 			}
 		})
 		all.Go(func() {
@@ -144,44 +150,66 @@ func join(t *testing.T, a, b *wire, delay time.Duration) {
 			}
 		})
 	}
-	forward(a, b)
-	forward(b, a)
+	const source, destination = 12, 16
+	forward(a, b, destination, alias, to)
+	forward(b, a, source, to, alias)
 }
 
-// Across two namespaces with a network between them: the delay is on each of the legs.
+// readdress gives an IPv4 packet another address at offset at.
+func readdress(p []byte, at int, addr netip.Addr) {
+	copy(p[at:], addr.AsSlice())
+	copy(p[10:], []byte{0, 0})
+	binary.BigEndian.PutUint16(p[10:], checksum(p[:20], 0))
+	tcp := p[20:]
+	copy(tcp[16:], []byte{0, 0})
+	even := append(bytes.Clone(tcp), 0)[:len(tcp)+len(tcp)%2]
+	pseudo := append(bytes.Clone(p[12:20]), 0, unix.IPPROTO_TCP, byte(len(tcp)>>8), byte(len(tcp)))
+	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo, even...), 0))
+}
+
+// Across two namespaces with a network between them: the delay is on each of the legs; also when the network sends the SYN on to another address.
 func TestHandshakeAcrossNamespaces(t *testing.T) {
 	const delay = 20 * time.Millisecond
-	here, there := newHost(t), newHost(t)
-	join(t, here.newWire(), there.newWireOf([4]byte{10, 0, 0, 2}), delay)
-	told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", here.netns() + "," + there.netns()}, func() {
-		l := there.listen("10.0.0.2:7781", 8)
-		c := here.dial("10.0.0.2:7781")
-		s := l.accept()
-		closeBoth(c, s)
-		s = here.socket(unix.AF_INET)
-		if err := unix.Connect(s.fd, sockaddr(netip.MustParseAddrPort("10.0.0.2:7799"), unix.AF_INET)); err != unix.ECONNREFUSED {
-			t.Errorf("connect: %v", err)
-		}
-		s.close()
-		l.close()
-	})
-	if len(told) != 2 || told[0].State != "accepted" || told[0].Client == nil || told[0].Server == nil {
-		t.Fatalf("got %+v", told)
-	}
-	h := told[0]
-	if h.Client.NetNS != here.inode || h.Server.NetNS != there.inode || h.Client.OwnerPID != os.Getpid() || h.Server.OwnerPID != os.Getpid() {
-		t.Errorf("client %+v, server %+v", *h.Client, *h.Server)
-	}
-	for leg, ns := range map[string]*int64{"SYN": h.Syn, "SYN-ACK": h.SynAck, "ACK": h.Ack} {
-		if ns == nil || *ns < delay.Nanoseconds() {
-			t.Errorf("the %s took %v, want %v or more", leg, ns, delay)
-		}
-	}
-	if h.Accept == nil || *h.Connect != *h.Syn+*h.SynAck || *h.Serve != *h.SynAck+*h.Ack {
-		t.Errorf("the legs do not add up: %+v", h)
-	}
-	if f := told[1]; f.State != "failed" || f.Reason == nil || *f.Reason != "refused" || f.Server != nil || f.Connect == nil || *f.Connect < 2*delay.Nanoseconds() {
-		t.Errorf("refused: %+v", f)
+	for name, dialled := range map[string]string{"direct": "10.0.0.2", "DNAT": "10.0.0.9"} {
+		t.Run(name, func(t *testing.T) {
+			var alias netip.Addr
+			if name == "DNAT" {
+				alias = netip.MustParseAddr(dialled)
+			}
+			here, there := newHost(t), newHost(t)
+			join(t, here.newWire(), there.newWireOf([4]byte{10, 0, 0, 2}), delay, alias, netip.MustParseAddr("10.0.0.2"))
+			told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", here.netns() + "," + there.netns()}, func() {
+				l := there.listen("10.0.0.2:7781", 8)
+				c := here.dial(dialled + ":7781")
+				s := l.accept()
+				closeBoth(c, s)
+				s = here.socket(unix.AF_INET)
+				if err := unix.Connect(s.fd, sockaddr(netip.MustParseAddrPort(dialled+":7799"), unix.AF_INET)); err != unix.ECONNREFUSED {
+					t.Errorf("connect: %v", err)
+				}
+				s.close()
+				l.close()
+			})
+			if len(told) != 2 || told[0].State != "accepted" || told[0].Client == nil || told[0].Server == nil {
+				t.Fatalf("got %+v", told)
+			}
+			h := told[0]
+			if h.Client.NetNS != here.inode || h.Server.NetNS != there.inode || h.Client.OwnerPID != os.Getpid() || h.Server.OwnerPID != os.Getpid() ||
+				h.Client.Raddr.String() != dialled || h.Server.Laddr.String() != "10.0.0.2" {
+				t.Errorf("client %+v, server %+v", *h.Client, *h.Server)
+			}
+			for leg, ns := range map[string]*int64{"SYN": h.Syn, "SYN-ACK": h.SynAck, "ACK": h.Ack} {
+				if ns == nil || *ns < delay.Nanoseconds() {
+					t.Errorf("the %s took %v, want %v or more", leg, ns, delay)
+				}
+			}
+			if h.Accept == nil || *h.Connect != *h.Syn+*h.SynAck || *h.Serve != *h.SynAck+*h.Ack {
+				t.Errorf("the legs do not add up: %+v", h)
+			}
+			if f := told[1]; f.State != "failed" || f.Reason == nil || *f.Reason != "refused" || f.Server != nil || f.Connect == nil || *f.Connect < 2*delay.Nanoseconds() {
+				t.Errorf("refused: %+v", f)
+			}
+		})
 	}
 }
 

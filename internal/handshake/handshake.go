@@ -50,6 +50,7 @@ type Handshakes struct {
 	clocked bool                      // wall is known
 	greeted bool
 	wrote   bool // any text
+	tabled  bool // a table at last
 	over    bool // all was told
 }
 
@@ -325,10 +326,15 @@ func (h *Handshakes) tell(c pair.Conn) error {
 		return nil
 	}
 	if h.text {
+		line := h.line(c, state, of)
+		if h.tabled { // the columns again, for who scrolls
+			line = "\n" + h.header() + line
+		}
+		h.tabled = false
 		if err := h.greet(); err != nil {
 			return err
 		}
-		return h.lines.Text(h.line(c, state, of))
+		return h.lines.Text(line)
 	}
 	return h.lines.JSON(jsonLine(c, state, of))
 }

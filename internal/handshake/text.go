@@ -136,7 +136,7 @@ func (h *Handshakes) tables(of span, part func(*group) *tally) error {
 	if h.wrote {
 		b.WriteByte('\n')
 	}
-	h.wrote = true
+	h.wrote, h.tabled = true, true
 	layout := "15:04:05"
 	if h.Interval%time.Second != 0 {
 		layout = "15:04:05.000"
