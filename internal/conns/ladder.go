@@ -3,6 +3,7 @@ package conns
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -120,7 +121,7 @@ func (c *Conns) rungs(lane int, e *pair.End) (rungs []rung) {
 		add(rung{mono: e.AcceptedAt, label: "accept()"})
 	}
 	var old event.State
-	for i, s := range e.Path {
+	for _, s := range e.Path {
 		if !acceptedYet && s.Seen() && e.AcceptedAt <= s.Mono {
 			accept()
 		}
@@ -133,9 +134,6 @@ func (c *Conns) rungs(lane int, e *pair.End) (rungs []rung) {
 		}
 		if s.State == event.TimeWait {
 			r.after = paleLine
-		}
-		if i == 0 && e.Older {
-			r.mono = 0
 		}
 		add(r)
 		old = s.State
@@ -158,6 +156,9 @@ func (c *Conns) rungs(lane int, e *pair.End) (rungs []rung) {
 			at = rungs[i].mono
 		}
 		rungs[i].at = at
+	}
+	if e.Older {
+		rungs[0].at = math.MinInt64
 	}
 	return rungs
 }

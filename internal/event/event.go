@@ -230,7 +230,7 @@ type Event struct {
 	TaskComm      string
 	TaskTID       uint32 // its thread; 0 in recordings of versions that did not tell
 	Totals        Totals
-	SynRetrans    int32 // SYNs or SYN-ACKs sent again, on the lines that leave SYN_SENT or SYN_RECV; else, and if not known, Unknown
+	SynRetrans    int32  // SYNs or SYN-ACKs sent again, on the lines that leave SYN_SENT or SYN_RECV; else, and if not known, Unknown
 	UID           uint32 // of the socket; or NoUID
 	Cgroup        string // path
 	CgroupID      uint64

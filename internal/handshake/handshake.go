@@ -268,9 +268,6 @@ const (
 	legs
 )
 
-// names are those of the legs, in NDJSON with _ns.
-var names = [legs]string{"syn", "synack", "ack", "accept", "connect", "server"}
-
 // times gives the legs of a handshake; event.Unknown where a leg is not known.
 func times(c pair.Conn) (t [legs]int64) {
 	for i := range t {

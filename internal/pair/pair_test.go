@@ -72,13 +72,8 @@ func lines(text string) (all []event.Event) {
 			}
 		}
 		e.Mono, e.Wall = mono, mono
-		if e.ID != 0 {
-			kept := e
-			if e.Type == event.Accept {
-				kept = last[f[1]]
-			} else {
-				last[fmt.Sprint(e.ID)] = kept
-			}
+		if e.Type == event.Change {
+			last[fmt.Sprint(e.ID)] = e
 		}
 		all = append(all, e)
 	}
