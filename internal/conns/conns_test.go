@@ -152,7 +152,7 @@ func TestText(t *testing.T) {
 	lines := whole()
 	lines[8].Totals = event.Totals{Known: true, BytesAcked: 1234567, BytesReceived: 12, SRTT: 57, Retrans: 3}
 	got := strings.Split(run(t, "text", false, lines...), "\n")
-	if want := "14:16:40.000000000           14ms client 127.0.0.1:40602       127.0.0.1:7781        17/nc               1.23 MB     12 B  57.0µs here  TIME_WAIT                " +
+	if want := "14:16:40.000000000           14ms client 127.0.0.1:40602       127.0.0.1:7781        17/nc               1.23 MB     12 B    57µs here  TIME_WAIT                " +
 		"SYN_SENT 3.00ms, ESTABLISHED 7.00ms, FIN_WAIT1 3.00ms, FIN_WAIT2 1.00ms, 3 sent again"; got[1] != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got[1], want)
 	}

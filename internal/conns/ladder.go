@@ -261,7 +261,7 @@ func (c *Conns) epilogue(e *pair.End) string {
 	if t := e.Totals; t.Known {
 		parts = append(parts, "sent "+print.Bytes(t.BytesAcked), "received "+print.Bytes(t.BytesReceived))
 		if t.SRTT != 0 {
-			parts = append(parts, "RTT "+print.Time(int64(t.SRTT)*1000))
+			parts = append(parts, "RTT "+roundTrip(t.SRTT))
 		}
 		if t.Retrans > 0 {
 			parts = append(parts, fmt.Sprintf("%d segments sent again", t.Retrans))

@@ -42,7 +42,7 @@ func (c *Conns) line(e *pair.End) string {
 	if t := e.Totals; t.Known {
 		sent, received = print.Bytes(t.BytesAcked), print.Bytes(t.BytesReceived)
 		if t.SRTT != 0 {
-			rtt = print.Time(int64(t.SRTT) * 1000)
+			rtt = roundTrip(t.SRTT)
 		}
 	}
 	return c.row(opened(e), duration(c.life(e)), orDash(e.Role.String()), local, remote, who, sent, received, rtt, first(e), c.end(e), c.states(e))
@@ -105,6 +105,14 @@ func (c *Conns) states(e *pair.End) string {
 		parts = append(parts, "lines lost")
 	}
 	return strings.Join(parts, ", ")
+}
+
+// roundTrip writes a time that the kernel has in whole µs.
+func roundTrip(us uint32) string {
+	if us < 1000 {
+		return fmt.Sprintf("%dµs", us)
+	}
+	return print.Time(int64(us) * 1000)
 }
 
 func duration(ns int64) string {
