@@ -102,7 +102,7 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 	c.CompletionOptions.HiddenDefaultCmd = false
 	c.Flags().SetInterspersed(false) // what follows a command's name is the command's
 	o.register(c)
-	c.AddCommand(diagramQuestion().command(), ls(), findLeaks())
+	c.AddCommand(handshakes().command(), connections().command(), statistics().command(), diagramQuestion().command(), ls(), findLeaks())
 	c.AddCommand(&cobra.Command{
 		Use:   "check",
 		Short: "Look whether this machine can trace, and say what to do if not",
@@ -144,6 +144,5 @@ which sysctl matters. It knows the states, the changes from one to another, and 
 			return err
 		},
 	})
-	c.AddCommand(statistics().command())
 	return c
 }

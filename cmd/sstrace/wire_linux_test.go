@@ -23,7 +23,10 @@ type wire struct {
 	fd int
 }
 
-func (h *host) newWire() *wire {
+func (h *host) newWire() *wire { return h.newWireOf([4]byte{10, 0, 0, 1}) }
+
+// newWireOf makes one on which the host has another address.
+func (h *host) newWireOf(addr [4]byte) *wire {
 	w := &wire{h: h}
 	h.do(func() {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -36,7 +39,7 @@ func (h *host) newWire() *wire {
 		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		h.must("socket", err)
 		defer unix.Close(s)
-		h.must("address", dev.SetInet4Addr([]byte{10, 0, 0, 1}))
+		h.must("address", dev.SetInet4Addr(addr[:]))
 		h.must("set the address", unix.IoctlIfreq(s, unix.SIOCSIFADDR, dev))
 		h.must("netmask", dev.SetInet4Addr([]byte{255, 0, 0, 0}))
 		h.must("set the netmask", unix.IoctlIfreq(s, unix.SIOCSIFNETMASK, dev))

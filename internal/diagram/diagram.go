@@ -253,7 +253,7 @@ func (t *tally) median() string {
 	if t.times.Count() == 0 {
 		return "-"
 	}
-	return short(t.times.Quantile(0.5))
+	return print.Time(t.times.Quantile(0.5))
 }
 
 // sum adds up what a picture does not tell apart.
@@ -394,7 +394,7 @@ func (d *Diagram) period() string {
 	if from.Format(day) != to.Format(day) {
 		text += to.Format(day + " ")
 	}
-	return text + to.Format(clock+" MST") + " (" + short(max(d.last.mono-d.first.mono, 0)) + ")"
+	return text + to.Format(clock+" MST") + " (" + print.Time(max(d.last.mono-d.first.mono, 0)) + ")"
 }
 
 func plural(n uint64, what string) string {
@@ -402,43 +402,4 @@ func plural(n uint64, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// short is a duration in three digits or so, at most seven characters. A median is not more exact than that.
-func short(ns int64) string {
-	t := time.Duration(ns)
-	for _, unit := range []struct {
-		size time.Duration
-		name string
-	}{{time.Nanosecond, "ns"}, {time.Microsecond, "µs"}, {time.Millisecond, "ms"}, {time.Second, "s"}} {
-		most := 1000 * unit.size
-		if unit.size == time.Second {
-			most = time.Minute
-		}
-		if n := float64(t) / float64(unit.size); t < most {
-			digits := 0
-			switch {
-			case unit.size == time.Nanosecond:
-			case n < 9.995:
-				digits = 2
-			case n < 99.95:
-				digits = 1
-			}
-			text := fmt.Sprintf("%.*f", digits, n)
-			if text == "1000" || text == "60.0" { // it is rounded up to the next unit
-				continue
-			}
-			return text + unit.name
-		}
-	}
-	s := int64(t.Round(time.Second) / time.Second)
-	switch {
-	case s < 3600:
-		return fmt.Sprintf("%dm%ds", s/60, s%60)
-	case s < 24*3600:
-		return fmt.Sprintf("%dh%dm", s/3600, s/60%60)
-	case s < 100*24*3600:
-		return fmt.Sprintf("%dd%dh", s/86400, s/3600%24)
-	}
-	return fmt.Sprintf("%dd", s/86400)
 }

@@ -349,18 +349,6 @@ func TestNotAll(t *testing.T) {
 	}
 }
 
-func TestShort(t *testing.T) {
-	for ns, want := range map[int64]string{
-		0: "0ns", 1: "1ns", 999: "999ns", 1000: "1.00µs", 9994: "9.99µs", 9996: "10.0µs", 57254: "57.3µs", 99960: "100µs", 999499: "999µs", 999600: "1.00ms", 1234567: "1.23ms",
-		59_940_000_000: "59.9s", 59_960_000_000: "1m0s", 60_000_123_456: "1m0s", 61_867_060_997: "1m2s", 3599e9: "59m59s", 3600e9: "1h0m", 86399e9: "23h59m", 86400e9: "1d0h",
-		8640000e9: "100d", 1<<63 - 1: "106751d",
-	} {
-		if got := short(ns); got != want || utf8.RuneCountInString(got) > 7 {
-			t.Errorf("short(%d) = %s, want %s", ns, got, want)
-		}
-	}
-}
-
 // Graphviz's grammar, as far as it is used here: https://graphviz.org/doc/info/lang.html.
 func TestDotSyntax(t *testing.T) {
 	const (

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"sstrace/internal/event"
+	"sstrace/internal/print"
 )
 
 // The picture is laid out by hand, as the RFC's is. Each label has room for three parties with counts of nine digits; the tests hold every label against
@@ -352,7 +353,7 @@ func (r *route) tip(tallies [parties]*tally) string {
 func (t *tally) tip() string {
 	text := fmt.Sprintf("%d, %d of them timed", t.count, t.times.Count())
 	if t.times.Count() > 0 {
-		text += fmt.Sprintf(": least %s, median %s, most %s", short(t.times.Min()), t.median(), short(t.times.Max()))
+		text += fmt.Sprintf(": least %s, median %s, most %s", print.Time(t.times.Min()), t.median(), print.Time(t.times.Max()))
 	}
 	return text
 }

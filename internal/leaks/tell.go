@@ -163,11 +163,11 @@ func (t *teller) stuck(s *sock, by opener) error {
 	}
 	b.WriteByte('\n')
 	for _, h := range l.Holders {
-		fmt.Fprintf(&b, "    held by %s fd %d%s\n", name(h.PID, h.Comm), h.FD, more(&h))
+		fmt.Fprintf(&b, "    held by %s fd %d%s\n", print.Process(h.PID, h.Comm), h.FD, more(&h))
 	}
 	switch {
 	case l.Holders == nil && s.OwnerPID != 0:
-		fmt.Fprintf(&b, "    of %s\n", name(s.OwnerPID, s.OwnerComm))
+		fmt.Fprintf(&b, "    of %s\n", print.Process(s.OwnerPID, s.OwnerComm))
 	case l.Holders != nil && len(l.Holders) == 0:
 		b.WriteString("    held by no process: it is the kernel's to end\n")
 	}
@@ -176,9 +176,9 @@ func (t *teller) stuck(s *sock, by opener) error {
 		if by.via == event.ViaAccept {
 			verb = "accepted"
 		}
-		fmt.Fprintf(&b, "    %s by thread %s of process %d\n", verb, name(by.tid, o.Comm), o.PID)
+		fmt.Fprintf(&b, "    %s by thread %s of process %d\n", verb, print.Process(by.tid, o.Comm), o.PID)
 		for _, f := range o.Stack {
-			fmt.Fprintf(&b, "        %s\n", visible(f))
+			fmt.Fprintf(&b, "        %s\n", print.Visible(f))
 		}
 	}
 	return t.lines.Text(b.String())
@@ -209,7 +209,7 @@ func (t *teller) over(s *sock, e *event.Event) error {
 		what = "over: it went on while changes were lost"
 	}
 	if e.OwnerPID != 0 {
-		what += "  " + name(e.OwnerPID, e.OwnerComm)
+		what += "  " + print.Process(e.OwnerPID, e.OwnerComm)
 	}
 	return t.lines.Text(fmt.Sprintf("%s %-11s %s %s  %s\n", clock(e.Wall), s.New, whichAge(s), between(&s.Event), what))
 }
@@ -276,7 +276,7 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 		}
 		who := "no process"
 		if n.PID != nil {
-			who = name(k.pid, *n.Comm)
+			who = print.Process(k.pid, *n.Comm)
 		}
 		number := strconv.Itoa(n.Count) + " sockets"
 		if n.Count == 1 {
@@ -310,29 +310,23 @@ func whichAge(s *sock) string { return fmt.Sprintf("%8s", sockets.Age(&s.Event))
 
 // between writes both ends; of a listener its own.
 func between(e *event.Event) string {
-	local := string(print.AppendAddr(nil, e.Local))
+	local := print.Address(e.Local)
 	if e.New == event.Listen {
 		return local
 	}
-	return local + " ↔ " + string(print.AppendAddr(nil, e.Remote))
-}
-
-func visible(s string) string { return string(print.AppendVisible(nil, s)) }
-
-func name(pid uint32, comm string) string {
-	return strconv.FormatUint(uint64(pid), 10) + "/" + visible(comm)
+	return local + " ↔ " + print.Address(e.Remote)
 }
 
 // more writes what a holder runs, and whose it is, as far as that is known.
 func more(h *holder) (text string) {
 	if h.Exe != nil {
-		text = "  " + visible(*h.Exe)
+		text = "  " + print.Visible(*h.Exe)
 	}
 	switch {
 	case h.Container != nil:
 		text += "  container " + (*h.Container)[:12]
 	case h.Unit != nil:
-		text += "  " + visible(*h.Unit)
+		text += "  " + print.Visible(*h.Unit)
 	}
 	return text
 }

@@ -133,9 +133,9 @@ func csvAddr(b []byte, a netip.Addr) []byte {
 func csvString(b []byte, s string) []byte {
 	b = append(b, ',')
 	if !strings.ContainsAny(s, `",`) {
-		return AppendVisible(b, s)
+		return appendVisible(b, s)
 	}
 	b = append(b, '"')
-	b = AppendVisible(b, strings.ReplaceAll(s, `"`, `""`))
+	b = appendVisible(b, strings.ReplaceAll(s, `"`, `""`))
 	return append(b, '"')
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"errors"
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -121,7 +122,7 @@ func TestVisible(t *testing.T) {
 	for in, want := range map[string]string{
 		"nc": "nc", "a\\b": `a\\b`, "\x1b[31m": `\x1b[31m`, "a\nb\tc": `a\nb\tc`, "\xff\xfe": `\xff\xfe`, "\u202e": `\u202e`, "日本": "日本", "\x7f\x00": `\x7f\x00`, "it's": "it's",
 	} {
-		if got := string(AppendVisible(nil, in)); got != want {
+		if got := string(appendVisible(nil, in)); got != want {
 			t.Errorf("%q is shown as %s, want %s", in, got, want)
 		}
 	}
@@ -201,3 +202,15 @@ func BenchmarkPrint(b *testing.B) {
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+func TestShortTimes(t *testing.T) {
+	for ns, want := range map[int64]string{
+		0: "0ns", 999: "999ns", 1000: "1.00µs", 1004: "1.00µs", 1006: "1.01µs", 9994: "9.99µs", 9996: "10.0µs", 57254: "57.3µs", 99940: "99.9µs", 99960: "100µs",
+		999499: "999µs", 999501: "1.00ms", 1041234567: "1.04s", 59_949_000_000: "59.9s", 59_951_000_000: "1m00s", 60 * int64(1e9): "1m00s", 3599*int64(1e9) + 499_999_999: "59m59s",
+		3599*int64(1e9) + 500_000_001: "1h00m", 86399 * int64(1e9): "23h59m", 100 * 86400 * int64(1e9): "100d00h", math.MaxInt64: "106751d23h",
+	} {
+		if got := Time(ns); got != want {
+			t.Errorf("%d ns are %s, want %s", ns, got, want)
+		}
+	}
+}

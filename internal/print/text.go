@@ -109,8 +109,8 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = append(b, reset...)
 	}
 	b = Pad(b, len(to), stateWidth+1)
-	local := AppendAddr(t.field[:0], e.Local)
-	remote := AppendAddr(local, e.Remote)
+	local := appendAddr(t.field[:0], e.Local)
+	remote := appendAddr(local, e.Remote)
 	if max(len(local), len(remote)-len(local)) > t.addrs {
 		t.addrs = ipv6Width
 	}
@@ -130,7 +130,7 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = t.left(appendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, ownerWidth)
 		b = t.left(append(t.field[:0], orDash(e.Reason.String())...), b, len("handshake_abandoned"))
 		b = t.left(append(t.field[:0], errName(e.Err)...), b, 13)
-		b = AppendVisible(b, orDash(e.Cgroup))
+		b = appendVisible(b, orDash(e.Cgroup))
 		return append(b, '\n')
 	}
 	if t.color && e.Err != 0 {
@@ -189,8 +189,8 @@ func (t *text) appendTime(b []byte, e *event.Event) []byte {
 	return t.right(frac[:len(frac)-1], b, clockWidth[t.clock])
 }
 
-// AppendAddr writes address:port, "-" for an unknown one of them.
-func AppendAddr(b []byte, a netip.AddrPort) []byte {
+// appendAddr writes address:port, "-" for an unknown one of them.
+func appendAddr(b []byte, a netip.AddrPort) []byte {
 	switch {
 	case a.Addr().IsValid() && a.Port() != 0:
 		return a.AppendTo(b)
@@ -248,12 +248,12 @@ func appendProcess(b []byte, pid uint32, comm string, known bool) []byte {
 	}
 	b = strconv.AppendUint(b, uint64(pid), 10)
 	b = append(b, '/')
-	return AppendVisible(b, comm)
+	return appendVisible(b, comm)
 }
 
-// AppendVisible writes s with all that does not print as itself escaped as in Go, and \ doubled: a comm is whatever bytes its
+// appendVisible writes s with all that does not print as itself escaped as in Go, and \ doubled: a comm is whatever bytes its
 // process likes, and a terminal obeys some of them.
-func AppendVisible(b []byte, s string) []byte {
+func appendVisible(b []byte, s string) []byte {
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		switch {
@@ -271,6 +271,9 @@ func AppendVisible(b []byte, s string) []byte {
 	}
 	return b
 }
+
+// Visible gives s as it may be shown to a person.
+func Visible(s string) string { return string(appendVisible(nil, s)) }
 
 // errNames are the errno values that TCP leaves in sk_err, by Linux's numbers (include/uapi/asm-generic/errno.h), on any system.
 var errNames = map[int32]string{

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"sstrace/internal/event"
@@ -97,7 +96,7 @@ func header(wide bool) []string {
 func row(e *event.Event, wide bool) []string {
 	s := e.Status
 	cells := []string{
-		e.New.String(), number(s.RecvQueue), number(s.SendQueue), string(print.AppendAddr(nil, e.Local)), string(print.AppendAddr(nil, e.Remote)), Age(e), left(s),
+		e.New.String(), number(s.RecvQueue), number(s.SendQueue), print.Address(e.Local), print.Address(e.Remote), Age(e), left(s),
 	}
 	if wide {
 		uid := "-"
@@ -124,9 +123,9 @@ func number(v int64) string {
 func Age(e *event.Event) string {
 	switch {
 	case e.Dur != event.Unknown:
-		return Short(e.Dur)
+		return print.Time(e.Dur)
 	case e.Status.AtLeast != event.Unknown:
-		return "≥" + Short(e.Status.AtLeast)
+		return "≥" + print.Time(e.Status.AtLeast)
 	}
 	return "-"
 }
@@ -135,25 +134,7 @@ func left(s *event.Status) string {
 	if s.Left == event.Unknown {
 		return "-"
 	}
-	return Short(s.Left)
-}
-
-// Short writes a time for people: exact digits are NDJSON's.
-func Short(ns int64) string {
-	d := time.Duration(ns)
-	switch {
-	case d >= time.Minute:
-		text := d.Round(time.Second).String()
-		if d >= time.Hour {
-			text = strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
-		}
-		return text
-	case d >= time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d >= time.Millisecond:
-		return d.Round(time.Millisecond).String()
-	}
-	return d.Round(time.Microsecond).String()
+	return print.Time(s.Left)
 }
 
 // unit tells whose container or systemd unit it is.
@@ -161,7 +142,7 @@ func unit(e *event.Event) string {
 	if id := e.Container(); id != "" {
 		return id[:12] // as docker ps has it
 	}
-	return orDash(string(print.AppendVisible(nil, e.Unit())))
+	return orDash(print.Visible(e.Unit()))
 }
 
 func orDash(s string) string {
@@ -178,9 +159,7 @@ func Holders(e *event.Event) string {
 		if len(b) > 0 {
 			b = append(b, ", "...)
 		}
-		b = strconv.AppendUint(b, uint64(pid), 10)
-		b = append(b, '/')
-		b = print.AppendVisible(b, comm)
+		b = append(b, print.Process(pid, comm)...)
 	}
 	if e.Status.Holders == nil && e.OwnerPID != 0 {
 		name(e.OwnerPID, e.OwnerComm)

@@ -457,18 +457,6 @@ func TestLongSilence(t *testing.T) {
 	}
 }
 
-func TestShort(t *testing.T) {
-	for ns, want := range map[int64]string{
-		0: "0ns", 999: "999ns", 1000: "1.00µs", 1004: "1.00µs", 1006: "1.01µs", 9994: "9.99µs", 9996: "10.0µs", 57254: "57.3µs", 99940: "99.9µs", 99960: "100µs",
-		999499: "999µs", 999501: "1.00ms", 1041234567: "1.04s", 59_949_000_000: "59.9s", 59_951_000_000: "1m00s", 60 * second: "1m00s", 3599*second + 499_999_999: "59m59s",
-		3599*second + 500_000_001: "1h00m", 86399 * second: "23h59m", 100 * 86400 * second: "100d00h", math.MaxInt64: "106751d23h",
-	} {
-		if got := short(ns); got != want {
-			t.Errorf("%d ns are %s, want %s", ns, got, want)
-		}
-	}
-}
-
 func TestOrder(t *testing.T) {
 	var edges []edge
 	for _, old := range event.States() {

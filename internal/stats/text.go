@@ -110,7 +110,7 @@ func (s *Stats) table(b *strings.Builder, p *part) {
 		for _, q := range []float64{0, 0.5, 0.9, 0.99, 0.999, 1} {
 			text := "-"
 			if ns := quantileOf(r.times, q); ns != nil {
-				text = short(*ns)
+				text = print.Time(*ns)
 			}
 			fmt.Fprintf(b, " %8s", text)
 		}
@@ -152,7 +152,7 @@ func histogram(b *strings.Builder, r row) {
 			high = 1 << i
 		}
 		stars := int(float64(octaves[i]) / float64(fullest) * width)
-		fmt.Fprintf(b, "  %8s -> %-8s : %-10d |%-40s|\n", short(low), short(high), octaves[i], strings.Repeat("*", stars))
+		fmt.Fprintf(b, "  %8s -> %-8s : %-10d |%-40s|\n", print.Time(low), print.Time(high), octaves[i], strings.Repeat("*", stars))
 	}
 }
 
@@ -164,7 +164,7 @@ func (n name) String() string {
 	if n.text != "" && containerID(n.text) {
 		return n.text[:12] // as docker ps has it
 	}
-	return string(print.AppendVisible(nil, *text))
+	return print.Visible(*text)
 }
 
 func containerID(text string) bool {
@@ -208,33 +208,4 @@ func share(count, all uint64) string {
 		return "<0.1%"
 	}
 	return strconv.FormatFloat(percent, 'f', 1, 64) + "%"
-}
-
-// short writes a time to three digits, 57.3µs, and from a minute on in two units.
-func short(ns int64) string {
-	if ns < 1000 {
-		return strconv.FormatInt(ns, 10) + "ns"
-	}
-	v := float64(ns)
-	for _, unit := range []string{"µs", "ms", "s"} {
-		if v /= 1000; unit == "s" && v >= 59.95 {
-			break
-		}
-		switch {
-		case v < 9.995:
-			return strconv.FormatFloat(v, 'f', 2, 64) + unit
-		case v < 99.95:
-			return strconv.FormatFloat(v, 'f', 1, 64) + unit
-		case v < 999.5:
-			return strconv.FormatFloat(v, 'f', 0, 64) + unit
-		}
-	}
-	switch s := int64(v + 0.5); {
-	case s < 3600:
-		return fmt.Sprintf("%dm%02ds", s/60, s%60)
-	case s < 86400:
-		return fmt.Sprintf("%dh%02dm", s/3600, s%3600/60)
-	default:
-		return fmt.Sprintf("%dd%02dh", s/86400, s%86400/3600)
-	}
 }

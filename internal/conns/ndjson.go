@@ -1,0 +1,121 @@
+package conns
+
+import (
+	"strconv"
+
+	"sstrace/internal/event"
+	"sstrace/internal/pair"
+	"sstrace/internal/print"
+)
+
+// line is that of an end; docs/ndjson.md has the keys.
+type line struct {
+	print.Head
+	ID          uint64   `json:"id"`
+	PeerID      *uint64  `json:"peer_id"`
+	Cookie      *uint64  `json:"cookie"`
+	NetNS       *uint32  `json:"netns"`
+	Family      string   `json:"family"`
+	Proto       string   `json:"proto"`
+	LocalAddr   *string  `json:"laddr"`
+	LocalPort   *uint16  `json:"lport"`
+	RemoteAddr  *string  `json:"raddr"`
+	RemotePort  *uint16  `json:"rport"`
+	Role        *string  `json:"role"`
+	State       string   `json:"state"`
+	StateTime   *int64   `json:"state_ns"`
+	Open        bool     `json:"open"`
+	Lost        bool     `json:"lost"`
+	Opened      *string  `json:"opened"`
+	OpenedMono  *int64   `json:"opened_mono_ns"`
+	Life        *int64   `json:"life_ns"`
+	States      stateSum `json:"states"`
+	Queued      *int64   `json:"queue_ns"`
+	ActiveClose *bool    `json:"active_close"`
+	Reason      *string  `json:"reason"`
+	Err         *int32   `json:"err"`
+	SynRetrans  *int32   `json:"syn_retrans"`
+	Totals      *totals  `json:"totals"`
+	OwnerPID    *uint32  `json:"owner_pid"`
+	OwnerComm   *string  `json:"owner_comm"`
+	OwnerVia    *string  `json:"owner_via"`
+	Container   *string  `json:"container"`
+	Unit        *string  `json:"unit"`
+}
+
+type totals struct {
+	BytesAcked    uint64  `json:"bytes_acked"`
+	BytesReceived uint64  `json:"bytes_received"`
+	SegsOut       uint32  `json:"segs_out"`
+	SegsIn        uint32  `json:"segs_in"`
+	Retrans       uint32  `json:"retrans"`
+	SRTT          *uint32 `json:"srtt_us"`
+	MinRTT        *uint32 `json:"min_rtt_us"`
+	Cong          string  `json:"cong"`
+}
+
+// stateSum is the time in each state, in the order of the path.
+type stateSum []pair.Step
+
+// MarshalJSON implements json.Marshaler.
+func (s stateSum) MarshalJSON() ([]byte, error) {
+	b := []byte{'{'}
+	for i, step := range s {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendQuote(b, step.State.String())
+		b = append(b, ':')
+		if step.Dur == event.Unknown {
+			b = append(b, "null"...)
+		} else {
+			b = strconv.AppendInt(b, step.Dur, 10)
+		}
+	}
+	return append(b, '}'), nil
+}
+
+// known gives a pointer to v, or nil if it is unknown's value.
+func known[T comparable](v, unknown T) *T {
+	if v == unknown {
+		return nil
+	}
+	return &v
+}
+
+func (c *Conns) jsonLine(e *pair.End) *line {
+	l := &line{
+		Head: print.NewHead("conn", e.Last.Wall, e.Last.Mono),
+		ID:   e.ID, Cookie: known(e.Cookie, 0), NetNS: known(e.NetNS, 0), Family: e.Family.String(), Proto: e.Proto.String(),
+		LocalPort: known(e.Local.Port(), 0), RemotePort: known(e.Remote.Port(), 0), Role: known(e.Role.String(), ""),
+		State: e.State().String(), StateTime: known(c.state(e), event.Unknown), Open: !e.Over, Lost: e.Lost(),
+		Life: known(c.life(e), event.Unknown), States: e.Path, Queued: known(e.Queued, event.Unknown),
+		Reason: known(e.Reason.String(), ""), Err: known(e.Err, 0), SynRetrans: known(e.SynRetrans, event.Unknown),
+		OwnerPID: known(e.Owner.PID, 0), OwnerVia: known(e.Owner.Via.String(), ""), Container: known(e.Container(), ""), Unit: known(e.Unit(), ""),
+	}
+	if a := e.Local.Addr(); a.IsValid() {
+		l.LocalAddr = known(a.String(), "")
+	}
+	if a := e.Remote.Addr(); a.IsValid() {
+		l.RemoteAddr = known(a.String(), "")
+	}
+	if e.Owner.PID != 0 {
+		l.OwnerComm = &e.Owner.Comm
+	}
+	if e.Peer != nil {
+		l.PeerID = &e.Peer.ID
+	}
+	if !e.Older {
+		mono, wall := e.Began()
+		opened := string(event.AppendTime(nil, wall))
+		l.Opened, l.OpenedMono = &opened, &mono
+	}
+	if e.Closer != 0 {
+		active := e.Closer == event.WeClosed
+		l.ActiveClose = &active
+	}
+	if t := &e.Totals; t.Known {
+		l.Totals = &totals{t.BytesAcked, t.BytesReceived, t.SegsOut, t.SegsIn, t.Retrans, known(t.SRTT, 0), known(t.MinRTT, 0), t.Cong}
+	}
+	return l
+}

@@ -1,0 +1,130 @@
+package conns
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"sstrace/internal/event"
+	"sstrace/internal/pair"
+	"sstrace/internal/print"
+)
+
+// widths are those of the columns. They grow, for good, when something needs more: so columns stay aligned.
+type widths struct{ address, owner int }
+
+const (
+	clock = "15:04:05.000000000"
+	ipv6  = len("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535")
+	owner = len("4194304/0123456789abcde")
+)
+
+func (c *Conns) row(opened, life, role, local, remote, owner, sent, received, rtt, first, end, states string) string {
+	return fmt.Sprintf("%-*s %14s %-6s %-*s %-*s %-*s %8s %8s %7s %-5s %-24s %s\n", len(clock), opened, life, role, c.widths.address, local, c.widths.address, remote,
+		c.widths.owner, owner, sent, received, rtt, first, end, states)
+}
+
+func (c *Conns) header() string {
+	return c.row("OPENED", "LIFE", "ROLE", "LOCAL", "REMOTE", "OWNER", "SENT", "RECEIVED", "RTT", "FIRST", "END", "STATES")
+}
+
+// line writes one end.
+func (c *Conns) line(e *pair.End) string {
+	local, remote, who := print.Address(e.Local), print.Address(e.Remote), print.Process(e.Owner.PID, e.Owner.Comm)
+	if max(len(local), len(remote)) > c.widths.address {
+		c.widths.address = ipv6
+	}
+	if utf8.RuneCountInString(who) > c.widths.owner {
+		c.widths.owner = owner
+	}
+	sent, received, rtt := "-", "-", "-"
+	if t := e.Totals; t.Known {
+		sent, received = print.Bytes(t.BytesAcked), print.Bytes(t.BytesReceived)
+		if t.SRTT != 0 {
+			rtt = roundTrip(t.SRTT)
+		}
+	}
+	return c.row(opened(e), duration(c.life(e)), orDash(e.Role.String()), local, remote, who, sent, received, rtt, first(e), c.end(e), c.states(e))
+}
+
+func opened(e *pair.End) string {
+	if e.Older {
+		return "-"
+	}
+	_, wall := e.Began()
+	return time.Unix(0, wall).Format(clock)
+}
+
+// first tells which side closed first.
+func first(e *pair.End) string {
+	switch e.Closer {
+	case event.WeClosed:
+		return "here"
+	case event.TheyClosed:
+		return "peer"
+	}
+	return "-"
+}
+
+// end tells how it ended, or that it is open.
+func (c *Conns) end(e *pair.End) string {
+	switch {
+	case e.Gone:
+		return "lost"
+	case !e.Over:
+		return "open"
+	case e.State() == event.TimeWait:
+		return "TIME_WAIT"
+	}
+	return print.Why(e.Reason, e.Err)
+}
+
+// states tells the time in each state.
+func (c *Conns) states(e *pair.End) string {
+	var parts []string
+	for i, s := range e.Path {
+		switch {
+		case s.State == event.TimeWait:
+			continue
+		case s.Dur != event.Unknown:
+			parts = append(parts, s.State.String()+" "+print.Time(s.Dur))
+		case i == len(e.Path)-1 && c.state(e) != event.Unknown:
+			parts = append(parts, s.State.String()+" "+print.Time(c.state(e))+" so far")
+		default:
+			parts = append(parts, s.State.String()+" -")
+		}
+		if s.State == event.Established && e.Queued != event.Unknown {
+			parts[len(parts)-1] += " (queued " + print.Time(e.Queued) + ")"
+		}
+	}
+	if n := e.Totals.Retrans; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d sent again", n))
+	}
+	if e.Lost() {
+		parts = append(parts, "lines lost")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// roundTrip writes a time that the kernel has in whole µs.
+func roundTrip(us uint32) string {
+	if us < 1000 {
+		return fmt.Sprintf("%dµs", us)
+	}
+	return print.Time(int64(us) * 1000)
+}
+
+func duration(ns int64) string {
+	if ns == event.Unknown {
+		return "-"
+	}
+	return time.Duration(ns).String()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,169 @@
+package handshake
+
+import (
+	"sstrace/internal/event"
+	"sstrace/internal/pair"
+	"sstrace/internal/print"
+	"sstrace/internal/quantile"
+)
+
+// line is that of a handshake; docs/ndjson.md has the keys.
+type line struct {
+	print.Head
+	State   string  `json:"state"`
+	Syn     *int64  `json:"syn_ns"`
+	SynAck  *int64  `json:"synack_ns"`
+	Ack     *int64  `json:"ack_ns"`
+	Accept  *int64  `json:"accept_ns"`
+	Connect *int64  `json:"connect_ns"`
+	Serve   *int64  `json:"server_ns"`
+	Reason  *string `json:"reason"`
+	Err     *int32  `json:"err"`
+	Failed  *string `json:"failed_end"`
+	Lost    bool    `json:"lost"`
+	Client  *end    `json:"client"`
+	Server  *end    `json:"server"`
+}
+
+type end struct {
+	ID         uint64  `json:"id"`
+	Cookie     *uint64 `json:"cookie"`
+	NetNS      *uint32 `json:"netns"`
+	Family     string  `json:"family"`
+	Proto      string  `json:"proto"`
+	LocalAddr  *string `json:"laddr"`
+	LocalPort  *uint16 `json:"lport"`
+	RemoteAddr *string `json:"raddr"`
+	RemotePort *uint16 `json:"rport"`
+	SynRetrans *int32  `json:"syn_retrans"`
+	OwnerPID   *uint32 `json:"owner_pid"`
+	OwnerComm  *string `json:"owner_comm"`
+	OwnerVia   *string `json:"owner_via"`
+	Container  *string `json:"container"`
+	Unit       *string `json:"unit"`
+}
+
+// known gives a pointer to v, or nil if it is unknown's value.
+func known[T comparable](v, unknown T) *T {
+	if v == unknown {
+		return nil
+	}
+	return &v
+}
+
+func jsonLine(c pair.Conn, state string, of [legs]int64) *line {
+	mono, wall := began(c)
+	ns := func(leg int) *int64 { return known(of[leg], event.Unknown) }
+	l := &line{
+		Head: print.NewHead("handshake", wall, mono), State: state,
+		Syn: ns(syn), SynAck: ns(synAck), Ack: ns(ack), Accept: ns(accept), Connect: ns(connect), Serve: ns(serve),
+		Client: jsonEnd(c.Client), Server: jsonEnd(c.Server),
+		Lost: c.Client != nil && c.Client.Lost() || c.Server != nil && c.Server.Lost(),
+	}
+	if reason, err, of := why(c); of != nil {
+		l.Reason, l.Err = known(reason.String(), ""), known(err, 0)
+		side := "client"
+		if of == c.Server {
+			side = "server"
+		}
+		l.Failed = &side
+	}
+	return l
+}
+
+func jsonEnd(e *pair.End) *end {
+	if e == nil {
+		return nil
+	}
+	owner := who(e)
+	j := &end{
+		ID: e.ID, Cookie: known(e.Cookie, 0), NetNS: known(e.NetNS, 0), Family: e.Family.String(), Proto: e.Proto.String(),
+		LocalPort: known(e.Local.Port(), 0), RemotePort: known(e.Remote.Port(), 0), SynRetrans: known(e.SynRetrans, event.Unknown),
+		OwnerPID: known(owner.PID, 0), OwnerVia: known(owner.Via.String(), ""), Container: known(e.Container(), ""), Unit: known(e.Unit(), ""),
+	}
+	if a := e.Local.Addr(); a.IsValid() {
+		j.LocalAddr = known(a.String(), "")
+	}
+	if a := e.Remote.Addr(); a.IsValid() {
+		j.RemoteAddr = known(a.String(), "")
+	}
+	if owner.PID != 0 {
+		j.OwnerComm = &owner.Comm
+	}
+	return j
+}
+
+// began gives the moment of the first line.
+func began(c pair.Conn) (mono, wall int64) {
+	for _, e := range []*pair.End{c.Client, c.Server} {
+		if e == nil {
+			continue
+		}
+		if m, w := e.Began(); mono == 0 || m < mono {
+			mono, wall = m, w
+		}
+	}
+	return mono, wall
+}
+
+// summary is what there was in a span; docs/ndjson.md has the keys.
+type summary struct {
+	print.Head
+	Interval int64             `json:"interval_ns"`
+	Final    bool              `json:"final"`
+	By       *string           `json:"by"`
+	Group    *string           `json:"group"`
+	Others   bool              `json:"others"`
+	Accepted uint64            `json:"accepted"`
+	Estab    uint64            `json:"established"`
+	Failed   uint64            `json:"failed"`
+	Open     uint64            `json:"open"`
+	Lost     uint64            `json:"lost"`
+	Reasons  map[string]uint64 `json:"reasons"`
+	Syn      *percentiles      `json:"syn"`
+	SynAck   *percentiles      `json:"synack"`
+	Ack      *percentiles      `json:"ack"`
+	Accept   *percentiles      `json:"accept"`
+	Connect  *percentiles      `json:"connect"`
+	Serve    *percentiles      `json:"server"`
+}
+
+type percentiles struct {
+	Count uint64 `json:"count"`
+	Min   int64  `json:"min_ns"`
+	P50   int64  `json:"p50_ns"`
+	P90   int64  `json:"p90_ns"`
+	P99   int64  `json:"p99_ns"`
+	P999  int64  `json:"p999_ns"`
+	Max   int64  `json:"max_ns"`
+}
+
+func (h *Handshakes) summary(of span, t *tally, group string, others bool) *summary {
+	s := &summary{
+		Head: print.NewHead("handshakes", of.end+h.wall, of.end), Interval: of.end - of.begin, Final: of.final, By: known(h.By, ""), Group: known(group, ""), Others: others,
+		Accepted: t.states[accepted], Estab: t.states[established], Failed: t.states[failed], Open: t.states[open], Lost: t.states[lost],
+		Reasons: make(map[string]uint64),
+		Syn:     percentilesOf(t.times[syn]), SynAck: percentilesOf(t.times[synAck]), Ack: percentilesOf(t.times[ack]),
+		Accept: percentilesOf(t.times[accept]), Connect: percentilesOf(t.times[connect]), Serve: percentilesOf(t.times[serve]),
+	}
+	for r, n := range t.why {
+		s.Reasons[reasonName(r)] += n
+	}
+	return s
+}
+
+// reasonName: the kernel vocabulary tells none.
+func reasonName(r event.Reason) string {
+	if r == 0 {
+		r = event.ReasonUnexplained
+	}
+	return r.String()
+}
+
+func percentilesOf(times *quantile.Sketch) *percentiles {
+	if times == nil {
+		return nil
+	}
+	q := times.Quantile
+	return &percentiles{times.Count(), times.Min(), q(0.5), q(0.9), q(0.99), q(0.999), times.Max()}
+}
