@@ -50,6 +50,7 @@ type trip struct {
 	filter  *filter.Filter
 	start   start
 	older   bool // the view wants the sockets that are older than the trace, first of all
+	listing bool // the source is a listing, of which each line is a Socket
 	view    view
 	count   uint64 // stop after so many changes; 0: never
 	printed uint64
@@ -81,7 +82,7 @@ func run(c *cobra.Command, o *options, command []string, start start) error {
 	if err != nil {
 		return usageError{err}
 	}
-	t := &trip{filter: f, start: start, older: o.older, count: uint64(o.count)}
+	t := &trip{filter: f, start: start, older: o.older, listing: o.listing, count: uint64(o.count)}
 	switch {
 	case o.read != "":
 		return t.replay(o)
@@ -135,7 +136,7 @@ func (t *trip) pass(e *event.Event) error {
 	case e.Type == event.Lost:
 		t.lost += e.RingFull
 		return t.view.Take(e)
-	case e.Type == event.Socket && !t.filter.Listing: // no change, and in no balance
+	case e.Type == event.Socket && !t.listing: // no change, and in no balance
 		if !t.older || !t.filter.Connection(e) {
 			return nil
 		}

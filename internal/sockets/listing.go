@@ -50,10 +50,10 @@ func (l *Listing) Flush(int64) error { return l.lines.Flush() }
 
 // table writes all that there is.
 func (l *Listing) table() error {
-	slices.SortFunc(l.all, compare)
-	rows := [][]string{header(l.format == "wide")}
+	slices.SortFunc(l.all, Compare)
+	rows := [][]string{Header(l.format == "wide")}
 	for _, e := range l.all {
-		rows = append(rows, row(e, l.format == "wide"))
+		rows = append(rows, Row(e, l.format == "wide"))
 	}
 	if err := l.lines.Text(string(align(nil, rows))); err != nil {
 		return err
@@ -85,7 +85,8 @@ func Sums(all []*event.Event) string {
 	return sum
 }
 
-func header(wide bool) []string {
+// Header names the columns; > marks one that is set to the right.
+func Header(wide bool) []string {
 	h := []string{"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT"}
 	if wide {
 		h = append(h, ">NETNS", "ROLE", ">UID", ">COOKIE", "UNIT")
@@ -93,8 +94,8 @@ func header(wide bool) []string {
 	return append(h, "HOLDERS")
 }
 
-// row makes the cells of a socket, as header names them.
-func row(e *event.Event, wide bool) []string {
+// Row makes the cells of a socket, as Header names them.
+func Row(e *event.Event, wide bool) []string {
 	s := e.Status
 	cells := []string{
 		e.New.String(), number(s.RecvQueue), number(s.SendQueue), string(print.AppendAddr(nil, e.Local)), string(print.AppendAddr(nil, e.Remote)), Age(e), left(s),
