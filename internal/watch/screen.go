@@ -70,7 +70,7 @@ func newScreen(host string, wide, color bool) *screen {
 		"UNIT":    func(a, b *row) int { return cmp.Compare(s.of(a.Event).unit, s.of(b.Event).unit) },
 		"HOLDERS": func(a, b *row) int { return cmp.Compare(s.of(a.Event).holders, s.of(b.Event).holders) },
 	}
-	least := map[string]int{"STATE": len("ESTABLISHED"), "LOCAL": len("255.255.255.255:65535"), "REMOTE": len("255.255.255.255:65535"), "AGE": len("≥23h59m"), "LEFT": 6}
+	least := map[string]int{"STATE": len("ESTABLISHED"), "LOCAL": len("255.255.255.255:65535"), "REMOTE": len("255.255.255.255:65535"), "AGE": len(">120h30m"), "LEFT": len("59.9s")}
 	for _, title := range sockets.Header(wide) {
 		title, right := strings.CutPrefix(title, ">")
 		s.columns = append(s.columns, column{title: title, right: right, width: max(len(title)+1, least[title]), number: numbers[title], compare: compares[title]})
@@ -316,7 +316,7 @@ func (s *screen) count() string {
 		text = fmt.Sprintf("%d-%d of %d", s.first+1, min(s.first+s.visible(), n), n)
 	}
 	if s.filter != "" {
-		text += fmt.Sprintf(" with %q, %d in all", s.filter, len(s.now.rows))
+		text += fmt.Sprintf(" with %q, %d in all", s.filter, s.now.there)
 	}
 	if s.now.lost > 0 {
 		note := fmt.Sprintf("%d changes lost", s.now.lost)
@@ -406,5 +406,8 @@ func (s *screen) footer() string {
 	case s.help:
 		return "any key: back"
 	}
-	return "q quit  ↑↓ scroll  <> sort  r reverse  / filter  p pause  ? help"
+	if all := "q quit  ↑↓ scroll  <> sort  r reverse  / filter  p pause  ? help"; ansi.StringWidth(all) <= s.width {
+		return all
+	}
+	return "? help  q quit  / filter  s sort"
 }

@@ -34,6 +34,7 @@ type row struct {
 	exact        bool  // or, if this does not say so, a moment at which it was in it
 	mark         mark
 	marked       int64 // when that happened
+	came         int64 // when it was born, or 0
 	doubt        int   // so many looks in a row have found it otherwise, and no line has told of it meanwhile
 }
 
@@ -121,7 +122,7 @@ func found(e *event.Event) *row {
 
 // markOf gives the mark of a row that changes: one that was born a moment ago is still new.
 func markOf(old *row, now int64) mark {
-	if old.mark == born && now-old.marked < linger {
+	if old.came != 0 && now-old.came < linger {
 		return born
 	}
 	return changed
@@ -144,9 +145,9 @@ func (t *table) change(e *event.Event) {
 	next := *e
 	next.Type, next.Dur = event.Socket, event.Unknown
 	status := event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown}
-	r := &row{Event: &next, since: e.Mono, exact: true, mark: born, marked: e.Mono}
+	r := &row{Event: &next, since: e.Mono, exact: true, mark: born, marked: e.Mono, came: e.Mono}
 	if old != nil {
-		r.mark = markOf(old, e.Mono)
+		r.mark, r.came = markOf(old, e.Mono), old.came
 		status.RecvQueue, status.SendQueue, status.Holders = old.Status.RecvQueue, old.Status.SendQueue, old.Status.Holders
 	}
 	switch {
@@ -206,7 +207,7 @@ func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 		t.offset = s.Wall - s.Mono
 		at := placeOf(s)
 		id, ok := t.places[at]
-		if ok && (s.Cookie == 0 || t.rows[id].Cookie == 0 || s.Cookie == t.rows[id].Cookie) {
+		if ok && sameSocket(t.rows[id].Event, s) {
 			listed[id] = true
 			t.confirm(id, s)
 			continue
@@ -228,6 +229,11 @@ func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 		}
 	}
 	t.strangers, t.unsure = strangers, false
+}
+
+// sameSocket reports whether both, at one place, are one socket. A mini-sock has a cookie of its own, or none.
+func sameSocket(a, b *event.Event) bool {
+	return a.Mini || b.Mini || a.Cookie == 0 || b.Cookie == 0 || a.Cookie == b.Cookie
 }
 
 // doubted notes that a look has found r otherwise, and reports whether the look is right.
@@ -281,6 +287,7 @@ type snapshot struct {
 	now    int64 // CLOCK_MONOTONIC
 	wall   int64 // 0: not known
 	rows   []*row
+	there  int // of them; the others are gone
 	sums   string
 	lost   uint64
 	unsure bool
@@ -299,7 +306,7 @@ func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 			there = append(there, r.Event)
 		}
 	}
-	s.sums = sockets.Sums(there)
+	s.there, s.sums = len(there), sockets.Sums(there)
 	old := slices.IndexFunc(t.gone, func(r *row) bool { return now-r.marked < linger })
 	if old < 0 {
 		old = len(t.gone)
