@@ -100,7 +100,7 @@ func TestListing(t *testing.T) {
 		c, s := h.established(l.sock, l.addr)
 		c.write("hello")
 		s.write("hi")
-		c, s = h.established(l.sock, l.addr)
+		c, _ = h.established(l.sock, l.addr)
 		c.shutdown(unix.SHUT_WR)
 		c, s = h.established(l.sock, l.addr)
 		c.close() // FIN_WAIT2 without a process, and CLOSE_WAIT

@@ -23,6 +23,9 @@ type terminal struct {
 // gives the process.
 func newTerminal(h *host, env string, args ...string) (t terminal, process *os.Process) {
 	h.t.Helper()
+	if _, err := exec.LookPath("tmux"); err != nil {
+		h.t.Fatal("install tmux: `make test` does")
+	}
 	dir := h.t.TempDir()
 	exe, err := os.Executable()
 	h.must("find the test binary", err)
