@@ -35,6 +35,7 @@ type row struct {
 	mark         mark
 	marked       int64 // when that happened
 	came         int64 // when it was born, or 0
+	before       *row  // what it was before that; nil at the latest when a look comes by after the mark has faded
 	doubt        int   // so many looks in a row have found it otherwise, and no line has told of it meanwhile
 }
 
@@ -104,7 +105,7 @@ func (t *table) take(e *event.Event) {
 			next.Status, next.UID = &status, e.UID
 			next.OwnerPID, next.OwnerComm, next.OwnerVia = e.OwnerPID, e.OwnerComm, e.OwnerVia
 			r := *old
-			r.Event, r.doubt = &next, 0
+			r.Event, r.doubt, r.before = &next, 0, nil
 			r.mark, r.marked = markOf(old, e.Mono), e.Mono
 			t.put(e.ID, &r)
 		}
@@ -148,6 +149,9 @@ func (t *table) change(e *event.Event) {
 	r := &row{Event: &next, since: e.Mono, exact: true, mark: born, marked: e.Mono, came: e.Mono}
 	if old != nil {
 		r.mark, r.came = markOf(old, e.Mono), old.came
+		last := *old
+		last.mark, last.marked, last.before = gone, e.Mono, nil
+		r.before = &last
 		status.RecvQueue, status.SendQueue, status.Holders = old.Status.RecvQueue, old.Status.SendQueue, old.Status.Holders
 	}
 	switch {
@@ -257,6 +261,9 @@ func (t *table) confirm(id uint64, s *event.Event) {
 	}
 	next := *r
 	next.doubt = 0
+	if s.Mono-r.marked >= linger {
+		next.before = nil
+	}
 	if seen := found(s); !r.exact && (seen.exact || seen.since < r.since) {
 		next.since, next.exact = seen.since, seen.exact
 	}
@@ -300,10 +307,13 @@ func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 		s.wall = now + t.offset
 	}
 	var there []*event.Event
+	var left []*row
 	for _, r := range t.rows {
 		if e := r.at(now); listed(&e) {
 			s.rows = append(s.rows, r)
 			there = append(there, r.Event)
+		} else if r.before != nil && now-r.marked < linger && len(left) < mostGone { // it may have left what is asked for
+			left = append(left, r.before)
 		}
 	}
 	s.there, s.sums = len(there), sockets.Sums(there)
@@ -312,7 +322,7 @@ func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 		old = len(t.gone)
 	}
 	t.gone = slices.Delete(t.gone, 0, old)
-	for _, r := range t.gone {
+	for _, r := range append(left, t.gone...) {
 		if e := r.at(now); listed(&e) {
 			s.rows = append(s.rows, r)
 		}

@@ -187,6 +187,25 @@ func TestWanted(t *testing.T) {
 	}
 }
 
+// A socket that leaves what is asked for is seen to go, too.
+func TestLeavesTheFilter(t *testing.T) {
+	table := newTable()
+	for _, e := range []event.Event{older(1, second, event.CloseWait), line(1, 3*second, event.CloseWait, event.LastAck)} {
+		table.take(&e)
+	}
+	closeWait := func(e *event.Event) bool { return e.New == event.CloseWait }
+	s := table.snapshot(4*second, closeWait)
+	if len(s.rows) != 1 || s.rows[0].mark != gone || s.rows[0].New != event.CloseWait || s.there != 0 {
+		t.Errorf("%d rows: %+v", len(s.rows), s.rows)
+	}
+	if s := table.snapshot(5*second, closeWait); len(s.rows) != 0 {
+		t.Errorf("%d rows later", len(s.rows))
+	}
+	if table.look([]event.Event{socket(1, 6*second, event.LastAck)}, all); table.rows[1].before != nil {
+		t.Error("what it was is kept")
+	}
+}
+
 // Those that are gone do not pile up, however fast they go.
 func TestGoneIsBounded(t *testing.T) {
 	table := newTable()
