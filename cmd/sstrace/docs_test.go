@@ -16,11 +16,11 @@ func TestFlagsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	help := sstrace(t, "", "--help").stdout
+	help := sstrace(t, "", "--help").stdout + sstrace(t, "", "ls", "--help").stdout
 	manText := strings.ReplaceAll(string(man), `\-`, "-")
 	for _, flag := range []string{
 		"--port", "--lport", "--rport", "--host", "--ipv4", "--ipv6", "--netns", "--uid", "--cgroup", "--proto", "--state", "--edge", "--min-dur", "--pid", "--comm",
-		"--where", "--output", "--time", "--states", "--write", "--read", "--count", "--for", "--buffer",
+		"--where", "--output", "--time", "--states", "--write", "--read", "--count", "--for", "--buffer", "--watch",
 	} {
 		if !strings.Contains(help, flag) {
 			t.Errorf("%s is not in --help", flag)

@@ -95,6 +95,10 @@ func (o *options) registerFormat(c *cobra.Command) {
 func (o *options) registerSource(f *pflag.FlagSet) {
 	f.StringVarP(&o.read, "read", "r", "", "read a recording made with -o ndjson from this `file`, - for stdin, instead of tracing")
 	f.Var(&o.duration, "for", "stop after this `time`: 30s")
+	o.registerBuffer(f)
+}
+
+func (o *options) registerBuffer(f *pflag.FlagSet) {
 	f.StringVar(&o.buffer, "buffer", "16M", "`size` of the ring buffer, rounded up to a power of two")
 }
 

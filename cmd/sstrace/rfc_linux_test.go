@@ -438,17 +438,24 @@ func monotonic() int64 {
 	return t.Nano()
 }
 
-// sample reads /proc/net/tcp, which has request and timewait socks, too.
+// sample reads /proc/net/tcp or tcp6, which has request and timewait socks, too.
 func (h *host) sample(file string) (s sample) {
 	s.from = monotonic()
 	text, err := os.ReadFile(file)
 	s.to = monotonic()
 	h.must("look at sockets", err)
 	end := func(hex string) netip.AddrPort {
-		var addr, port uint32
-		_, err := fmt.Sscanf(hex, "%X:%X", &addr, &port)
-		h.must("parse an address", err)
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(binary.NativeEndian.AppendUint32(nil, addr))), uint16(port))
+		words, portHex, _ := strings.Cut(hex, ":")
+		var addr []byte
+		for ; len(words) >= 8; words = words[8:] {
+			word, err := strconv.ParseUint(words[:8], 16, 32)
+			h.must("parse an address", err)
+			addr = binary.NativeEndian.AppendUint32(addr, uint32(word))
+		}
+		port, err := strconv.ParseUint(portHex, 16, 16)
+		h.must("parse a port", err)
+		ip, _ := netip.AddrFromSlice(addr)
+		return netip.AddrPortFrom(ip.Unmap(), uint16(port))
 	}
 	s.states = make(map[[2]netip.AddrPort]event.State)
 	for line := range strings.Lines(string(text)) {

@@ -50,7 +50,7 @@ type trip struct {
 	filter  *filter.Filter
 	start   start
 	older   bool // the view wants the sockets that are older than the trace, first of all
-	listing bool // the source tells what exists
+	listing bool // the source is a listing, of which each line is a Socket
 	view    view
 	count   uint64 // stop after so many changes; 0: never
 	printed uint64

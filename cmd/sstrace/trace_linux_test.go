@@ -145,6 +145,8 @@ func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
 	switch {
 	case bytes.Contains(line, []byte(`"type":"accept"`)):
 		keys = acceptKeys
+	case bytes.Contains(line, []byte(`"type":"socket"`)):
+		keys = socketKeys
 	case !bytes.Contains(line, []byte(`"type":"change"`)):
 		return
 	}

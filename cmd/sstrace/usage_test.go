@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,6 +51,14 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"check now", "check takes no argument"},
 		{"diagram -o png", "the formats are svg, dot, text, ndjson"},
 		{"diagram now", "diagram takes no argument \"now\""},
+		{"ls now", "ls takes no argument"},
+		{"ls -o csv", "the formats are text, wide, ndjson"},
+		{"ls --where dur_ns>1", "unknown name dur_ns"},
+		{"ls --buffer 1M", "--buffer goes with --watch"},
+		{"ls --watch", "stdout is none"},
+		{"ls --watch -o ndjson", "-o ndjson does not go with it"},
+		{"ls --watch -w x", "-w does not go with it"},
+		{"ls --watch -r x", "-r does not go with it"},
 		{"explain ASLEEP", "nothing is known of \"ASLEEP\"; there are CLOSE LISTEN"},
 		{"explain CLOSE LISTEN", "explain takes one argument"},
 		{"-r x -- true", "-r reads a recording"},
@@ -116,6 +125,47 @@ func TestReplay(t *testing.T) {
 	}
 	if got := sstrace(t, recorded, "-r", "-", "-o", "ndjson").stdout; got != recorded {
 		t.Errorf("a recording printed as NDJSON is not itself:\n%s", got)
+	}
+}
+
+// listed is a listing: with everything, with nothing known, and with a name that means harm.
+const listed = `{"v":1,"type":"socket","seq":1,"ts":"2026-11-22T14:02:11.123456789Z","mono_ns":1000000000,"cookie":4711,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"::","lport":443,"raddr":null,"rport":null,"state":"LISTEN","age_ns":null,"age_min_ns":null,"left_ns":null,"recv_q":null,"send_q":null,"accept_q":129,"accept_max":128,"syn_retrans":null,"role":"listener","owner_pid":null,"owner_comm":null,"owner_via":null,"holders":[{"pid":800,"comm":"nginx","fd":6},{"pid":801,"comm":"nginx","fd":6},{"pid":801,"comm":"nginx","fd":9}],"uid":0,"cgroup":"/system.slice/nginx.service","cgroup_id":4242,"container":null,"unit":"nginx.service"}
+{"v":1,"type":"socket","seq":2,"ts":"2026-11-22T14:02:11.123456799Z","mono_ns":1000000010,"cookie":48879,"sk":"0xffff8881012e7a80","netns":4026531840,"family":"ipv4-mapped","proto":"tcp","laddr":"192.0.2.1","lport":443,"raddr":"198.51.100.7","rport":40602,"state":"CLOSE_WAIT","age_ns":null,"age_min_ns":7265000000000,"left_ns":null,"recv_q":1,"send_q":4096,"accept_q":null,"accept_max":null,"syn_retrans":null,"role":"server","owner_pid":801,"owner_comm":"\u001b[31mng\n","owner_via":"snapshot","holders":[{"pid":801,"comm":"\u001b[31mng\n","fd":12}],"uid":33,"cgroup":"/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope","cgroup_id":4243,"container":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","unit":"docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope"}
+{"v":1,"type":"socket","seq":3,"ts":"2026-11-22T14:02:11.123456809Z","mono_ns":1000000020,"cookie":null,"sk":"0xffff8881012e7b00","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"192.0.2.1","lport":443,"raddr":"198.51.100.8","rport":40603,"state":"SYN_RECV","age_ns":57254,"age_min_ns":null,"left_ns":null,"recv_q":null,"send_q":null,"accept_q":null,"accept_max":null,"syn_retrans":2,"role":"server","owner_pid":null,"owner_comm":null,"owner_via":null,"holders":[],"uid":0,"cgroup":"/","cgroup_id":1,"container":null,"unit":null}
+{"v":1,"type":"socket","seq":4,"ts":"2026-11-22T14:02:11.123456819Z","mono_ns":1000000030,"cookie":null,"sk":"0xffff8881012e7c00","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"2001:db8::1","lport":50000,"raddr":"2001:db8::2","rport":5432,"state":"TIME_WAIT","age_ns":null,"age_min_ns":12340000000,"left_ns":47660000000,"recv_q":null,"send_q":null,"accept_q":null,"accept_max":null,"syn_retrans":null,"role":null,"owner_pid":null,"owner_comm":null,"owner_via":null,"holders":[],"uid":null,"cgroup":null,"cgroup_id":null,"container":null,"unit":null}
+{"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:02:11.123456819Z","mono_ns":1000000030,"seen":4,"added":0,"filtered":0,"ring_full":0,"unread":0,"merged":0,"printed":4,"missed":0}
+`
+
+// ls of a recording lists what exists at its end; of a listing, that.
+func TestListOfRecording(t *testing.T) {
+	lines := strings.SplitAfter(recorded, "\n")
+	whole := strings.ReplaceAll(strings.Join(slices.Delete(lines, 2, 3), ""), `"ring_full":12`, `"ring_full":0`)
+	whole = strings.NewReplacer(`"seq":4`, `"seq":3`, `"seq":5`, `"seq":4`).Replace(whole)
+	for _, test := range []struct {
+		name, in, args, golden string
+	}{
+		{"text", whole, "", "ls.trace.text"},
+		{"wide", whole, "-o wide", "ls.trace.wide"},
+		{"ndjson", whole, "-o ndjson", "ls.trace.ndjson"},
+		{"by owner", whole, "-o ndjson --pid 17837 --state established", "ls.trace.owner"},
+		{"after a loss", recorded, "", "ls.lost.text"},
+		{"after a loss, ndjson", recorded, "-o ndjson", "ls.lost.ndjson"},
+		{"listing as text", listed, "", "ls.text"},
+		{"listing as wide", listed, "-o wide", "ls.wide"},
+		{"by any holder", listed, "--pid 800", "ls.holder"},
+		{"where", listed, "-o ndjson --where age_min_ns>1e12", "ls.where"},
+		{"nothing", listed, "-p 80", "ls.none"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := sstrace(t, test.in, append([]string{"ls", "-r", "-"}, strings.Fields(test.args)...)...)
+			if r.code != 0 {
+				t.Fatalf("exit code %d, stderr %q", r.code, r.stderr)
+			}
+			golden(t, test.golden, r.stdout)
+		})
+	}
+	if got := sstrace(t, listed, "ls", "-r", "-", "-o", "ndjson").stdout; got != listed {
+		t.Errorf("a listing printed as NDJSON is not itself:\n%s", got)
 	}
 }
 

@@ -26,7 +26,7 @@ type Filter struct {
 	Cgroups     []string // paths from the root of the cgroup v2 tree, with all below
 
 	// CgroupsDecided: the kernel side has decided about Cgroups, by id, for a cgroup may be gone before its name is looked up. What has
-	// no user, a timewait sock of a connection that is not known, it cannot have decided about.
+	// no user, a timewait sock of a connection that is not known, it cannot have decided about; nor does it decide about Sockets.
 	CgroupsDecided bool
 
 	// Whole: a line that the filters of lines do not want passes, too, as Unwanted: whoever takes it wants each connection with one wanted
@@ -129,7 +129,7 @@ func (f *Filter) connection(e *event.Event) verdict {
 }
 
 func (f *Filter) inCgroups(e *event.Event) bool {
-	if f.CgroupsDecided {
+	if f.CgroupsDecided && e.Type != event.Socket {
 		return e.UID != event.NoUID
 	}
 	path := e.Cgroup
@@ -200,9 +200,15 @@ func (f *Filter) line(e *event.Event) bool {
 	return f.where == nil || f.matches(e)
 }
 
-// Listed reports whether the filters of lines want a socket that exists: it is in a state, for some time, and any of its holders will do.
+// Listed reports whether the filters of lines want a socket that exists: it is in a state, for some time, and any of its holders will do; where these are
+// not known, its owner.
 func (f *Filter) Listed(e *event.Event) bool {
-	held := func(by func(event.Holder) bool) bool { return slices.ContainsFunc(e.Status.Holders, by) }
+	held := func(by func(event.Holder) bool) bool {
+		if e.Status.Holders == nil && e.OwnerPID != 0 {
+			return by(event.Holder{PID: e.OwnerPID, Comm: e.OwnerComm})
+		}
+		return slices.ContainsFunc(e.Status.Holders, by)
+	}
 	switch {
 	case len(f.states) > 0 && !slices.Contains(f.states, e.New),
 		f.minDur > 0 && max(e.Dur, e.Status.AtLeast) < f.minDur,

@@ -230,6 +230,35 @@ func TestListed(t *testing.T) {
 	}
 }
 
+// Where the holders are not known the owner stands for them; and whose socket is in which cgroup the kernel side has not decided.
+func TestListedByOwner(t *testing.T) {
+	e := event.Event{Type: event.Socket, New: event.Established, Dur: event.Unknown, OwnerPID: 7, OwnerComm: "nc", Status: &event.Status{AtLeast: event.Unknown}, Cgroup: "/a/b"}
+	for _, test := range []struct {
+		o    Options
+		want bool
+	}{
+		{Options{PIDs: []string{"7"}, Comms: []string{"nc"}}, true},
+		{Options{PIDs: []string{"8"}}, false},
+		{Options{Cgroups: []string{"/a"}}, true},
+		{Options{Cgroups: []string{"/b"}}, false},
+	} {
+		test.o.Listing = true
+		f, err := New(&test.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.CgroupsDecided = true
+		if got := f.Connection(&e) && f.Listed(&e); got != test.want {
+			t.Errorf("%+v: %v", test.o, got)
+		}
+	}
+	e.Status.Holders = []event.Holder{}
+	f, err := New(&Options{PIDs: []string{"7"}, Listing: true})
+	if err != nil || f.Listed(&e) {
+		t.Errorf("one that nobody holds: %v", err)
+	}
+}
+
 // An expression that fails drops its line, and tells.
 func TestWhereFails(t *testing.T) {
 	f, err := New(&Options{Where: "1 % cpu == 0"})

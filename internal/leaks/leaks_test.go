@@ -82,11 +82,11 @@ func TestRecording(t *testing.T) {
 			line(1, 6000, event.CloseWait, event.LastAck),
 			end(7000))
 	}),
-		"00:00:02.000 CLOSE_WAIT     1.00s 127.0.0.1:7781 ↔ 127.0.0.1:40001",
+		"00:00:02.000 CLOSE_WAIT        1s 127.0.0.1:7781 ↔ 127.0.0.1:40001",
 		"    of 17/nc",
-		"00:00:02.400 SYN_SENT       1.00s 127.0.0.1:7781 ↔ 127.0.0.1:40003",
+		"00:00:02.400 SYN_SENT          1s 127.0.0.1:7781 ↔ 127.0.0.1:40003",
 		"    of 17/nc",
-		"00:00:06.000 CLOSE_WAIT     5.00s 127.0.0.1:7781 ↔ 127.0.0.1:40001  over: → LAST_ACK  17/nc",
+		"00:00:06.000 CLOSE_WAIT        5s 127.0.0.1:7781 ↔ 127.0.0.1:40001  over: → LAST_ACK  17/nc",
 		"",
 		"17/nc: 1 socket in SYN_SENT since 00:00:01.400")
 }
@@ -113,7 +113,7 @@ func TestLive(t *testing.T) {
 		}
 		take(t, v, line(2, 3400, event.CloseWait, event.LastAck), end(3600))
 	}),
-		"00:00:02.100 CLOSE_WAIT     1.10s 127.0.0.1:7781 ↔ 127.0.0.1:40001  5 bytes unread",
+		"00:00:02.100 CLOSE_WAIT      1.1s 127.0.0.1:7781 ↔ 127.0.0.1:40001  5 bytes unread",
 		`    held by 8/a\x1b fd 3`,
 		"    held by 9/b fd 4",
 		"",
@@ -169,7 +169,7 @@ func TestQueue(t *testing.T) {
 	}),
 		"00:00:01.100 LISTEN        ≥100ms 127.0.0.1:7781  accept queue full: 3 wait, 2 may",
 		"    held by 9/b fd 3",
-		"00:00:04.100 LISTEN        ≥3.10s 127.0.0.1:7781  over: the accept queue has room")
+		"00:00:04.100 LISTEN         ≥3.1s 127.0.0.1:7781  over: the accept queue has room")
 }
 
 // After a loss only what the kernel still has in the same state is believed.

@@ -40,7 +40,7 @@ func Alarm(text string, color bool) string {
 
 // State gives the name of s, in its color if there is color.
 func State(s event.State, color bool) string {
-	if c := stateColor[s]; color && c != "" {
+	if c := StateColor[s]; color && c != "" {
 		return c + s.String() + reset
 	}
 	return s.String()

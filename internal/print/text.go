@@ -42,8 +42,8 @@ const (
 	reset      = "\x1b[0m"
 )
 
-// The states that a person looks for.
-var stateColor = map[event.State]string{
+// StateColor has the states that a person looks for.
+var StateColor = map[event.State]string{
 	event.Established: "\x1b[32m",
 	event.CloseWait:   "\x1b[33m",
 	event.TimeWait:    "\x1b[36m",
@@ -101,7 +101,7 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 	b = append(b, "→ "...)
 	color := ""
 	if t.color && e.Type == event.Change {
-		color = stateColor[e.New]
+		color = StateColor[e.New]
 	}
 	b = append(b, color...)
 	b = append(b, to...)

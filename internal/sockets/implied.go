@@ -61,8 +61,8 @@ var rank = map[event.State]int{
 	event.CloseWait: 9, event.LastAck: 10, event.Close: 11,
 }
 
-// compare orders sockets by state, and then by their ends.
-func compare(a, b *event.Event) int {
+// Compare orders sockets by state, and then by their ends.
+func Compare(a, b *event.Event) int {
 	return cmp.Or(
 		cmp.Compare(rank[a.New], rank[b.New]),
 		a.Local.Addr().Compare(b.Local.Addr()), cmp.Compare(a.Local.Port(), b.Local.Port()),

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"sstrace/internal/event"
@@ -49,10 +50,10 @@ func (l *Listing) Flush(int64) error { return l.lines.Flush() }
 
 // table writes all that there is.
 func (l *Listing) table() error {
-	slices.SortFunc(l.all, compare)
-	rows := [][]string{header(l.format == "wide")}
+	slices.SortFunc(l.all, Compare)
+	rows := [][]string{Header(l.format == "wide")}
 	for _, e := range l.all {
-		rows = append(rows, row(e, l.format == "wide"))
+		rows = append(rows, Row(e, l.format == "wide"))
 	}
 	if err := l.lines.Text(string(align(nil, rows))); err != nil {
 		return err
@@ -84,7 +85,8 @@ func Sums(all []*event.Event) string {
 	return sum
 }
 
-func header(wide bool) []string {
+// Header names the columns; > marks one that is set to the right.
+func Header(wide bool) []string {
 	h := []string{"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT"}
 	if wide {
 		h = append(h, ">NETNS", "ROLE", ">UID", ">COOKIE", "UNIT")
@@ -92,8 +94,8 @@ func header(wide bool) []string {
 	return append(h, "HOLDERS")
 }
 
-// row makes the cells of a socket, as header names them.
-func row(e *event.Event, wide bool) []string {
+// Row makes the cells of a socket, as Header names them.
+func Row(e *event.Event, wide bool) []string {
 	s := e.Status
 	cells := []string{
 		e.New.String(), number(s.RecvQueue), number(s.SendQueue), print.Address(e.Local), print.Address(e.Remote), Age(e), left(s),
@@ -123,9 +125,9 @@ func number(v int64) string {
 func Age(e *event.Event) string {
 	switch {
 	case e.Dur != event.Unknown:
-		return print.Time(e.Dur)
+		return Short(e.Dur)
 	case e.Status.AtLeast != event.Unknown:
-		return "≥" + print.Time(e.Status.AtLeast)
+		return "≥" + Short(e.Status.AtLeast)
 	}
 	return "-"
 }
@@ -134,7 +136,23 @@ func left(s *event.Status) string {
 	if s.Left == event.Unknown {
 		return "-"
 	}
-	return print.Time(s.Left)
+	return Short(s.Left)
+}
+
+// Short writes an age for people, which ticks: exact digits are NDJSON's.
+func Short(ns int64) string {
+	d := time.Duration(ns)
+	switch {
+	case d >= time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	case d >= time.Minute:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	case d >= time.Millisecond:
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(time.Microsecond).String()
 }
 
 // unit tells whose container or systemd unit it is.

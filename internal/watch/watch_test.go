@@ -1,0 +1,72 @@
+package watch
+
+import (
+	"errors"
+	"testing"
+
+	"sstrace/internal/event"
+
+	tea "charm.land/bubbletea/v2"
+)
+
+// testView makes a View whose terminal is there, and does nothing.
+func testView(o Options) *View {
+	o.Listed, o.Wanted = all, all
+	v := New(o)
+	v.terminal = &tea.Program{}
+	v.nextLook = lookEvery
+	return v
+}
+
+// Snapshots are made a few times a second, and at least once, looks seldom.
+func TestPace(t *testing.T) {
+	looks, snapshots := 0, 0
+	v := testView(Options{Sockets: func() ([]event.Event, error) {
+		looks++
+		return []event.Event{socket(1, 0, event.Established)}, nil
+	}})
+	var last *snapshot
+	step := func(now int64) {
+		if err := v.Flush(now); err != nil {
+			t.Fatal(err)
+		}
+		if s := v.latest.Load(); s != last {
+			snapshots++
+			last = s
+		}
+	}
+	e := line(1, 0, event.Close, event.SynSent)
+	if err := v.Take(&e); err != nil {
+		t.Fatal(err)
+	}
+	for now := int64(0); now < 10*second; now += second / 100 { // it changes all the time
+		v.changed = true
+		step(now)
+	}
+	// A look or a snapshot may take long here, and then they are made less often.
+	if snapshots > 51 || snapshots < 2 || looks > 4 || looks < 1 {
+		t.Errorf("%d snapshots and %d looks in 10 s", snapshots, looks)
+	}
+	v = testView(Options{Sockets: func() ([]event.Event, error) { return nil, nil }})
+	v.nextLook = 1 << 62
+	snapshots, last = 0, nil
+	for now := int64(0); now < 10*second; now += second / 100 { // nothing changes, but ages
+		step(now)
+	}
+	if snapshots > 11 || snapshots < 2 {
+		t.Errorf("%d snapshots of an idle table in 10 s", snapshots)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	broken := errors.New("broken")
+	v := testView(Options{Sockets: func() ([]event.Event, error) { return nil, broken }})
+	if err := v.Flush(lookEvery); !errors.Is(err, broken) {
+		t.Errorf("a look: %v", err)
+	}
+	v.err = broken
+	close(v.ended)
+	if err := v.Flush(2 * lookEvery); !errors.Is(err, broken) {
+		t.Errorf("the terminal: %v", err)
+	}
+}
