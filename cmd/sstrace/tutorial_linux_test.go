@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// shown are what docs/redis.md shows: the command as its reader sees it, and the file that docs/redis.sh writes for it.
+var shown = []struct{ command, file string }{
+	{"sstrace ls -p 6379,6389", "ls.txt"},
+	{"sstrace -p 6379,6389", "trace.txt"},
+	{"sstrace conns --timeline -r trace.ndjson", "timeline.txt"},
+	{"sstrace handshakes -r trace.ndjson", "handshakes.txt"},
+	{"sstrace conns -r trace.ndjson", "conns.txt"},
+	{"sstrace ls -p 6379,6389 # a moment later", "ls-after.txt"},
+	{"sstrace diagram -r trace.ndjson -o text", "diagram.txt"},
+}
+
+// What is another in each run, or may be. What is left of a line are its words: states, names, reasons.
+var (
+	differs = regexp.MustCompile(`[0-9]+|[^A-Za-z_()→]+`)
+	units   = regexp.MustCompile(`([0-9.]+(ns|µs|ms|[hms]))+|[0-9.]+ k?B\b`)
+)
+
+// words gives the lines of an output as what they say, sorted: of what happens at both ends at once the order may differ.
+func words(text string) []string {
+	var all []string
+	for line := range strings.Lines(text) {
+		all = append(all, strings.TrimSpace(differs.ReplaceAllString(units.ReplaceAllString(line, ""), " ")))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// docs/redis.md shows what docs/redis.sh makes: everything in it is from a real run, and a run today says the same. SSTRACE_GOLDEN=write renews it, to be
+// read before it is committed.
+func TestTutorial(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	sstrace := filepath.Join(dir, "sstrace")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "#!/bin/sh\n" + roleVariable + "=sstrace exec " + exe + " \"$@\"\n"
+	if err := os.WriteFile(sstrace, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	server := redisServer(t)
+	cmd := exec.Command("../../docs/redis.sh", dir)
+	cmd.Env = append(os.Environ(), "SSTRACE="+sstrace, "NO_COLOR=1", "TZ=UTC", "PATH="+filepath.Dir(server)+":"+os.Getenv("PATH"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	const page = "../../docs/redis.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range shown {
+		got, err := os.ReadFile(filepath.Join(dir, s.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		heading := []byte("\n    # " + s.command + "\n")
+		_, after, ok := bytes.Cut(text, heading)
+		if !ok {
+			t.Errorf("%s: no %q", page, s.command)
+			continue
+		}
+		var block []byte // what is indented, and empty lines between
+		for line := range bytes.Lines(after) {
+			if !bytes.HasPrefix(line, []byte("    ")) && len(bytes.TrimSpace(line)) > 0 {
+				break
+			}
+			block = append(block, line...)
+		}
+		block = bytes.TrimRight(block, "\n")
+		var indented bytes.Buffer
+		for line := range bytes.Lines(got) {
+			if len(bytes.TrimSpace(line)) > 0 {
+				indented.WriteString("    ")
+			}
+			indented.Write(line)
+		}
+		now := bytes.TrimRight(indented.Bytes(), "\n")
+		if os.Getenv("SSTRACE_GOLDEN") == "write" {
+			text = bytes.Replace(text, append(slices.Clone(heading), block...), append(slices.Clone(heading), now...), 1)
+			continue
+		}
+		if want, have := words(string(block)), words(string(now)); !slices.Equal(want, have) {
+			t.Errorf("%s shows of %s:\n%s\nand now it is:\n%s", page, s.command, block, now)
+		}
+	}
+	picture, err := os.ReadFile(filepath.Join(dir, "diagram.svg"))
+	if err != nil || !bytes.Contains(picture, []byte("</svg>")) {
+		t.Errorf("diagram.svg: %v", err)
+	}
+	if os.Getenv("SSTRACE_GOLDEN") == "write" {
+		for file, content := range map[string][]byte{page: text, "../../docs/redis.svg": picture} {
+			if err := os.WriteFile(file, content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
