@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -98,7 +99,7 @@ func Header(wide bool) []string {
 func Row(e *event.Event, wide bool) []string {
 	s := e.Status
 	cells := []string{
-		e.New.String(), number(s.RecvQueue), number(s.SendQueue), print.Address(e.Local), print.Address(e.Remote), Age(e), left(s),
+		e.New.String(), number(s.RecvQueue), number(s.SendQueue), print.Address(e.Local), print.Address(e.Remote), Age(e), left(e),
 	}
 	if wide {
 		uid := "-"
@@ -132,11 +133,15 @@ func Age(e *event.Event) string {
 	return "-"
 }
 
-func left(s *event.Status) string {
-	if s.Left == event.Unknown {
-		return "-"
+// left tells how long it is until a timer ends e; of a half-open connection, how many SYN-ACKs were sent, for their number ends it.
+func left(e *event.Event) string {
+	switch {
+	case e.Status.Left != event.Unknown:
+		return Short(e.Status.Left)
+	case e.New == event.SynRecv && e.SynRetrans != event.Unknown:
+		return fmt.Sprintf("SYN-ACK×%d", e.SynRetrans+1)
 	}
-	return Short(s.Left)
+	return "-"
 }
 
 // Short writes an age for people, which ticks: exact digits are NDJSON's.
