@@ -75,29 +75,21 @@ func (s stateSum) MarshalJSON() ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-// known gives a pointer to v, or nil if it is unknown's value.
-func known[T comparable](v, unknown T) *T {
-	if v == unknown {
-		return nil
-	}
-	return &v
-}
-
 func (c *Conns) jsonLine(e *pair.End) *line {
 	l := &line{
 		Head: print.NewHead("conn", e.Last.Wall, e.Last.Mono),
-		ID:   e.ID, Cookie: known(e.Cookie, 0), NetNS: known(e.NetNS, 0), Family: e.Family.String(), Proto: e.Proto.String(),
-		LocalPort: known(e.Local.Port(), 0), RemotePort: known(e.Remote.Port(), 0), Role: known(e.Role.String(), ""),
-		State: e.State().String(), StateTime: known(c.state(e), event.Unknown), Open: !e.Over, Lost: e.Lost(),
-		Life: known(c.life(e), event.Unknown), States: e.Path, Queued: known(e.Queued, event.Unknown),
-		Reason: known(e.Reason.String(), ""), Err: known(e.Err, 0), SynRetrans: known(e.SynRetrans, event.Unknown),
-		OwnerPID: known(e.Owner.PID, 0), OwnerVia: known(e.Owner.Via.String(), ""), Container: known(e.Container(), ""), Unit: known(e.Unit(), ""),
+		ID:   e.ID, Cookie: print.Known(e.Cookie, 0), NetNS: print.Known(e.NetNS, 0), Family: e.Family.String(), Proto: e.Proto.String(),
+		LocalPort: print.Known(e.Local.Port(), 0), RemotePort: print.Known(e.Remote.Port(), 0), Role: print.Known(e.Role.String(), ""),
+		State: e.State().String(), StateTime: print.Known(c.state(e), event.Unknown), Open: !e.Over, Lost: e.Lost(),
+		Life: print.Known(c.life(e), event.Unknown), States: e.Path, Queued: print.Known(e.Queued, event.Unknown),
+		Reason: print.Known(e.Reason.String(), ""), Err: print.Known(e.Err, 0), SynRetrans: print.Known(e.SynRetrans, event.Unknown),
+		OwnerPID: print.Known(e.Owner.PID, 0), OwnerVia: print.Known(e.Owner.Via.String(), ""), Container: print.Known(e.Container(), ""), Unit: print.Known(e.Unit(), ""),
 	}
 	if a := e.Local.Addr(); a.IsValid() {
-		l.LocalAddr = known(a.String(), "")
+		l.LocalAddr = print.Known(a.String(), "")
 	}
 	if a := e.Remote.Addr(); a.IsValid() {
-		l.RemoteAddr = known(a.String(), "")
+		l.RemoteAddr = print.Known(a.String(), "")
 	}
 	if e.Owner.PID != 0 {
 		l.OwnerComm = &e.Owner.Comm
@@ -115,7 +107,7 @@ func (c *Conns) jsonLine(e *pair.End) *line {
 		l.ActiveClose = &active
 	}
 	if t := &e.Totals; t.Known {
-		l.Totals = &totals{t.BytesAcked, t.BytesReceived, t.SegsOut, t.SegsIn, t.Retrans, known(t.SRTT, 0), known(t.MinRTT, 0), t.Cong}
+		l.Totals = &totals{t.BytesAcked, t.BytesReceived, t.SegsOut, t.SegsIn, t.Retrans, print.Known(t.SRTT, 0), print.Known(t.MinRTT, 0), t.Cong}
 	}
 	return l
 }

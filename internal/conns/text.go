@@ -45,7 +45,7 @@ func (c *Conns) line(e *pair.End) string {
 			rtt = roundTrip(t.SRTT)
 		}
 	}
-	return c.row(opened(e), duration(c.life(e)), orDash(e.Role.String()), local, remote, who, sent, received, rtt, first(e), c.end(e), c.states(e))
+	return c.row(opened(e), print.Duration(c.life(e)), print.OrDash(e.Role.String()), local, remote, who, sent, received, rtt, first(e), c.end(e), c.states(e))
 }
 
 func opened(e *pair.End) string {
@@ -113,18 +113,4 @@ func roundTrip(us uint32) string {
 		return fmt.Sprintf("%dµs", us)
 	}
 	return print.Time(int64(us) * 1000)
-}
-
-func duration(ns int64) string {
-	if ns == event.Unknown {
-		return "-"
-	}
-	return time.Duration(ns).String()
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

@@ -143,7 +143,7 @@ func (d *Diagram) ndjson() error {
 	for _, c := range d.kinds() {
 		t := d.travelled[c]
 		l := line{
-			Head: print.NewHead("edge", d.last.wall, d.last.mono), Old: c.old.String(), New: c.new.String(), Role: known(c.role), Reason: known(c.reason),
+			Head: print.NewHead("edge", d.last.wall, d.last.mono), Old: c.old.String(), New: c.new.String(), Role: print.Known(c.role.String(), ""), Reason: print.Known(c.reason.String(), ""),
 			InFigure: c.inFigure, Count: t.count, Timed: t.times.Count(),
 		}
 		if l.Timed > 0 {
@@ -153,14 +153,6 @@ func (d *Diagram) ndjson() error {
 		if err := d.lines.JSON(&l); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// known is the name of a value, or nil.
-func known(v fmt.Stringer) *string {
-	if name := v.String(); name != "" {
-		return &name
 	}
 	return nil
 }

@@ -43,17 +43,9 @@ type end struct {
 	Unit       *string `json:"unit"`
 }
 
-// known gives a pointer to v, or nil if it is unknown's value.
-func known[T comparable](v, unknown T) *T {
-	if v == unknown {
-		return nil
-	}
-	return &v
-}
-
 func jsonLine(c pair.Conn, state string, of [legs]int64) *line {
 	mono, wall := began(c)
-	ns := func(leg int) *int64 { return known(of[leg], event.Unknown) }
+	ns := func(leg int) *int64 { return print.Known(of[leg], event.Unknown) }
 	l := &line{
 		Head: print.NewHead("handshake", wall, mono), State: state,
 		Syn: ns(syn), SynAck: ns(synAck), Ack: ns(ack), Accept: ns(accept), Connect: ns(connect), Serve: ns(serve),
@@ -61,7 +53,7 @@ func jsonLine(c pair.Conn, state string, of [legs]int64) *line {
 		Lost: c.Client != nil && c.Client.Lost() || c.Server != nil && c.Server.Lost(),
 	}
 	if reason, err, of := why(c); of != nil {
-		l.Reason, l.Err = known(reason.String(), ""), known(err, 0)
+		l.Reason, l.Err = print.Known(reason.String(), ""), print.Known(err, 0)
 		side := "client"
 		if of == c.Server {
 			side = "server"
@@ -77,15 +69,15 @@ func jsonEnd(e *pair.End) *end {
 	}
 	owner := who(e)
 	j := &end{
-		ID: e.ID, Cookie: known(e.Cookie, 0), NetNS: known(e.NetNS, 0), Family: e.Family.String(), Proto: e.Proto.String(),
-		LocalPort: known(e.Local.Port(), 0), RemotePort: known(e.Remote.Port(), 0), SynRetrans: known(e.SynRetrans, event.Unknown),
-		OwnerPID: known(owner.PID, 0), OwnerVia: known(owner.Via.String(), ""), Container: known(e.Container(), ""), Unit: known(e.Unit(), ""),
+		ID: e.ID, Cookie: print.Known(e.Cookie, 0), NetNS: print.Known(e.NetNS, 0), Family: e.Family.String(), Proto: e.Proto.String(),
+		LocalPort: print.Known(e.Local.Port(), 0), RemotePort: print.Known(e.Remote.Port(), 0), SynRetrans: print.Known(e.SynRetrans, event.Unknown),
+		OwnerPID: print.Known(owner.PID, 0), OwnerVia: print.Known(owner.Via.String(), ""), Container: print.Known(e.Container(), ""), Unit: print.Known(e.Unit(), ""),
 	}
 	if a := e.Local.Addr(); a.IsValid() {
-		j.LocalAddr = known(a.String(), "")
+		j.LocalAddr = print.Known(a.String(), "")
 	}
 	if a := e.Remote.Addr(); a.IsValid() {
-		j.RemoteAddr = known(a.String(), "")
+		j.RemoteAddr = print.Known(a.String(), "")
 	}
 	if owner.PID != 0 {
 		j.OwnerComm = &owner.Comm
@@ -140,7 +132,7 @@ type percentiles struct {
 
 func (h *Handshakes) summary(of span, t *tally, group string, others bool) *summary {
 	s := &summary{
-		Head: print.NewHead("handshakes", of.end+h.wall, of.end), Interval: of.end - of.begin, Final: of.final, By: known(h.By, ""), Group: known(group, ""), Others: others,
+		Head: print.NewHead("handshakes", of.end+h.wall, of.end), Interval: of.end - of.begin, Final: of.final, By: print.Known(h.By, ""), Group: print.Known(group, ""), Others: others,
 		Accepted: t.states[accepted], Estab: t.states[established], Failed: t.states[failed], Open: t.states[open], Lost: t.states[lost],
 		Reasons: make(map[string]uint64),
 		Syn:     percentilesOf(t.times[syn]), SynAck: percentilesOf(t.times[synAck]), Ack: percentilesOf(t.times[ack]),

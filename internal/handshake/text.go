@@ -33,13 +33,13 @@ func (h *Handshakes) header() string {
 // line writes a handshake. What one end tells of two legs together spans both columns.
 func (h *Handshakes) line(c pair.Conn, state string, of [legs]int64) string {
 	for _, ns := range of {
-		if len(duration(ns)) > h.widths.leg+1 { // µ has two bytes
+		if len(print.Duration(ns)) > h.widths.leg+1 { // µ has two bytes
 			h.widths.leg = longer
 		}
 	}
 	w := h.widths.leg
-	cell := func(i int) string { return fmt.Sprintf(" %*s", w, duration(of[i])) }
-	both := func(i int) string { return " " + spanned(duration(of[i]), 2*w+1) }
+	cell := func(i int) string { return fmt.Sprintf(" %*s", w, print.Duration(of[i])) }
+	both := func(i int) string { return " " + spanned(print.Duration(of[i]), 2*w+1) }
 	var legs string
 	switch {
 	case of[connect] != event.Unknown && (of[syn] == event.Unknown || of[synAck] == event.Unknown):
@@ -68,13 +68,6 @@ func addresses(c pair.Conn) (client, server string) {
 		return print.Address(c.Client.Local), print.Address(c.Client.Remote)
 	}
 	return print.Address(c.Server.Remote), print.Address(c.Server.Local)
-}
-
-func duration(ns int64) string {
-	if ns == event.Unknown {
-		return "-"
-	}
-	return time.Duration(ns).String()
 }
 
 // spanned writes text in the middle of ├── ──┤.

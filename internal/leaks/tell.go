@@ -70,49 +70,32 @@ type holder struct {
 	Unit      *string `json:"unit"`
 }
 
-// orNil gives nil for the zero value, which is: not known.
-func orNil[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
-}
-
-// orUnknown gives nil for Unknown.
-func orUnknown(v int64) *int64 {
-	if v == event.Unknown {
-		return nil
-	}
-	return &v
-}
-
 func newLeak(s *sock) *leak {
 	l := &leak{
-		Head: print.NewHead("leak", s.Wall, s.Mono), State: s.New.String(), Age: orUnknown(s.Dur), AtLeast: orUnknown(s.Status.AtLeast), ID: orNil(s.ID),
-		Cookie: orNil(s.Cookie), NetNS: orNil(uint64(s.NetNS)), Family: s.Family.String(), LPort: orNil(uint64(s.Local.Port())), RPort: orNil(uint64(s.Remote.Port())),
-		OwnerPID: orNil(uint64(s.OwnerPID)), OwnerVia: orNil(s.OwnerVia.String()),
+		Head: print.NewHead("leak", s.Wall, s.Mono), State: s.New.String(), Age: print.Known(s.Dur, event.Unknown), AtLeast: print.Known(s.Status.AtLeast, event.Unknown), ID: print.Known(s.ID, 0),
+		Cookie: print.Known(s.Cookie, 0), NetNS: print.Known(uint64(s.NetNS), 0), Family: s.Family.String(), LPort: print.Known(uint64(s.Local.Port()), 0), RPort: print.Known(uint64(s.Remote.Port()), 0),
+		OwnerPID: print.Known(uint64(s.OwnerPID), 0), OwnerVia: print.Known(s.OwnerVia.String(), ""),
 	}
 	if a := s.Local.Addr(); a.IsValid() {
-		l.LAddr = orNil(a.String())
+		l.LAddr = print.Known(a.String(), "")
 	}
 	if a := s.Remote.Addr(); a.IsValid() {
-		l.RAddr = orNil(a.String())
+		l.RAddr = print.Known(a.String(), "")
 	}
 	if s.OwnerPID != 0 {
 		l.OwnerComm = &s.OwnerComm
 	}
 	if s.New == event.Listen {
-		l.Waiting, l.MayWait = orUnknown(s.Status.RecvQueue), orUnknown(s.Status.SendQueue)
+		l.Waiting, l.MayWait = print.Known(s.Status.RecvQueue, event.Unknown), print.Known(s.Status.SendQueue, event.Unknown)
 	} else {
-		l.RecvQueue, l.SendQueue = orUnknown(s.Status.RecvQueue), orUnknown(s.Status.SendQueue)
+		l.RecvQueue, l.SendQueue = print.Known(s.Status.RecvQueue, event.Unknown), print.Known(s.Status.SendQueue, event.Unknown)
 	}
 	if s.Status.Holders != nil {
 		l.Holders = make([]holder, 0, len(s.Status.Holders))
 	}
 	for _, h := range s.Status.Holders {
 		exe, of := process(h.PID)
-		l.Holders = append(l.Holders, holder{h.PID, h.Comm, h.FD, orNil(exe), orNil(of.Container()), orNil(of.Unit())})
+		l.Holders = append(l.Holders, holder{h.PID, h.Comm, h.FD, print.Known(exe, ""), print.Known(of.Container(), ""), print.Known(of.Unit(), "")})
 	}
 	return l
 }
@@ -145,7 +128,7 @@ func (t *teller) event(e *event.Event) error {
 func (t *teller) stuck(s *sock, by opener) error {
 	l := newLeak(s)
 	if by.pid != 0 {
-		l.Opened = &opened{by.via.String(), by.pid, orNil(uint64(by.tid)), by.comm, nil}
+		l.Opened = &opened{by.via.String(), by.pid, print.Known(uint64(by.tid), 0), by.comm, nil}
 		if by.stack != 0 && t.stack != nil {
 			l.Opened.Stack = t.stack(by.pid, by.stack)
 		}
@@ -197,7 +180,7 @@ func (t *teller) over(s *sock, e *event.Event) error {
 		l := newLeak(s)
 		l.Over = true
 		if s.New != event.Listen {
-			l.New = orNil(e.New.String())
+			l.New = print.Known(e.New.String(), "")
 		}
 		return t.lines.JSON(l)
 	}
@@ -249,7 +232,7 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 			n := byKey[k]
 			if n == nil {
 				n = &sum{
-					Head: print.NewHead("leaks", end.Wall, end.Mono), PID: orNil(uint64(h.PID)), State: s.New.String(), Age: orUnknown(s.Dur), AtLeast: orUnknown(s.Status.AtLeast),
+					Head: print.NewHead("leaks", end.Wall, end.Mono), PID: print.Known(uint64(h.PID), 0), State: s.New.String(), Age: print.Known(s.Dur, event.Unknown), AtLeast: print.Known(s.Status.AtLeast, event.Unknown),
 				}
 				if h.PID != 0 {
 					n.Comm = &h.Comm

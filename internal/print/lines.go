@@ -38,6 +38,14 @@ func NewHead(kind string, wall, mono int64) Head {
 	return Head{V: event.Version, Type: kind, Time: string(event.AppendTime(nil, wall)), Mono: mono}
 }
 
+// Known gives what a nullable key has: v, or null if that is the value of what is not known.
+func Known[T comparable](v, unknown T) *T {
+	if v == unknown {
+		return nil
+	}
+	return &v
+}
+
 func (h *Head) number(seq uint64) { h.Seq = seq }
 
 // JSON takes a line of NDJSON: a pointer to a struct in which Head comes first.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"sstrace/internal/event"
 )
@@ -56,6 +57,14 @@ func Bytes(n uint64) string {
 		v /= 1000
 	}
 	return digits(v) + " " + "kMGTPE"[unit:unit+1] + "B"
+}
+
+// Duration gives ns exactly, or - for Unknown.
+func Duration(ns int64) string {
+	if ns == event.Unknown {
+		return "-"
+	}
+	return time.Duration(ns).String()
 }
 
 // Time gives ns to three digits, 57.3µs, and from a minute on in minutes and seconds, hours and minutes, or days and hours.

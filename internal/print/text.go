@@ -86,7 +86,7 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = t.right(appendUint(t.field[:0], uint64(e.NetNS), 10), b, 10)
 		b = t.left(append(t.field[:0], e.Proto.String()...), b, 5)
 		b = t.left(append(t.field[:0], e.Family.String()...), b, 11)
-		b = t.left(append(t.field[:0], orDash(e.Role.String())...), b, 8)
+		b = t.left(append(t.field[:0], OrDash(e.Role.String())...), b, 8)
 	}
 	if e.Dur == event.Unknown {
 		b = t.right(append(t.field[:0], '-'), b, durWidth)
@@ -126,11 +126,11 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 	}
 	b = t.left(appendProcess(t.field[:0], e.OwnerPID, e.OwnerComm, e.OwnerPID != 0), b, ownerWidth)
 	if t.wide {
-		b = t.left(append(t.field[:0], orDash(e.OwnerVia.String())...), b, 8)
+		b = t.left(append(t.field[:0], OrDash(e.OwnerVia.String())...), b, 8)
 		b = t.left(appendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, ownerWidth)
-		b = t.left(append(t.field[:0], orDash(e.Reason.String())...), b, len("handshake_abandoned"))
+		b = t.left(append(t.field[:0], OrDash(e.Reason.String())...), b, len("handshake_abandoned"))
 		b = t.left(append(t.field[:0], errName(e.Err)...), b, 13)
-		b = appendVisible(b, orDash(e.Cgroup))
+		b = appendVisible(b, OrDash(e.Cgroup))
 		return append(b, '\n')
 	}
 	if t.color && e.Err != 0 {
@@ -227,7 +227,8 @@ func Pad(b []byte, have, want int) []byte {
 	return b
 }
 
-func orDash(s string) string {
+// OrDash gives s, or - for what is not known.
+func OrDash(s string) string {
 	if s == "" {
 		return "-"
 	}

@@ -110,7 +110,7 @@ func Row(e *event.Event, wide bool) []string {
 		if e.Cookie != 0 {
 			cookie = strconv.FormatUint(e.Cookie, 16)
 		}
-		cells = append(cells, strconv.FormatUint(uint64(e.NetNS), 10), orDash(e.Role.String()), uid, cookie, unit(e))
+		cells = append(cells, strconv.FormatUint(uint64(e.NetNS), 10), print.OrDash(e.Role.String()), uid, cookie, unit(e))
 	}
 	return append(cells, Holders(e))
 }
@@ -165,14 +165,7 @@ func unit(e *event.Event) string {
 	if id := e.Container(); id != "" {
 		return id[:12] // as docker ps has it
 	}
-	return orDash(print.Visible(e.Unit()))
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
+	return print.OrDash(print.Visible(e.Unit()))
 }
 
 // Holders names every process that has the socket, with its descriptors; or, where that is not known, the owner.
@@ -196,7 +189,7 @@ func Holders(e *event.Event) string {
 		}
 		b = strconv.AppendUint(b, uint64(h.FD), 10)
 	}
-	return orDash(string(b))
+	return print.OrDash(string(b))
 }
 
 // align appends rows as lines, with columns as wide as their widest cell. The first row is the header, in which > marks a column that is set to the

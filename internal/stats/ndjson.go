@@ -39,26 +39,19 @@ type reasonLine struct {
 	Count  uint64 `json:"count"`
 }
 
-// known gives nil where there is no name.
-func known(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
 func (n name) json() *string {
+	text := n.text
 	switch {
 	case n.port != 0:
-		return known(strconv.Itoa(int(n.port)))
+		text = strconv.Itoa(int(n.port))
 	case n.addr.IsValid():
-		return known(n.addr.String())
+		text = n.addr.String()
 	}
-	return known(n.text)
+	return print.Known(text, "")
 }
 
 func (s *Stats) tellJSON(of span, groups []sized, part func(*group) *part) error {
-	a := about{Interval: of.end - of.begin, Final: of.final, By: known(s.By)}
+	a := about{Interval: of.end - of.begin, Final: of.final, By: print.Known(s.By, "")}
 	for _, g := range groups {
 		p := part(g.group)
 		a.Group, a.AtLeast = g.name.json(), p.atLeast
