@@ -57,6 +57,9 @@ func (t *trip) replay(o *options) error {
 	default:
 		err = t.finish(o, r.last.Wall, r.last.Mono, t.end)
 	}
+	if r.listing && !o.listing && !o.older {
+		err = errors.Join(err, usageError{fmt.Errorf("%s lists sockets and tells no changes: sstrace ls -r %s prints it", r.name, o.read)})
+	}
 	return errors.Join(quiet(err), r.gap, closeOutput())
 }
 
@@ -65,6 +68,8 @@ type recording struct {
 	name string
 	last event.Event
 	gap  error
+
+	listing bool // it has lines about sockets, not changes
 }
 
 func (r *recording) lines(in io.Reader) iter.Seq2[event.Event, error] {
@@ -80,6 +85,7 @@ func (r *recording) lines(in io.Reader) iter.Seq2[event.Event, error] {
 					r.gap = fmt.Errorf("%s is not one whole recording: after line %d comes line %d; what is there was printed", r.name, r.last.Seq, e.Seq)
 				}
 				r.last = e
+				r.listing = r.listing || e.Type == event.Socket
 			}
 			if !yield(e, err) {
 				return

@@ -136,6 +136,20 @@ const listed = `{"v":1,"type":"socket","seq":1,"ts":"2026-11-22T14:02:11.1234567
 {"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:02:11.123456819Z","mono_ns":1000000030,"seen":4,"added":0,"filtered":0,"ring_full":0,"unread":0,"merged":0,"printed":4,"missed":0}
 `
 
+// What a command wrote that another reads is said to be what it is.
+func TestWrongKindOfRecording(t *testing.T) {
+	if r := sstrace(t, listed, "-r", "-"); r.code != exitUsage || !strings.Contains(r.stderr, "sstrace ls -r - prints it") {
+		t.Errorf("a listing: exit code %d, %q", r.code, r.stderr)
+	}
+	answer := sstrace(t, recorded, "stats", "-r", "-", "-o", "ndjson").stdout
+	if r := sstrace(t, answer, "-r", "-"); r.code != exitFailure || !strings.Contains(r.stderr, "only what a trace or ls wrote") {
+		t.Errorf("an answer: exit code %d, %q", r.code, r.stderr)
+	}
+	if r := sstrace(t, listed, "leaks", "-r", "-"); r.code != 0 || !strings.Contains(r.stdout, "CLOSE_WAIT") || !strings.Contains(r.stdout, "accept queue full: 129 wait, 128 may") {
+		t.Errorf("leaks of a listing: exit code %d, %q, %q", r.code, r.stdout, r.stderr)
+	}
+}
+
 // ls of a recording lists what exists at its end; of a listing, that.
 func TestListOfRecording(t *testing.T) {
 	lines := strings.SplitAfter(recorded, "\n")

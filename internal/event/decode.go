@@ -95,7 +95,9 @@ func (d *decoder) decode(line []byte, e *Event) error {
 		case "v":
 			err = number(d, &version)
 		case "type":
-			err = enum(d, typeNames, &e.Type)
+			if err = enum(d, typeNames, &e.Type); err != nil {
+				err = fmt.Errorf("%w: only what a trace or ls wrote with -o ndjson can be read again, by this version or an older one", err)
+			}
 			s.kind = err == nil
 		case "seq":
 			err = number(d, &e.Seq)
