@@ -102,8 +102,26 @@ struct ns_common {
 	__u32 inum;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	atomic_t refs;
+} refcount_t;
+
+struct inet_timewait_death_row {
+	refcount_t tw_refcount; /* from 5.17 */
+	int sysctl_max_tw_buckets;
+};
+
+struct netns_ipv4 {
+	struct inet_timewait_death_row tcp_death_row;
+};
+
 struct net {
 	struct ns_common ns;
+	struct netns_ipv4 ipv4;
 };
 
 typedef struct {
@@ -147,7 +165,12 @@ struct sock_common {
 	struct sock *skc_listener; /* of a request_sock */
 };
 
+struct hlist_node {
+	struct hlist_node **pprev;
+};
+
 struct timer_list {
+	struct hlist_node entry;
 	unsigned long expires;
 	void (*function)(struct timer_list *);
 };
@@ -181,6 +204,7 @@ struct sock {
 /* include/net/sock.h; CO-RE puts in the running kernel's numbers. */
 enum sock_flags {
 	SOCK_DEAD,
+	SOCK_DONE,
 	SOCK_KEEPOPEN,
 	SOCK_LINGER,
 };
@@ -228,11 +252,12 @@ struct minmax {
 
 struct tcp_sock {
 	__u32 packets_out;
+	int linger2;
 	__u32 rcv_nxt;
 	__u32 copied_seq;
 	__u32 write_seq;
 	__u32 snd_una;
-	__u32 rcv_tstamp;
+	__u64 tcp_mstamp;
 	__u64 bytes_acked;
 	__u64 bytes_received;
 	__u32 segs_out;

@@ -29,7 +29,7 @@ enum kind {
 	SYN_TIMER_STARTED, /* a connect() has sent its SYN: now its local port is known */
 	CHANGE_SECOND, /* a CHANGE, by change_missed */
 	ACCEPTED, /* accept() has given the socket to the current task */
-	MINI_RESET, /* the RST that ended the mini-sock whose timer was cancelled just before */
+	MINI_RESET, /* the RST that ended the mini-sock whose timer was cancelled just before; or, in FIN_WAIT2, data, to which RST is the answer: err is 0 then */
 	ACCEPTED_PERHAPS, /* ACCEPTED, if nobody has told so before: see io_uring_completed */
 };
 
@@ -92,7 +92,7 @@ struct sock_found {
 	__u64 listener; /* of a request sock */
 	__u64 synack_us; /* of a request sock: CLOCK_MONOTONIC when the first SYN-ACK was sent */
 	__u64 jiffies; /* jiffies_64 at mono_ns: what a jiffy is */
-	__u32 quiet; /* jiffies since the last ACK was received; ~0: not known, as in a mini-sock */
+	__u64 active_us; /* CLOCK_MONOTONIC when a segment was handled last; 0: not known, as in a mini-sock */
 	__u32 left; /* jiffies until the timer of a timewait sock ends it; ~0: none */
 	__u32 netns;
 	__u32 uid;
@@ -110,7 +110,7 @@ struct sock_found {
 	__u8 raddr[16];
 };
 
-_Static_assert(sizeof(struct sock_found) == 128, "struct sock_found: no holes, and in step with snapshot.go");
+_Static_assert(sizeof(struct sock_found) == 136, "struct sock_found: no holes, and in step with snapshot.go");
 
 /* A file descriptor that is a socket, as iter/task_file tells it. */
 struct holder_found {
@@ -137,6 +137,9 @@ enum {
 	CLOSING_KEEPALIVE = 1 << 2, /* SO_KEEPALIVE, and nothing to send: of all timers only that one runs */
 	CLOSING_UNACCEPTED = 1 << 3, /* no process ever had it */
 	CLOSING_ORPHAN = 1 << 4, /* no process has it any more */
+	CLOSING_FIN_CAME = 1 << 5, /* the peer's */
+	CLOSING_TIMEWAIT_FULL = 1 << 6, /* no more timewait socks are allowed, or it is not known */
+	CLOSING_NO_FIN_WAIT2 = 1 << 7, /* TCP_LINGER2 below 0: an orphan does not wait for a FIN */
 };
 
 /*
@@ -231,6 +234,7 @@ struct cpu {
 	struct taken taken[TAKEN_DEPTH];
 	__u64 cancelled; /* the mini-sock whose timer was cancelled last, until its timer does something else */
 	struct ends cancelled_ends;
+	__u32 cancelled_state; /* of a timewait sock its substate, else 0 */
 };
 
 /* Inserted: by the kernel side only. Deleted: never, never reset. Read by user space. */
@@ -271,6 +275,9 @@ struct {
 
 /* How many are in it. */
 __u64 fin_wait2_count;
+
+/* User space clears it after its first look: timewait socks that begin later are told by their timers. */
+volatile bool first_look = true;
 
 /* Stacks in user space, each once. Inserted: by whoever connects or accepts, if that is asked for. Deleted: never; a full map costs stacks, nothing else. */
 struct {
@@ -543,7 +550,20 @@ static __always_inline bool is_subflow(const struct sock *sk)
 	return bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ(tp, is_mptcp);
 }
 
-static __always_inline __u8 closing(const struct sock *sk)
+/* As inet_twsk_alloc in net/ipv4/inet_timewait_sock.c asks. */
+static __always_inline bool timewait_full(const struct sock *sk)
+{
+	const struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
+	const struct inet_timewait_death_row *row = &net->ipv4.tcp_death_row;
+
+	if (bpf_core_field_size(net->ipv4.tcp_death_row) == sizeof(void *)) /* in some versions a pointer */
+		bpf_probe_read_kernel(&row, sizeof(row), row);
+	if (!bpf_core_field_exists(row->tw_refcount))
+		return true;
+	return BPF_CORE_READ(row, tw_refcount.refs.counter) - 1 >= BPF_CORE_READ(row, sysctl_max_tw_buckets);
+}
+
+static __always_inline __u8 closing(const struct sock *sk, int old)
 {
 	unsigned long flags = sk->__sk_common.skc_flags;
 	__u8 bits = 0;
@@ -559,6 +579,14 @@ static __always_inline __u8 closing(const struct sock *sk)
 		bits |= CLOSING_ORPHAN;
 	else if (!BPF_CORE_READ(sk, sk_socket) && !is_subflow(sk))
 		bits |= CLOSING_UNACCEPTED;
+	if (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) {
+		if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_DONE)))
+			bits |= CLOSING_FIN_CAME;
+		else if (timewait_full(sk))
+			bits |= CLOSING_TIMEWAIT_FULL;
+		if (BPF_CORE_READ((struct tcp_sock *)sk, linger2) < 0)
+			bits |= CLOSING_NO_FIN_WAIT2;
+	}
 	return bits;
 }
 
@@ -670,7 +698,7 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 	if (!c)
 		return 0;
 	fill_change(ctx, &c->event, &a, sk, old, new, kind);
-	c->event.closing = closing(sk);
+	c->event.closing = closing(sk, old);
 	c->event.retrans = retrans;
 	c->is_tcp = a.proto == IPPROTO_TCP && old != TCP_LISTEN;
 	if (c->is_tcp) {
@@ -839,17 +867,28 @@ static __always_inline struct file *file_of(__u32 fd)
 }
 
 #define SOCK_DESTROY 21 /* include/uapi/linux/sock_diag.h */
+#define NETLINK_SOCK_DIAG 4 /* include/uapi/linux/netlink.h */
 
 /*
- * The current task is inside sendmsg() or sendto() with a netlink message that asks to destroy a socket, as ss -K does; these are all system calls by
- * which that is done (sock_diag_destroy in net/core/sock_diag.c). A softirq may run on top of it, so what else explains an end comes first.
+ * The current task is inside sendmsg() or sendto() with a request to destroy the socket with these ports, as ss -K does (struct inet_diag_req_v2 behind a
+ * struct nlmsghdr; sock_diag_destroy in net/core/sock_diag.c). A softirq may run on top of it, so what else explains an end comes first. Who asks by another
+ * system call is not told.
  */
-static __noinline bool destroys_a_socket(void)
+static __noinline bool destroys(__u16 lport, __u16 rport)
 {
 	struct {
 		__u32 len;
 		__u16 type;
 		__u16 flags;
+		__u32 seq;
+		__u32 pid;
+		__u8 family;
+		__u8 protocol;
+		__u8 ext;
+		__u8 pad;
+		__u32 states;
+		__be16 sport;
+		__be16 dport;
 	} message;
 	unsigned long fd, arg;
 	struct pt_regs *regs;
@@ -878,12 +917,14 @@ static __noinline bool destroys_a_socket(void)
 		arg = BPF_CORE_READ(arm64, regs[1]);
 	}
 	sk = sock_of(file_of(fd));
-	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != AF_NETLINK)
+	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != AF_NETLINK ||
+	    BPF_CORE_READ(sk, sk_protocol) != NETLINK_SOCK_DIAG)
 		return false;
 	if (is_sendmsg && (bpf_probe_read_user(&arg, sizeof(arg), (void *)arg + 16) || /* struct user_msghdr: msg_iov */
 			   bpf_probe_read_user(&arg, sizeof(arg), (void *)arg)))
 		return false;
-	return !bpf_probe_read_user(&message, sizeof(message), (void *)arg) && message.type == SOCK_DESTROY;
+	return !bpf_probe_read_user(&message, sizeof(message), (void *)arg) && message.type == SOCK_DESTROY &&
+	       bpf_ntohs(message.sport) == lport && bpf_ntohs(message.dport) == rport;
 }
 
 /*
@@ -913,7 +954,8 @@ static __always_inline int trace_mini(const struct sock_common *skc, const struc
 	e->closing = retries;
 	if (state == TCP_SYN_RECV)
 		e->retrans = BPF_CORE_READ((const struct request_sock *)skc, num_retrans);
-	e->by_task = (kind == REQUEST_TIMER_CANCELLED || kind == TIMEWAIT_TIMER_CANCELLED) && destroys_a_socket();
+	e->by_task =
+		(kind == REQUEST_TIMER_CANCELLED || kind == TIMEWAIT_TIMER_CANCELLED) && destroys(a.lport, a.rport);
 	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	submit(cpu, e);
 	return 0;
@@ -983,7 +1025,7 @@ static __always_inline int trace_syn(struct timer_list *timer)
 }
 
 /* Remember a mini-sock whose timer is cancelled, for skb_dropped; or, with 0, forget it: its timer goes on. */
-static __always_inline void note_cancelled(const struct sock_common *skc)
+static __always_inline void note_cancelled(const struct sock_common *skc, int state)
 {
 	__u32 zero = 0;
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
@@ -991,6 +1033,7 @@ static __always_inline void note_cancelled(const struct sock_common *skc)
 	if (!cpu)
 		return;
 	cpu->cancelled = (__u64)skc;
+	cpu->cancelled_state = state;
 	if (skc)
 		read_ends(&cpu->cancelled_ends, skc);
 }
@@ -1003,11 +1046,11 @@ int BPF_PROG(timer_started, struct timer_list *timer)
 	if (function == tcp_write_timer)
 		return trace_syn(timer);
 	if (function == reqsk_timer_handler) {
-		note_cancelled(0);
+		note_cancelled(0, 0);
 		return trace_request(timer, REQUEST_TIMER_STARTED);
 	}
 	if (function == tw_timer_handler) {
-		note_cancelled(0);
+		note_cancelled(0, 0);
 		return trace_timewait(timer, TIMEWAIT_TIMER_STARTED);
 	}
 	return 0;
@@ -1019,11 +1062,14 @@ int BPF_PROG(timer_cancelled, struct timer_list *timer)
 	__u64 function = (__u64)timer->function;
 
 	if (function == reqsk_timer_handler) {
-		note_cancelled((void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer));
+		note_cancelled((void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer), 0);
 		return trace_request(timer, REQUEST_TIMER_CANCELLED);
 	}
 	if (function == tw_timer_handler) {
-		note_cancelled((void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer));
+		struct inet_timewait_sock *tw =
+			(void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
+
+		note_cancelled((void *)tw, BPF_CORE_READ(tw, tw_substate));
 		return trace_timewait(timer, TIMEWAIT_TIMER_CANCELLED);
 	}
 	return 0;
@@ -1035,11 +1081,11 @@ int BPF_PROG(timer_expired, struct timer_list *timer)
 	__u64 function = (__u64)timer->function;
 
 	if (function == reqsk_timer_handler) {
-		note_cancelled(0);
+		note_cancelled(0, 0);
 		return trace_request(timer, REQUEST_TIMER_EXPIRED);
 	}
 	if (function == tw_timer_handler) {
-		note_cancelled(0);
+		note_cancelled(0, 0);
 		return trace_timewait(timer, TIMEWAIT_TIMER_EXPIRED);
 	}
 	return 0;
@@ -1083,7 +1129,7 @@ static __always_inline bool same_ends(const struct ends *a, const struct ends *b
 }
 
 /* A mini-sock is gone by the time that the RST which ended it is dropped, so its ends are told as they were noted. */
-static __always_inline int trace_reset(struct cpu *cpu)
+static __always_inline int trace_reset(struct cpu *cpu, int err)
 {
 	struct about a = { .family = AF_INET6, .proto = IPPROTO_TCP };
 	struct event *e;
@@ -1100,7 +1146,7 @@ static __always_inline int trace_reset(struct cpu *cpu)
 		return 0;
 	e->cookie = 0;
 	e->listener = 0;
-	e->err = 0;
+	e->err = err;
 	e->kind = MINI_RESET;
 	e->closing = 0;
 	e->by_task = 0;
@@ -1110,6 +1156,7 @@ static __always_inline int trace_reset(struct cpu *cpu)
 }
 
 #define TCP_FLAG_RST 4
+#define ECONNRESET 104
 
 /*
  * Two things about mini-socks only a packet tells, and it is always dropped after that (tcp_v4_rcv, tcp_v6_rcv: discard_it).
@@ -1117,7 +1164,8 @@ static __always_inline int trace_reset(struct cpu *cpu)
  * The FIN that a timewait sock in FIN_WAIT2 waits for makes it TIME_WAIT, and starts its timer again. But a timer that stays in the same
  * bucket of the wheel (2 s wide at 60 s and 250 Hz) is only written to, and no tracepoint tells (__mod_timer in kernel/time/timer.c).
  *
- * And an RST ends a mini-sock; its timer is cancelled, which alone does not tell why.
+ * And an RST ends a mini-sock; its timer is cancelled, which alone does not tell why. So do data after a close(): a timewait sock in FIN_WAIT2 answers them
+ * with RST (TCP_TW_RST in tcp_v4_rcv).
  */
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(skb_dropped, struct sk_buff *skb)
@@ -1134,8 +1182,9 @@ int BPF_PROG(skb_dropped, struct sk_buff *skb)
 	flags = read_segment(&ends, skb);
 	if (flags < 0)
 		return 0;
-	if ((flags & TCP_FLAG_RST) && cpu->cancelled && same_ends(&ends, &cpu->cancelled_ends))
-		return trace_reset(cpu);
+	if (cpu->cancelled && ((flags & TCP_FLAG_RST) || cpu->cancelled_state == TCP_FIN_WAIT2) &&
+	    same_ends(&ends, &cpu->cancelled_ends))
+		return trace_reset(cpu, flags & TCP_FLAG_RST ? ECONNRESET : 0);
 	found = bpf_map_lookup_elem(&fin_wait2, &ends);
 	if (!found)
 		return 0;
@@ -1240,7 +1289,6 @@ int io_uring_completed(__u64 *ctx)
 {
 	struct io_ring_ctx *ring = (void *)ctx[0];
 	struct io_kiocb *req = (void *)ctx[1];
-	struct sock *sk = 0;
 	__u32 flags, slot;
 	__s32 res;
 
@@ -1258,10 +1306,8 @@ int io_uring_completed(__u64 *ctx)
 	if (!req) {
 		if ((flags & (IORING_CQE_F_MORE | IORING_CQE_F_BUFFER)) != IORING_CQE_F_MORE)
 			return 0;
-		sk = sock_of(file_of(res));
-		if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN)
-			sk = sock_of(direct_file_of(ring, res));
-		return trace_accepted(ctx, sk, ACCEPTED_PERHAPS);
+		trace_accepted(ctx, sock_of(file_of(res)), ACCEPTED_PERHAPS);
+		return trace_accepted(ctx, sock_of(direct_file_of(ring, res)), ACCEPTED_PERHAPS);
 	}
 	if (BPF_CORE_READ(req, opcode) != IORING_OP_ACCEPT)
 		return 0;
@@ -1284,7 +1330,7 @@ int sockets(struct bpf_iter__tcp *ctx)
 		return 0;
 	found.mono_ns = bpf_ktime_get_ns();
 	found.jiffies = bpf_jiffies64();
-	found.quiet = found.left = ~0;
+	found.left = ~0;
 	found.state = skc->skc_state;
 	if (found.state == TCP_NEW_SYN_RECV || found.state == TCP_TIME_WAIT) {
 		if (!want_mini)
@@ -1296,8 +1342,11 @@ int sockets(struct bpf_iter__tcp *ctx)
 			found.left = BPF_CORE_READ(tw, tw_timer.expires) - (unsigned long)found.jiffies;
 			if (found.left > 1U << 31) /* is about to end */
 				found.left = 0;
-			if (found.state == TCP_FIN_WAIT2 && tw_timer_handler)
+			if (found.state == TCP_FIN_WAIT2 && tw_timer_handler && first_look) {
 				watch_fin(tw, true);
+				if (!BPF_CORE_READ(tw, tw_timer.entry.pprev)) /* it has ended meanwhile */
+					watch_fin(tw, false);
+			}
 		} else {
 			found.state = TCP_SYN_RECV;
 			found.listener = (__u64)BPF_CORE_READ(skc, skc_listener);
@@ -1320,7 +1369,7 @@ int sockets(struct bpf_iter__tcp *ctx)
 
 			found.recv_queue = unread > 0 ? unread : 0; /* below 0 while a FIN is read past */
 			found.send_queue = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
-			found.quiet = (__u32)found.jiffies - BPF_CORE_READ(tp, rcv_tstamp);
+			found.active_us = BPF_CORE_READ(tp, tcp_mstamp);
 		}
 	}
 	found.sk = (__u64)skc;

@@ -28,11 +28,8 @@ func (l limits) Set(text string) error {
 	for each := range strings.SplitSeq(text, ",") {
 		name, limit, _ := strings.Cut(each, "=")
 		state, err := filter.ParseState(name)
-		if err != nil {
-			return err
-		}
-		if _, ok := leaks.Limits[state]; !ok {
-			return fmt.Errorf("%v may last for ever; the states that should pass are %v", state, leaks.States)
+		if _, ok := leaks.Limits[state]; err != nil || !ok {
+			return fmt.Errorf("%s: expected STATE=TIME, of the states that should pass: %s", each, defaultLimits())
 		}
 		var d positiveTime
 		if err := d.Set(limit); err != nil {
@@ -58,18 +55,23 @@ closed; the others, because a peer or the network is gone. It tells each once wh
 still holds it, inherited copies included, and once when that is over; and so of listeners whose accept queue is full. At the end it sums
 them up for each process. Too old is by default: ` + defaultLimits() + `.
 With --once it looks at what is there now and exits with 3 if it finds something: a health check. How long a socket has been so
-it then knows for SYN_RECV, and at least for CLOSE_WAIT, FIN_WAIT2 and CLOSING; of the others it tells nothing.`,
+it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and CLOSING; of the others it tells nothing.`,
 		Example: `  sudo sstrace leaks
   sudo sstrace leaks --older CLOSE_WAIT=5m --stacks
   sudo sstrace leaks --once || echo "somebody forgot to close"`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if o.listing = once; once && len(args) > 0 {
+			switch o.listing = once; {
+			case once && len(args) > 0:
 				return usageError{fmt.Errorf("--once looks at what is there: it cannot trace %q", args[0])}
+			case once && o.duration != 0:
+				return usageError{errors.New("--once looks at what is there now: --for goes with tracing")}
+			case o.stacks && (once || o.read != ""):
+				return usageError{errors.New("--stacks tells of calls while they are made: it goes with tracing")}
 			}
 			err := run(c, o, args, func(s *setting) (view, error) {
 				wanted := func(e *event.Event) bool { return s.filter.Connection(e) && s.filter.Listed(e) }
-				found = leaks.New(s.out, o.format, older, wanted, leaks.Kernel{Sockets: s.sockets, Listeners: s.listeners, Stack: s.stack})
+				found = leaks.New(s.out, o.format, older, wanted, leaks.Kernel{Sockets: s.sockets, Listeners: s.listeners, Stack: s.stack, Program: s.program})
 				return found, nil
 			})
 			if err == nil && once && found.Found() {

@@ -165,7 +165,7 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 		t.Errorf("%+v", end)
 	}
 	checkSchema(t, run.all)
-	if r := sstrace(t, "", "leaks", "--once", "--netns", h.netns()); r.code != 0 || r.stdout != "No socket is stuck.\n" {
+	if r := sstrace(t, "", "leaks", "--once", "--netns", h.netns()); r.code != 0 || r.stdout != "Nothing is stuck.\n" {
 		t.Errorf("exit code %d, %s", r.code, r.stdout)
 	}
 }

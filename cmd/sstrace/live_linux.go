@@ -37,8 +37,9 @@ func (t *trip) trace(o *options, argv []string) error {
 		fmt.Fprintf(os.Stderr, "sstrace: half-open connections and those in TIME_WAIT are not seen: %v (`sstrace check` tells what to do)\n", err)
 	}
 	t.filter.CgroupsDecided = true
-	named := func(pid, id uint32) []string { return stack.Names(pid, p.Stack(id)) }
-	closeOutput, err := t.open(o, live{p.Sockets, p.Listeners, named, p.Stop})
+	var namer stack.Namer
+	named := func(pid, id uint32) []string { return namer.Names(pid, p.Stack(id)) }
+	closeOutput, err := t.open(o, live{p.Sockets, p.Listeners, named, stack.Program, p.Stop})
 	if err != nil {
 		return quiet(err)
 	}
@@ -79,16 +80,12 @@ func (t *trip) trace(o *options, argv []string) error {
 func (t *trip) follow(o *options, p *probe.Probe) error {
 	var kernel conn.Tracker
 	track := kernel.Take
-	idle := func() (bool, error) {
-		_, mono := p.Now()
-		return false, t.view.Flush(mono)
-	}
+	idle := func(mono int64) (bool, error) { return false, t.view.Flush(mono) }
 	var rfc conn.Machine
 	if o.states == "rfc" {
 		rfc.Blind = p.Blind() != nil
 		track = rfc.Take
-		idle = func() (bool, error) {
-			_, mono := p.Now()
+		idle = func(mono int64) (bool, error) {
 			if err := rfc.Settle(mono, t.pass); err != nil {
 				return false, err
 			}
@@ -122,7 +119,10 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 
 // list takes the sockets that exist, as a source that ends at once.
 func (t *trip) list(o *options) error {
-	all, err := probe.List()
+	l, err := probe.List(t.filter)
+	if errors.Is(err, probe.ErrNoCgroup) {
+		return usageError{err}
+	}
 	if err != nil {
 		return err
 	}
@@ -130,15 +130,16 @@ func (t *trip) list(o *options) error {
 	if err != nil {
 		return quiet(err)
 	}
-	var last event.Event
-	for i := range all {
-		last = all[i]
-		if err = t.pass(&all[i]); err != nil {
+	for i := range l.Sockets {
+		if err = t.pass(&l.Sockets[i]); err != nil {
 			break
 		}
 	}
 	if err == nil {
-		err = t.finish(o, last.Wall, last.Mono, &event.Balance{Seen: uint64(len(all))})
+		err = t.finish(o, l.Wall, l.Mono, &event.Balance{Seen: uint64(len(l.Sockets))})
+	}
+	if l.Closed > 0 {
+		err = errors.Join(err, fmt.Errorf("%d network namespaces may not be entered, so their sockets are missing: `sstrace check` tells what to do", l.Closed))
 	}
 	if o.write == "" {
 		err = quietPipe(err)

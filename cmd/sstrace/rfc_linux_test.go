@@ -236,6 +236,17 @@ func TestStateMachine(t *testing.T) {
 			l.close()
 		}, []string{rfcListener, "client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE (time_wait_overflow)", rfcPassiveServer},
 			[]string{ordinaryListener, activeClient, passiveServer}},
+		{"data after close", func(h *host) {
+			l, c, s := h.connection(addr, addr)
+			c.close()
+			await(h.t, "FIN_WAIT2", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 1 })
+			s.write("too late")
+			s.reach(unix.BPF_TCP_CLOSE)
+			s.close()
+			l.close()
+		}, []string{rfcListener, "client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE (reset_sent_late_data)",
+			"server LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT CLOSE (reset_by_peer)"},
+			[]string{ordinaryListener, activeClient, "server LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT CLOSE"}},
 		{"TIME_WAIT reused by a connect", func(h *host) {
 			h.sysctl("tcp_tw_reuse", "1")
 			l := h.listen(addr, 8)

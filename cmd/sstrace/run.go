@@ -41,7 +41,8 @@ type setting struct {
 type live struct {
 	sockets   func() ([]event.Event, error) // every socket that exists, with its holders
 	listeners func() ([]event.Event, error) // the listeners alone, without
-	stack     func(pid, id uint32) []string // the functions of an Event.Stack of a process
+	stack     func(pid, id uint32) []string // the functions of an Event.Stack of a process; of pid 0 their addresses
+	program   func(pid uint32) string       // tells one execution of a program from another
 	stop      func()                        // ends the trace; from any goroutine
 }
 

@@ -427,6 +427,16 @@ func TestStateMachineOnTheWire(t *testing.T) {
 			await(h.t, "the end", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 0 })
 		}, []string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE (reset_by_peer)"},
 			[]string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE"}},
+		{"data with the ACK of the FIN, after close", func(h *host, w *wire) {
+			c, _ := dial(h, w)
+			c.close()
+			late := w.receive(fin).reply(ack)
+			late.data = 4
+			w.send(late)
+			w.receive(rst)
+			await(h.t, "the end", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_FIN_WAIT2) == 0 })
+		}, []string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE (reset_sent_late_data)"},
+			[]string{"client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE"}},
 		{"TIME_WAIT killed by a reset", func(h *host, w *wire) {
 			c, _ := dial(h, w)
 			c.close()

@@ -389,7 +389,7 @@ func (m *Machine) child(request *sock, e *event.Event) {
 	m.Merged++
 }
 
-// reset: an RST has ended the mini-sock whose timer was cancelled just before, on the same CPU.
+// reset: an RST, or data that came too late, has ended the mini-sock whose timer was cancelled just before, on the same CPU.
 func (m *Machine) reset(e *event.Event) {
 	m.Merged++
 	r := m.cpus[e.CPU]
@@ -402,7 +402,11 @@ func (m *Machine) reset(e *event.Event) {
 		return
 	}
 	r.waits = noMore
-	r.line = m.end(r.s, &r.e, event.ReasonResetByPeer)
+	why := event.ReasonResetByPeer
+	if e.Err == 0 {
+		why = event.ReasonResetSentLateData
+	}
+	r.line = m.end(r.s, &r.e, why)
 }
 
 // synSent: a connect() has got its port.
@@ -586,10 +590,9 @@ func (m *Machine) handOver(r *record, e *event.Event) {
 	r.line = m.tell(s, &r.e)
 }
 
-// blindHandOver tells what a sock alone tells of its hand-over: the peer's FIN has come, or, if no process has the sock any more, perhaps
-// not yet.
+// blindHandOver tells what a sock alone tells of its hand-over: the peer's FIN has come, or not yet. In that case it may go on as a timewait sock, unseen.
 func (m *Machine) blindHandOver(s *sock, e *event.Event) bool {
-	line := e.AtClose&event.Orphan == 0
+	line := e.AtClose&event.FinCame != 0
 	if line {
 		e.New = event.TimeWait
 		m.tell(s, e)
@@ -701,8 +704,13 @@ func reason(e *event.Event) event.Reason {
 		return event.ReasonNormal
 	case event.SynSent:
 		return event.ReasonGivenUp
-	case event.FinWait2, event.Closing:
-		return event.ReasonTimeWaitOverflow
+	case event.FinWait2, event.Closing: // no hand-over to a timewait sock: tcp_time_wait in net/ipv4/tcp_minisocks.c, or tcp_rcv_state_process in tcp_input.c
+		switch {
+		case e.AtClose&event.FinCame != 0:
+			return event.ReasonTimeWaitOverflow
+		case e.AtClose&(event.Orphan|event.TimeWaitFull|event.NoFinWait2) == event.Orphan:
+			return event.ReasonResetSentLateData
+		}
 	case event.SynRecv, event.Established, event.CloseWait:
 		switch {
 		case e.AtClose&event.Unaccepted != 0:

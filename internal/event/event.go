@@ -18,11 +18,14 @@ type AtClose uint8
 
 // The bits of AtClose.
 const (
-	Shut       AtClose = 1 << iota // shut down both ways, as close() does
-	Linger0                        // SO_LINGER with time 0
-	Keepalive                      // SO_KEEPALIVE, and nothing to send
-	Unaccepted                     // no process ever had it
-	Orphan                         // no process has it any more
+	Shut         AtClose = 1 << iota // shut down both ways, as close() does
+	Linger0                          // SO_LINGER with time 0
+	Keepalive                        // SO_KEEPALIVE, and nothing to send
+	Unaccepted                       // no process ever had it
+	Orphan                           // no process has it any more
+	FinCame                          // the peer's
+	TimeWaitFull                     // no more timewait socks are allowed, or it is not known
+	NoFinWait2                       // TCP_LINGER2 below 0: once no process has it, it does not wait for a FIN
 )
 
 // Version is the value of the key "v": keys may be added within it, none is renamed, removed or given another meaning.
@@ -128,6 +131,7 @@ const (
 	ReasonTimeWaitReused                       // a new connection took its place
 	ReasonTimeWaitOverflow                     // no TIME_WAIT: there are as many as tcp_max_tw_buckets allows
 	ReasonFinWait2Timeout                      // the peer never closed its side
+	ReasonResetSentLateData                    // data came after close(): RST was sent (RFC 9293 section 3.6.1)
 	ReasonListenerClosed                       // its listener was closed before it was accepted
 	ReasonUnexplained                          // none of these
 )
@@ -173,7 +177,7 @@ var (
 	protoNames  = []string{"", "tcp", "mptcp", "sctp"}
 	originNames = []string{"", "tracepoint", "timer"}
 	reasonNames = []string{"", "normal", "refused", "reset_by_peer", "reset_sent_unread", "reset_sent_linger", "timeout", "keepalive", "unreachable",
-		"aborted", "given_up", "handshake_abandoned", "time_wait_expired", "time_wait_reused", "time_wait_overflow", "fin_wait2_timeout", "listener_closed", "unknown"}
+		"aborted", "given_up", "handshake_abandoned", "time_wait_expired", "time_wait_reused", "time_wait_overflow", "fin_wait2_timeout", "reset_sent_late_data", "listener_closed", "unknown"}
 	roleNames = []string{"", "client", "server", "listener"}
 	viaNames  = []string{"", "connect", "listen", "listener", "close", "snapshot", "accept"}
 )

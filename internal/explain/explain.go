@@ -77,7 +77,7 @@ Side:      who closes second (passive close)
 Next:      close() → LAST_ACK; a reset → CLOSE
 Normal:    as long as the program takes to read the end of file: milliseconds
 Many:      our program forgets to close. No timeout ends it: some process still holds the descriptor
-Sysctl:    none helps; find the holder: ss -tanp state close-wait
+Sysctl:    none helps; sstrace leaks, or sstrace ls --state close-wait, finds every process that holds it
 Source:    RFC 9293 section 3.6`},
 	{"LAST_ACK", `We have closed second and sent our FIN; its ACK is awaited, the last one.
 Side:      who closes second
@@ -104,7 +104,7 @@ var edges = []topic{
 	{"FIN_WAIT1:FIN_WAIT2", "The peer's TCP has our FIN; its program has not closed yet."},
 	{"FIN_WAIT1:CLOSING", "The peer's FIN crossed ours."},
 	{"FIN_WAIT2:TIME_WAIT", "The peer has closed, too: 60 s to go. (With --states kernel this is told as FIN_WAIT2 → CLOSE.)"},
-	{"FIN_WAIT2:CLOSE", "Reset, or the peer did not close in time, or there is no room for a TIME_WAIT: see the reason."},
+	{"FIN_WAIT2:CLOSE", "Reset; or data came although we had closed; or the peer did not close in time; or there is no room for a TIME_WAIT: see the reason."},
 	{"CLOSING:TIME_WAIT", "Our FIN is acknowledged: 60 s to go."},
 	{"CLOSE_WAIT:LAST_ACK", "Our program has closed at last; DURATION is how long it took after the peer had."},
 	{"CLOSE_WAIT:CLOSE", "Our program reset the connection instead of closing it, or the peer did meanwhile: see the reason."},
@@ -129,6 +129,7 @@ var reasons = []topic{
 	{"time_wait_reused", "A new connection with the same addresses and ports took the place of the one in TIME_WAIT: by connect() (tcp_tw_reuse), or because a SYN came that must be new."},
 	{"time_wait_overflow", "There was no TIME_WAIT: tcp_max_tw_buckets are there already."},
 	{"fin_wait2_timeout", "We had closed, and the peer did not within tcp_fin_timeout (60 s)."},
+	{"reset_sent_late_data", "Data came after our program had closed, so RST was the answer (TCPAbortOnData; RFC 9293 section 3.6.1; net/ipv4/tcp_input.c, tcp_rcv_state_process). The peer wrote before it had read our end of file."},
 	{"unknown", "None of these: sstrace does not guess. A connection in TIME_WAIT whose network namespace goes is among them."},
 }
 

@@ -3,6 +3,7 @@
 package leaks
 
 import (
+	"cmp"
 	"io"
 	"maps"
 	"net/netip"
@@ -35,6 +36,7 @@ type Kernel struct {
 	Sockets   func() ([]event.Event, error)
 	Listeners func() ([]event.Event, error)
 	Stack     func(pid, id uint32) []string
+	Program   func(pid uint32) string // tells one execution of a program from another
 }
 
 // View watches sockets.
@@ -46,9 +48,9 @@ type View struct {
 	found  bool
 
 	opened map[uint64]opener // who connected or accepted, of those that are open
-	stuck  map[uint64]*sock  // in a state of limits, by id
+	most   int               // of opened: with more, those that are not open any more are looked for
+	stuck  map[ends]*sock    // in a state of limits
 	full   map[ends]*sock    // listeners with a full accept queue
-	listed uint64            // numbers the sockets of a listing, which have no id
 	swept  int64             // Mono
 	lost   bool              // changes, since then
 }
@@ -60,6 +62,7 @@ type opener struct {
 	pid, tid uint32
 	comm     string
 	stack    uint32 // an Event.Stack
+	program  string // that pid ran, if there is a stack
 }
 
 // sock is one that is in a state that should pass.
@@ -69,6 +72,8 @@ type sock struct {
 	exact       bool  // the former
 	decided     bool  // whether it is told
 	told        bool
+	unsure      bool // changes were lost since, and nobody could be asked
+	missed      int  // looks that did not find it so
 }
 
 // ends finds a socket whatever the kernel has it as: sock, request or timewait sock. Listeners may share theirs (SO_REUSEPORT).
@@ -89,8 +94,8 @@ func endsOf(e *event.Event) ends {
 // New makes a View that writes text or ndjson. wanted decides about what is stuck.
 func New(out io.Writer, format string, limits map[event.State]time.Duration, wanted func(*event.Event) bool, kernel Kernel) *View {
 	return &View{
-		kernel: kernel, wanted: wanted, limits: limits, tell: newTeller(out, format, kernel.Stack),
-		opened: make(map[uint64]opener), stuck: make(map[uint64]*sock), full: make(map[ends]*sock),
+		kernel: kernel, wanted: wanted, limits: limits, tell: newTeller(out, format, kernel),
+		opened: make(map[uint64]opener), most: 4096, stuck: make(map[ends]*sock), full: make(map[ends]*sock),
 	}
 }
 
@@ -144,11 +149,6 @@ func (v *View) sweepRecording(e *event.Event) error {
 
 // exists takes a socket that is older than the trace, or of a listing.
 func (v *View) exists(e *event.Event) error {
-	id := e.ID
-	if id == 0 {
-		v.listed++
-		id = v.listed
-	}
 	if isFull(e) && v.wanted(e) {
 		v.full[endsOf(e)] = &sock{Event: *e, since: e.Mono}
 	}
@@ -162,7 +162,7 @@ func (v *View) exists(e *event.Event) error {
 	case e.Status.AtLeast != event.Unknown:
 		s.since = e.Mono - e.Status.AtLeast
 	}
-	v.stuck[id] = s
+	v.stuck[endsOf(e)] = s
 	return nil
 }
 
@@ -172,9 +172,10 @@ func isFull(e *event.Event) bool {
 }
 
 func (v *View) change(e *event.Event) error {
-	if s := v.stuck[e.ID]; s != nil {
-		delete(v.stuck, e.ID)
-		if s.told {
+	at := endsOf(e)
+	if s := v.stuck[at]; s != nil {
+		delete(v.stuck, at)
+		if s.told && s.New == e.Old {
 			if err := v.tell.over(s, e); err != nil {
 				return err
 			}
@@ -187,7 +188,7 @@ func (v *View) change(e *event.Event) error {
 		v.opened[e.ID] = v.opener(e, event.ViaConnect)
 	}
 	if _, ok := v.limits[e.New]; ok {
-		v.stuck[e.ID] = &sock{Event: *e, since: e.Mono, exact: true}
+		v.stuck[at] = &sock{Event: *e, since: e.Mono, exact: true}
 	}
 	return nil
 }
@@ -197,7 +198,11 @@ func (v *View) opener(e *event.Event, via event.Via) opener {
 	if e.OwnerPID == 0 || e.OwnerPID != e.TaskPID {
 		return opener{}
 	}
-	return opener{sk: e.Sk, via: via, pid: e.OwnerPID, tid: e.TaskTID, comm: e.TaskComm, stack: e.Stack}
+	program := ""
+	if e.Stack != 0 && v.kernel.Program != nil {
+		program = v.kernel.Program(e.OwnerPID)
+	}
+	return opener{program: program, sk: e.Sk, via: via, pid: e.OwnerPID, tid: e.TaskTID, comm: e.TaskComm, stack: e.Stack}
 }
 
 // sweep tells of what has become too old, and of full accept queues.
@@ -209,29 +214,40 @@ func (v *View) sweep(now int64) error {
 			old = append(old, s)
 		}
 	}
-	slices.SortFunc(old, func(a, b *sock) int { return int(a.since - b.since) })
+	slices.SortFunc(old, func(a, b *sock) int { return cmp.Compare(a.since, b.since) })
 	full, err := v.sweepQueues()
 	if err != nil {
 		return err
 	}
-	if len(old)+len(full) == 0 && !v.lost {
+	if v.kernel.Sockets == nil && v.lost {
+		v.doubt()
+	}
+	if len(old)+len(full) == 0 && !v.lost && len(v.opened) < v.most {
 		return nil
 	}
 	exists, err := v.look()
 	if err != nil {
 		return err
 	}
-	if v.lost {
-		v.lost = false
+	if v.lost && exists != nil {
 		if err := v.forget(exists, now); err != nil {
 			return err
 		}
 	}
+	v.lost = false
 	for _, s := range append(old, full...) {
+		if s.unsure {
+			continue
+		}
 		if exists != nil {
 			found, ok := exists[endsOf(&s.Event)]
-			if !ok || found.New != s.New || s.New == event.Listen && !isFull(&found) {
-				continue // the change by which it has left is still in the ring; or its queue has room again
+			if !ok || !s.is(&found) {
+				// The change by which it has left is still in the ring; or there is none that tells, as where it was known by other ends.
+				if s.missed++; s.missed > 1 {
+					delete(v.stuck, endsOf(&s.Event))
+					delete(v.full, endsOf(&s.Event))
+				}
+				continue
 			}
 			s.Status = found.Status
 		}
@@ -254,27 +270,41 @@ func (v *View) sweep(now int64) error {
 	return nil
 }
 
-// forget gives up, after a loss, those that are not in their state any more; all of them, if nobody can be asked.
+// is reports whether found is s, as it is known: in its state, and the same socket as far as that can be told.
+func (s *sock) is(found *event.Event) bool {
+	switch {
+	case found.New != s.New || s.New == event.Listen && !isFull(found):
+		return false
+	case s.Cookie != 0 && found.Cookie != 0:
+		return s.Cookie == found.Cookie
+	}
+	return true
+}
+
+// doubt: of what is stuck nobody knows any more whether it is. What was told stays, lest it is told again; its next change tells.
+func (v *View) doubt() {
+	for at, s := range v.stuck {
+		if s.unsure = true; !s.told {
+			delete(v.stuck, at)
+		}
+	}
+}
+
+// forget gives up, after a loss, those that are not in their state any more. How long the others have been is known only from now on: they may have left and come back.
 func (v *View) forget(exists map[ends]event.Event, now int64) error {
-	for id, s := range v.stuck {
-		if found, ok := exists[endsOf(&s.Event)]; ok && found.New == s.New {
+	for at, s := range v.stuck {
+		found, ok := exists[at]
+		if ok && s.is(&found) {
+			s.since, s.exact = found.Mono-max(found.Status.AtLeast, 0), false
 			continue
 		}
-		delete(v.stuck, id)
+		delete(v.stuck, at)
 		if s.told {
 			if err := v.tell.over(s, &event.Event{Mono: now, Wall: s.Wall + now - s.Mono}); err != nil {
 				return err
 			}
 		}
 	}
-	if v.kernel.Sockets == nil {
-		return nil
-	}
-	open := make(map[uint64]bool, len(exists)) // cookies are not known of all, so by address
-	for _, e := range exists {
-		open[e.Sk] = true
-	}
-	maps.DeleteFunc(v.opened, func(_ uint64, o opener) bool { return !open[o.sk] })
 	return nil
 }
 
@@ -286,6 +316,7 @@ func status(s *sock, now int64) {
 	}
 	s.Dur, s.Status.AtLeast = event.Unknown, event.Unknown
 	switch age := now - s.since; {
+	case s.unsure:
 	case s.exact:
 		s.Dur = age
 	case age > 0:
@@ -303,9 +334,13 @@ func (v *View) look() (map[ends]event.Event, error) {
 		return nil, err
 	}
 	exists := make(map[ends]event.Event, len(all))
+	open := make(map[uint64]bool, len(all))
 	for i := range all {
 		exists[endsOf(&all[i])] = all[i]
+		open[all[i].Sk] = true
 	}
+	maps.DeleteFunc(v.opened, func(_ uint64, o opener) bool { return !open[o.sk] })
+	v.most = max(2*len(v.opened), 4096)
 	return exists, nil
 }
 
@@ -346,7 +381,7 @@ func (v *View) sweepQueues() (full []*sock, err error) {
 		}
 		delete(v.full, at)
 		if s.told {
-			if err := v.tell.over(s, &event.Event{Mono: v.swept, Wall: s.Wall + v.swept - s.Mono, New: event.Listen, Dur: v.swept - s.since}); err != nil {
+			if err := v.tell.over(s, &event.Event{Mono: v.swept, Wall: s.Wall + v.swept - s.Mono, New: event.Listen}); err != nil {
 				return nil, err
 			}
 		}
@@ -358,10 +393,15 @@ func (v *View) sweepQueues() (full []*sock, err error) {
 func (v *View) stuckNow() []*sock {
 	var all []*sock
 	for _, s := range v.stuck {
+		if s.told && !s.unsure {
+			all = append(all, s)
+		}
+	}
+	for _, s := range v.full {
 		if s.told {
 			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(a, b *sock) int { return int(a.since - b.since) })
+	slices.SortFunc(all, func(a, b *sock) int { return cmp.Compare(a.since, b.since) })
 	return all
 }

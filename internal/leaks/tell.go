@@ -17,13 +17,13 @@ import (
 
 // teller writes what a View has to say.
 type teller struct {
-	lines *print.Lines
-	json  bool
-	stack func(pid, id uint32) []string // nil: none
+	lines  *print.Lines
+	json   bool
+	kernel Kernel
 }
 
-func newTeller(out io.Writer, format string, stack func(pid, id uint32) []string) teller {
-	return teller{print.NewLines(out), format == "ndjson", stack}
+func newTeller(out io.Writer, format string, kernel Kernel) teller {
+	return teller{print.NewLines(out), format == "ndjson", kernel}
 }
 
 // leak is a line about one socket: it is stuck, or that is over.
@@ -129,8 +129,12 @@ func (t *teller) stuck(s *sock, by opener) error {
 	l := newLeak(s)
 	if by.pid != 0 {
 		l.Opened = &opened{by.via.String(), by.pid, print.Known(uint64(by.tid), 0), by.comm, nil}
-		if by.stack != 0 && t.stack != nil {
-			l.Opened.Stack = t.stack(by.pid, by.stack)
+		if by.stack != 0 && t.kernel.Stack != nil {
+			pid := by.pid
+			if t.kernel.Program(pid) != by.program { // it runs another one by now: what is mapped there tells nothing
+				pid = 0
+			}
+			l.Opened.Stack = t.kernel.Stack(pid, by.stack)
 		}
 	}
 	if t.json {
@@ -138,11 +142,10 @@ func (t *teller) stuck(s *sock, by opener) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %-11s %s %s", clock(s.Wall), s.New, whichAge(s), between(&s.Event))
-	switch {
-	case s.New == event.Listen:
+	if s.New == event.Listen {
 		fmt.Fprintf(&b, "  accept queue full: %d wait, %d may", s.Status.RecvQueue, s.Status.SendQueue)
-	case s.Status.RecvQueue > 0:
-		fmt.Fprintf(&b, "  %d bytes unread", s.Status.RecvQueue)
+	} else {
+		b.WriteString(unread(&s.Event))
 	}
 	b.WriteByte('\n')
 	for _, h := range l.Holders {
@@ -165,6 +168,22 @@ func (t *teller) stuck(s *sock, by opener) error {
 		}
 	}
 	return t.lines.Text(b.String())
+}
+
+// unread tells what the program has not read of what has come. The end of file, which a FIN makes, counts as a byte (tcp_recvmsg in net/ipv4/tcp.c).
+func unread(e *event.Event) string {
+	switch n := e.Status.RecvQueue; {
+	case n == event.Unknown || e.New != event.CloseWait:
+		return ""
+	case n == 0:
+		return "  end of file was read"
+	case n == 1:
+		return "  end of file unread"
+	case n == 2:
+		return "  1 byte and the end of file unread"
+	default:
+		return fmt.Sprintf("  %d bytes and the end of file unread", n-1)
+	}
 }
 
 // over tells that s, of which was told, has left its state with e, or that its accept queue has room again.
@@ -269,12 +288,16 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 		if n.Age == nil {
 			since = "since before " + clock(end.Wall-deref(n.AtLeast))
 		}
-		if err := t.lines.Text(fmt.Sprintf("%s: %s in %s %s\n", who, number, n.State, since)); err != nil {
+		what := "in " + n.State
+		if k.state == event.Listen {
+			what, since = "whose accept queue is full", ""
+		}
+		if err := t.lines.Text(strings.TrimSpace(fmt.Sprintf("%s: %s %s %s", who, number, what, since)) + "\n"); err != nil {
 			return err
 		}
 	}
 	if len(order) == 0 && !t.json {
-		return t.lines.Text("No socket is stuck.\n")
+		return t.lines.Text("Nothing is stuck.\n")
 	}
 	return nil
 }

@@ -42,8 +42,10 @@ type bpfCpu struct {
 		States uint64
 		Seen   uint64
 	}
-	Cancelled     uint64
-	CancelledEnds bpfEnds
+	Cancelled      uint64
+	CancelledEnds  bpfEnds
+	CancelledState uint32
+	_              [4]byte
 }
 
 type bpfEnds struct {
@@ -111,7 +113,7 @@ type bpfSockFound struct {
 	Listener      uint64
 	SynackUs      uint64
 	Jiffies       uint64
-	Quiet         uint32
+	ActiveUs      uint64
 	Left          uint32
 	Netns         uint32
 	Uid           uint32
@@ -127,6 +129,7 @@ type bpfSockFound struct {
 	IsMini        uint8
 	Laddr         [16]uint8
 	Raddr         [16]uint8
+	_             [4]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -161,6 +164,7 @@ const (
 	bpfVarFilterPorts         = "filter_ports"
 	bpfVarFilterUid           = "filter_uid"
 	bpfVarFinWait2Count       = "fin_wait2_count"
+	bpfVarFirstLook           = "first_look"
 	bpfVarHaveCookie          = "have_cookie"
 	bpfVarHaveTaskPtRegs      = "have_task_pt_regs"
 	bpfVarIoUringCompleteArgs = "io_uring_complete_args"
@@ -267,6 +271,7 @@ type bpfVariableSpecs struct {
 	FilterPorts         *ebpf.VariableSpec `ebpf:"filter_ports"`
 	FilterUid           *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FinWait2Count       *ebpf.VariableSpec `ebpf:"fin_wait2_count"`
+	FirstLook           *ebpf.VariableSpec `ebpf:"first_look"`
 	HaveCookie          *ebpf.VariableSpec `ebpf:"have_cookie"`
 	HaveTaskPtRegs      *ebpf.VariableSpec `ebpf:"have_task_pt_regs"`
 	IoUringCompleteArgs *ebpf.VariableSpec `ebpf:"io_uring_complete_args"`
@@ -346,6 +351,7 @@ type bpfVariables struct {
 	FilterPorts         *ebpf.Variable `ebpf:"filter_ports"`
 	FilterUid           *ebpf.Variable `ebpf:"filter_uid"`
 	FinWait2Count       *ebpf.Variable `ebpf:"fin_wait2_count"`
+	FirstLook           *ebpf.Variable `ebpf:"first_look"`
 	HaveCookie          *ebpf.Variable `ebpf:"have_cookie"`
 	HaveTaskPtRegs      *ebpf.Variable `ebpf:"have_task_pt_regs"`
 	IoUringCompleteArgs *ebpf.Variable `ebpf:"io_uring_complete_args"`

@@ -30,13 +30,17 @@ func Check() []Need {
 		return append(all, Need{Name: "attach", Found: "not tried", Hint: "see above"})
 	}
 	attach := Need{Name: "attach", OK: true, Found: "programs load and attach"}
+	accepts := Need{Name: "who accepts", Soft: true, OK: true, Found: "syscalls:sys_exit_accept", Hint: "the owner of a connection is who listens"}
 	p, err := Open(&filter.Filter{Protos: []event.Proto{event.TCP}}, os.Getpagesize(), true, false)
 	if err != nil {
 		attach = Need{Name: "attach", Found: err.Error(), Hint: "a security module or a container's seccomp filter may forbid bpf(2): see dmesg"}
-	} else {
-		p.Close()
+		return append(all, attach)
 	}
-	return append(all, attach)
+	if err := p.Deaf(); err != nil {
+		accepts.OK, accepts.Found = false, err.Error()
+	}
+	p.Close()
+	return append(all, attach, accepts)
 }
 
 func needs() []Need {

@@ -149,7 +149,7 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	if err != nil {
 		return err
 	}
-	p.lister = lister{sockets: p.objs.Programs[bpfProgSockets], holders: p.objs.Programs[bpfProgHolders], names: p.names}
+	p.lister = lister{sockets: p.objs.Programs[bpfProgSockets], holders: p.objs.Programs[bpfProgHolders], names: p.names, netns: f.NetNS}
 	for _, name := range tracing {
 		p.tracing = append(p.tracing, p.objs.Programs[name])
 	}
@@ -274,6 +274,9 @@ func (p *Probe) attach() error {
 	if p.before, err = p.lister.all(); err != nil {
 		return err
 	}
+	if err := p.vars.FirstLook.Set(false); err != nil {
+		return err
+	}
 	return nil
 }
 
@@ -313,8 +316,8 @@ func (p *Probe) Close() {
 }
 
 // Events gives the sockets that are older than the trace, then each change, and a Lost where changes are missing, until Stop; then
-// the rest of the ring. Whenever the ring is empty it calls idle before it sleeps, and again soon if idle says so. It can be used once.
-func (p *Probe) Events(idle func() (soon bool, err error)) iter.Seq2[event.Event, error] {
+// the rest of the ring. Whenever the ring is empty it calls idle before it sleeps, with a time before which it was empty, and again soon if idle says so. It can be used once.
+func (p *Probe) Events(idle func(mono int64) (soon bool, err error)) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		defer p.settle()
 		for _, e := range p.before {
@@ -330,7 +333,7 @@ func (p *Probe) Events(idle func() (soon bool, err error)) iter.Seq2[event.Event
 
 var longAgo = time.Unix(1, 0)
 
-func (p *Probe) drain(idle func() (bool, error), yield func(event.Event, error) bool) {
+func (p *Probe) drain(idle func(int64) (bool, error), yield func(event.Event, error) bool) {
 	var rec ringbuf.Record
 	batch, flushed := 0, false
 	p.reader.SetDeadline(longAgo)
@@ -359,10 +362,15 @@ func (p *Probe) drain(idle func() (bool, error), yield func(event.Event, error) 
 				p.reader.SetDeadline(longAgo) // at the end of the batch say so at once
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if !p.tellLosses(p.losses(), monotonic(), yield) {
+			mono := monotonic()
+			if p.reader.AvailableBytes() > 0 { // all that was before mono must be told before anybody is told that it is mono
+				p.reader.SetDeadline(longAgo)
+				continue
+			}
+			if !p.tellLosses(p.losses(), mono, yield) {
 				return
 			}
-			soon, err := idle()
+			soon, err := idle(mono)
 			if err != nil {
 				yield(event.Event{}, err)
 				return

@@ -267,7 +267,7 @@ func TestWakeUp(t *testing.T) {
 	ports := make(chan uint16)
 	go func() {
 		defer close(ports)
-		for e, err := range p.Events(func() (bool, error) { return false, nil }) {
+		for e, err := range p.Events(func(int64) (bool, error) { return false, nil }) {
 			if err != nil {
 				t.Errorf("read: %v", err)
 				return

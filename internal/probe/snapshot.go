@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"time"
 	"unsafe"
 
 	"sstrace/internal/event"
+	"sstrace/internal/filter"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -24,20 +26,36 @@ import (
 type lister struct {
 	sockets, holders *ebpf.Program
 	names            *namer
+	netns            []uint32           // the namespaces that are wanted; all, if there are none
 	ends             map[uint32]openEnd // found by the last look at all
+	closed           int                // namespaces that we may not enter, as the last look found
+
+	waiting []event.Event // what listeners found last
+	looked  time.Time
+	took    time.Duration
 }
 
-// List finds the sockets that exist now, half-open ones and those in TIME_WAIT included. Nothing is attached.
-func List() ([]event.Event, error) {
+// Listing is what List finds.
+type Listing struct {
+	Sockets    []event.Event
+	Wall, Mono int64 // when it was over, ns
+	Closed     int   // network namespaces that we may not enter, and whose sockets are missing
+}
+
+// List finds the sockets that exist now, half-open ones and those in TIME_WAIT included, in the network namespaces that f wants. Nothing is attached.
+func List(f *filter.Filter) (*Listing, error) {
 	_ = rlimit.RemoveMemlock() // see Open
-	all, err := list()
-	if err != nil {
+	l, err := list(f)
+	switch {
+	case errors.Is(err, ErrNoCgroup):
+		return nil, err
+	case err != nil:
 		return nil, explain(err)
 	}
-	return all, nil
+	return l, nil
 }
 
-func list() ([]event.Event, error) {
+func list(f *filter.Filter) (*Listing, error) {
 	spec, err := loadBpf()
 	if err != nil {
 		return nil, err
@@ -55,14 +73,20 @@ func list() ([]event.Event, error) {
 	defer func() {
 		_ = errors.Join(objs.Sockets.Close(), objs.Holders.Close()) // they are read to the end
 	}()
-	l := lister{sockets: objs.Sockets, holders: objs.Holders, names: newNamer()}
+	l := lister{sockets: objs.Sockets, holders: objs.Holders, names: newNamer(), netns: f.NetNS}
 	defer l.names.cgroupFS.close()
+	for _, path := range f.Cgroups {
+		if _, err := l.names.cgroupFS.id(path); err != nil {
+			return nil, err
+		}
+	}
 	all, err := l.all()
 	var clock clock
 	for i := range all {
 		all[i].Wall = clock.wall(all[i].Mono)
 	}
-	return all, err
+	mono := monotonic()
+	return &Listing{all, clock.wall(mono), mono, l.closed}, err
 }
 
 // all finds the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of.
@@ -73,7 +97,7 @@ func (l *lister) all() ([]event.Event, error) {
 	}
 	var all []event.Event
 	noBacklog := make(map[uint16]bool) // ports with a listener of backlog 0: its children look like clients
-	err = eachNetNS(l.ends, func() error {
+	err = l.eachNetNS(l.ends, func() error {
 		return iterate(l.sockets, func(f *bpfSockFound) bool {
 			e := l.socket(f)
 			switch {
@@ -117,24 +141,34 @@ func onlyHolder(holders []event.Holder) (pid uint32, comm string) {
 	return pid, comm
 }
 
-// listeners finds those alone, and how many connections wait in their queues.
+// listeners finds those alone, and how many connections wait in their queues. A look walks through the tables of each namespace, so what the last one found
+// stands for a hundred times as long as it took.
 func (l *lister) listeners() ([]event.Event, error) {
-	var all []event.Event
-	err := eachNetNS(l.ends, func() error {
+	begin := time.Now()
+	if begin.Sub(l.looked) < 100*l.took {
+		return l.waiting, nil
+	}
+	ends := l.ends
+	if len(l.netns) == 0 {
+		ends = nil // each is borrowed from its process for a moment: too much to do all the time
+	}
+	l.waiting = nil
+	err := l.eachNetNS(ends, func() error {
 		return iterate(l.sockets, func(f *bpfSockFound) bool {
 			if event.State(f.State) != event.Listen {
 				return false // they come first
 			}
 			e := l.socket(f)
 			e.Role = event.Listener
-			all = append(all, e)
+			l.waiting = append(l.waiting, e)
 			return true
 		})
 	})
+	l.looked, l.took = time.Now(), time.Since(begin)
 	if err != nil {
 		return nil, fmt.Errorf("look at listeners: %w", err)
 	}
-	return all, nil
+	return l.waiting, nil
 }
 
 // socket makes an Event of what the iterator found.
@@ -146,7 +180,6 @@ func (l *lister) socket(f *bpfSockFound) event.Event {
 		Status: &event.Status{RecvQueue: int64(f.RecvQueue), SendQueue: int64(f.SendQueue), AtLeast: event.Unknown, Left: event.Unknown},
 	}
 	e.Family, e.Local, e.Remote = ends(f.Family, &f.Laddr, &f.Raddr, f.Lport, f.Rport, state == event.Listen)
-	jiffy := jiffy(f.Jiffies, e.Mono)
 	if f.IsMini != 0 {
 		e.Status.RecvQueue, e.Status.SendQueue = event.Unknown, event.Unknown
 	}
@@ -160,28 +193,31 @@ func (l *lister) socket(f *bpfSockFound) event.Event {
 		}
 	case f.IsMini != 0:
 		e.UID = event.NoUID
-		if e.Status.Left = int64(f.Left) * jiffy; state == event.TimeWait {
-			// Its timer is set to TCP_TIMEWAIT_LEN (include/net/tcp.h) as it begins, and again when the peer's FIN comes once more.
-			e.Status.AtLeast = max(60e9-e.Status.Left-jiffy, 0)
+		if jiffy := jiffy(f.Jiffies, e.Mono); jiffy != 0 {
+			e.Status.Left = int64(f.Left) * jiffy
 		}
-	case state == event.CloseWait || state == event.FinWait2 || state == event.Closing:
-		// A segment made it come to this state, and carried an ACK (RFC 9293 section 3.10.7.4); so that is at least as old as the last ACK.
-		e.Status.AtLeast = max(int64(f.Quiet)-1, 0) * jiffy
+	case state != event.FinWait1 && state != event.LastAck && state != event.Close && f.ActiveUs != 0:
+		// A segment made it come to this state, or a connect(), and took the time (tcp_mstamp_refresh in tcp_rcv_established, tcp_rcv_state_process and
+		// tcp_connect); any later one took it again. A close() need not: its FIN may go with what was sent already.
+		e.Status.AtLeast = max(e.Mono-int64(f.ActiveUs)*1000, 0)
 	}
 	return e
 }
 
-// jiffy tells how long one is, in ns. The kernel is built with one of four frequencies, and its count begins 5 minutes before 2^32 (INITIAL_JIFFIES in
-// include/linux/jiffies.h); mono is what CLOCK_MONOTONIC was when it stood at count. Both stand still while the machine sleeps.
+// jiffy tells how long one is, in ns; 0 if that cannot be told. The kernel is built with one of several frequencies, and its count begins 5 minutes before 2^32
+// (INITIAL_JIFFIES in include/linux/jiffies.h); mono is what CLOCK_MONOTONIC was when it stood at count. Both stand still while the machine sleeps.
 func jiffy(count uint64, mono int64) int64 {
-	best, off := int64(0), int64(math.MaxInt64)
-	for _, hz := range []int64{100, 250, 300, 1000} {
-		up := (int64(count) - (1<<32 - 300*hz)) * (1e9 / hz)
-		if d := max(up-mono, mono-up); d < off {
-			best, off = 1e9/hz, d
-		}
+	const begin = 300e9 // when the count passes 2^32, and tells nothing
+	since := mono - begin
+	if max(since, -since) < 30e9 {
+		return 0
 	}
-	return best
+	hz := (float64(count) - 1<<32) / float64(since) * 1e9
+	whole := math.Round(hz)
+	if whole < 1 || math.Abs(hz-whole) > whole/100 {
+		return 0
+	}
+	return int64(1e9 / whole)
 }
 
 // openEnd is a socket that some process holds, of a network namespace that perhaps no process is in.
@@ -242,56 +278,73 @@ func iterate[T any](prog *ebpf.Program, each func(*T) bool) error {
 	}
 }
 
-// eachNetNS calls do in a thread inside each network namespace, our own first. Others that we may not enter are left out: their
-// sockets are then known from their first change on.
-func eachNetNS(ends map[uint32]openEnd, do func() error) error {
+// eachNetNS calls do in a thread inside each network namespace that is wanted. Those that have gone are left out, and those that we may not enter are
+// counted.
+func (l *lister) eachNetNS(ends map[uint32]openEnd, do func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		result <- func() error {
-			own, err := inodeOf("/proc/thread-self/ns/net")
-			if err != nil {
-				return fmt.Errorf("find our network namespace: %w", err)
-			}
-			if err := do(); err != nil {
-				return err
-			}
-			seen := map[uint64]bool{own: true}
-			visit := func(inode uint64, open func() (int, error)) error {
-				if seen[inode] {
-					return nil
-				}
-				seen[inode] = true
-				ns, err := open()
-				if err != nil {
-					return nil
-				}
-				defer unix.Close(ns)
-				if unix.Setns(ns, unix.CLONE_NEWNET) != nil {
-					return nil
-				}
-				return do()
-			}
-			paths, _ := filepath.Glob("/proc/[0-9]*/ns/net") // the pattern is right
-			named, _ := filepath.Glob("/run/netns/*")
-			for _, path := range append(paths, named...) {
-				inode, err := inodeOf(path)
-				if err != nil {
-					continue // the process has ended
-				}
-				if err := visit(inode, func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) }); err != nil {
-					return err
-				}
-			}
-			for _, end := range ends {
-				if err := visit(uint64(end.netns), end.openNetNS); err != nil {
-					return err
-				}
-			}
-			return nil
-		}()
+		result <- l.visitAll(ends, do)
 	}()
 	return <-result
+}
+
+func (l *lister) visitAll(ends map[uint32]openEnd, do func() error) error {
+	l.closed = 0
+	seen := make(map[uint64]bool)
+	wanted := func(inode uint64) bool {
+		return !seen[inode] && (len(l.netns) == 0 || slices.Contains(l.netns, uint32(inode)))
+	}
+	visit := func(open func() (int, error)) error {
+		ns, err := open()
+		if err == nil {
+			defer unix.Close(ns)
+			var stat unix.Stat_t
+			if err := unix.Fstat(ns, &stat); err != nil || !wanted(stat.Ino) { // another than it seemed, by now
+				return nil
+			}
+			seen[stat.Ino] = true
+			err = unix.Setns(ns, unix.CLONE_NEWNET)
+		}
+		switch {
+		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+			l.closed++
+			return nil
+		case err != nil:
+			return nil // gone
+		}
+		return do()
+	}
+	own, err := inodeOf("/proc/thread-self/ns/net")
+	if err != nil {
+		return fmt.Errorf("find our network namespace: %w", err)
+	}
+	if wanted(own) {
+		seen[own] = true
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	paths, _ := filepath.Glob("/proc/[0-9]*/ns/net") // the pattern is right
+	named, _ := filepath.Glob("/run/netns/*")
+	for _, path := range append(paths, named...) {
+		inode, err := inodeOf(path)
+		if err != nil || !wanted(inode) {
+			continue
+		}
+		if err := visit(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) }); err != nil {
+			return err
+		}
+	}
+	for _, end := range ends {
+		if !wanted(uint64(end.netns)) {
+			continue
+		}
+		if err := visit(end.openNetNS); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func inodeOf(path string) (uint64, error) {
