@@ -42,6 +42,10 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // if traffic ends the test
+		stdin.Close()
+		_ = cmd.Wait()
+	})
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "attached\n" {
 		_ = cmd.Wait()
 		t.Fatalf("sstrace %q did not attach: %q, %v: %s", args, line, err, &stderr)
