@@ -359,7 +359,10 @@ func (p *Probe) drain(idle func() (bool, error), yield func(event.Event, error) 
 				p.reader.SetDeadline(longAgo) // at the end of the batch say so at once
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if !p.tellLosses(p.losses(), monotonic(), yield) {
+			// By now the ring may have filled again, and more be lost after what is in it: then its records tell.
+			losses := p.losses()
+			p.fence.Add(1)
+			if p.reader.AvailableBytes() == 0 && !p.tellLosses(losses, monotonic(), yield) {
 				return
 			}
 			soon, err := idle()
