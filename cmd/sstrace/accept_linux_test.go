@@ -55,14 +55,15 @@ func TestAcceptedByAWorker(t *testing.T) {
 	}
 	accepted := make(map[uint16]uint32) // by the client's port
 	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
-		for range connections {
-			c := h.dial("127.0.0.1:7781")
+		for i := range connections {
+			c := h.socket(unix.AF_INET)
+			// Else one port may be two connections', a second apart: net.ipv4.tcp_tw_reuse.
+			h.must("bind", unix.Bind(c.fd, &unix.SockaddrInet4{Port: 20000 + i, Addr: [4]byte{127, 0, 0, 1}}))
+			h.must("connect", unix.Connect(c.fd, &unix.SockaddrInet4{Port: 7781, Addr: [4]byte{127, 0, 0, 1}}))
 			me := make([]byte, 4)
 			_, err := unix.Read(c.fd, me)
 			h.must("read who accepted", err)
-			name, err := unix.Getsockname(c.fd)
-			h.must("getsockname", err)
-			accepted[uint16(name.(*unix.SockaddrInet4).Port)] = binary.NativeEndian.Uint32(me)
+			accepted[uint16(20000+i)] = binary.NativeEndian.Uint32(me)
 			c.close()
 		}
 		h.quiet()

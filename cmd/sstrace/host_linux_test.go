@@ -23,6 +23,20 @@ func needRoot(t testing.TB) {
 	t.Skip("needs root")
 }
 
+// kernelBefore tells whether this kernel is older than the version, for what only later ones do.
+func kernelBefore(t testing.TB, major, minor int) bool {
+	t.Helper()
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var x, y int
+	if _, err := fmt.Sscanf(string(release), "%d.%d", &x, &y); err != nil {
+		t.Fatalf("%v: %s", err, release)
+	}
+	return x < major || x == major && y < minor
+}
+
 // await waits for a condition that is bound to come true; only a broken program makes it fail.
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()

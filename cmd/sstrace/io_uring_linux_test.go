@@ -148,9 +148,7 @@ func TestAcceptedByIoUring(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHost(t)
-			release, err := os.ReadFile("/proc/sys/kernel/osrelease")
-			h.must("ask for the kernel", err)
-			if string(release) < "5.19" && release[1] == '.' && release[0] == '5' {
+			if kernelBefore(t, 5, 19) {
 				t.Skip("before Linux 5.19 a completion does not tell its request")
 			}
 			var client netip.AddrPort

@@ -54,6 +54,10 @@ func around(t *testing.T, args []string, traffic func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // if traffic ends the test
+		stdin.Close()
+		_ = cmd.Wait()
+	})
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "attached\n" {
 		_ = cmd.Wait()
 		t.Fatalf("sstrace %q did not attach: %q, %v: %s", args, line, err, &stderr)

@@ -362,12 +362,15 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(event.Event, er
 				p.reader.SetDeadline(longAgo) // at the end of the batch say so at once
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			mono := monotonic()
-			if p.reader.AvailableBytes() > 0 { // all that was before mono must be told before anybody is told that it is mono
+			// All that was before these two must be told before anybody is told of them: the ring may have filled again by now, and more be lost after
+			// what is in it.
+			losses, mono := p.losses(), monotonic()
+			p.fence.Add(1)
+			if p.reader.AvailableBytes() > 0 {
 				p.reader.SetDeadline(longAgo)
 				continue
 			}
-			if !p.tellLosses(p.losses(), mono, yield) {
+			if !p.tellLosses(losses, mono, yield) {
 				return
 			}
 			soon, err := idle(mono)
