@@ -14,17 +14,29 @@ type command struct {
 	err  error // once done
 }
 
+// findCommand says before anything else happens that there is no such program.
+func findCommand(name string) error {
+	_, err := exec.LookPath(name)
+	return cannotStart(err)
+}
+
+func cannotStart(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
+		return startError{fmt.Errorf("run the command: %w", err), 127}
+	}
+	return startError{fmt.Errorf("run the command: %w", err), 126}
+}
+
 // startCommand runs argv and calls ended when it is over. SIGINT and SIGHUP come from the terminal, which gives them to the command,
 // too: whether that ends it is its own affair. SIGTERM came to us alone, and is handed on.
 func startCommand(argv []string, signals <-chan os.Signal, ended func()) (*command, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
-		code := 126
-		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
-			code = 127
-		}
-		return nil, startError{fmt.Errorf("run the command: %w", err), code}
+		return nil, cannotStart(err)
 	}
 	c := &command{done: make(chan struct{})}
 	go func() {

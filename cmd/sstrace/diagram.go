@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"os"
 
 	"sstrace/internal/diagram"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 // diagramQuestion: which ways through the state diagram were travelled, and how long did each step take?
@@ -24,6 +27,9 @@ for Graphviz, ndjson one line for each kind of change.`,
 		},
 		formats: diagram.Formats,
 		start: func(out io.Writer, format string, color bool) (view, error) {
+			if f, ok := out.(*os.File); ok && format == "svg" && term.IsTerminal(int(f.Fd())) {
+				return nil, usageError{errors.New("a terminal does not show SVG: -w diagram.svg, or -o text")}
+			}
 			return diagram.New(out, format, color), nil
 		},
 	}

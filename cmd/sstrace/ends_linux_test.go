@@ -303,7 +303,7 @@ func TestHostileComm(t *testing.T) {
 	for _, e := range r.changes {
 		lines.Write(e.AppendJSON(nil))
 	}
-	lines.WriteString(`{"v":1,"type":"end","seq":3,"ts":"2026-11-22T14:03:12.123637499Z","mono_ns":1,"seen":2,"added":0,"filtered":0,"ring_full":0,"unread":0,"merged":0,"printed":2,"missed":0}` + "\n")
+	lines.WriteString(`{"v":1,"type":"end","seq":3,"ts":"2026-11-22T14:03:12.123637499Z","mono_ns":1,"seen":2,"added":0,"filtered":0,"ring_full":0,"unread":0,"merged":0,"printed":2,"missed":0,"partial":false}` + "\n")
 	for _, format := range []string{"text", "wide", "csv"} {
 		out := sstrace(t, lines.String(), "-r", "-", "-o", format).stdout
 		if strings.Count(out, "\n") != 3 || strings.ContainsAny(out, "\x1b\u202e") {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"strings"
 	"time"
 
@@ -20,8 +21,19 @@ var errFound = errors.New("sockets are stuck")
 // limits are the values of --older.
 type limits map[event.State]time.Duration
 
-func (l limits) String() string { return "" } // the defaults are in the help
-func (l limits) Type() string   { return "limit" }
+// String implements pflag.Value: as --older takes them.
+func (l limits) String() string {
+	var all []string
+	for _, s := range leaks.States {
+		if d, ok := l[s]; ok {
+			all = append(all, s.String()+"="+strings.Replace(d.String(), "m0s", "m", 1))
+		}
+	}
+	return strings.Join(all, ",")
+}
+
+// Type implements pflag.Value.
+func (l limits) Type() string { return "limit" }
 
 // Set implements pflag.Value.
 func (l limits) Set(text string) error {
@@ -29,7 +41,7 @@ func (l limits) Set(text string) error {
 		name, limit, _ := strings.Cut(each, "=")
 		state, err := filter.ParseState(name)
 		if _, ok := leaks.Limits[state]; err != nil || !ok {
-			return fmt.Errorf("%s: expected STATE=TIME, of the states that should pass: %s", each, defaultLimits())
+			return fmt.Errorf("%s: expected STATE=TIME, of the states that should pass: %s", each, limits(leaks.Limits))
 		}
 		var d positiveTime
 		if err := d.Set(limit); err != nil {
@@ -53,7 +65,7 @@ func findLeaks() *cobra.Command {
 		Long: `leaks watches for sockets that stay too long in a state that should pass: CLOSE_WAIT, because somebody here forgot to close what the peer has
 closed; the others, because a peer or the network is gone. It tells each once when it is too old, with every process and file descriptor that
 still holds it, inherited copies included, and once when that is over; and so of listeners whose accept queue is full. At the end it sums
-them up for each process. Too old is by default: ` + defaultLimits() + `.
+them up for each process. Too old is by default: ` + older.String() + `.
 With --once it looks at what is there now and exits with 3 if it finds something: a health check. How long a socket has been so
 it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and CLOSING; of the others it tells nothing.`,
 		Example: `  sudo sstrace leaks
@@ -71,6 +83,9 @@ it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and
 			}
 			err := run(c, o, args, func(s *setting) (view, error) {
 				wanted := func(e *event.Event) bool { return s.filter.Connection(e) && s.filter.Listed(e) }
+				if o.format == "text" && s.sockets != nil { // live: nothing may come for long
+					fmt.Fprintf(os.Stderr, "sstrace: watching; too old is %s\n", older)
+				}
 				found = leaks.New(s.out, o.format, older, wanted, leaks.Kernel{Sockets: s.sockets, Listeners: s.listeners, Stack: s.stack, Program: s.program})
 				return found, nil
 			})
@@ -95,13 +110,4 @@ it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and
 	o.registerSource(f)
 	complete(c, "state", stateNames())
 	return c
-}
-
-// defaultLimits writes them as --older takes them.
-func defaultLimits() string {
-	var all []string
-	for _, s := range leaks.States {
-		all = append(all, s.String()+"="+strings.Replace(leaks.Limits[s].String(), "m0s", "m", 1))
-	}
-	return strings.Join(all, ", ")
 }

@@ -22,6 +22,11 @@ func (t *trip) trace(o *options, argv []string) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if len(argv) > 0 {
+		if err := findCommand(argv[0]); err != nil {
+			return err
+		}
+	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 

@@ -40,11 +40,12 @@ type unmetError int
 func (u unmetError) Error() string { return fmt.Sprintf("%d needs are not met", int(u)) }
 
 func main() {
-	os.Exit(exitCode(newCommand().Execute()))
+	c, err := newCommand().ExecuteC()
+	os.Exit(exitCode(err, c.CommandPath()))
 }
 
-// exitCode tells err, once, and what it means to the shell.
-func exitCode(err error) int {
+// exitCode tells err of a command, once, and what it means to the shell.
+func exitCode(err error, command string) int {
 	var (
 		unmet unmetError
 		ended commandEnded
@@ -66,7 +67,7 @@ func exitCode(err error) int {
 	case errors.As(err, &start):
 		code = start.code
 	case errors.As(err, &usage):
-		err = fmt.Errorf("%w\nTry sstrace --help", err)
+		err = fmt.Errorf("%w\nTry %s --help", err, command)
 		code = exitUsage
 	}
 	fmt.Fprintf(os.Stderr, "sstrace: %v\n", err)

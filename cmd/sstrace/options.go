@@ -24,20 +24,22 @@ var vocabularies = []string{"rfc", "kernel"}
 
 // options are the flags.
 type options struct {
-	filter   filter.Options
-	formats  []string // those that the command has
-	listing  bool     // of what exists, not a trace
-	older    bool     // what is older than the trace matters, too
-	stacks   bool     // of who connects and who accepts
-	answers  bool     // it tells about the lines, it does not print them
-	format   string
-	clock    string
-	states   string
-	write    string
-	read     string
-	count    number
-	duration positiveTime
-	buffer   string
+	filter  filter.Options
+	formats []string // those that the command has
+	listing bool     // of what exists, not a trace
+	older   bool     // what is older than the trace matters, too
+	stacks  bool     // of who connects and who accepts
+	answers bool     // it tells about the lines, it does not print them
+	format  string
+	clock   string
+	states  string
+
+	statesGiven bool
+	write       string
+	read        string
+	count       number
+	duration    positiveTime
+	buffer      string
 }
 
 // register adds the flags of the trace itself.
@@ -167,6 +169,8 @@ func (o *options) check(command []string) error {
 		return fmt.Errorf("--states %q: the vocabularies are %s", o.states, strings.Join(vocabularies, ", "))
 	case o.read != "" && len(command) > 0:
 		return fmt.Errorf("-r reads a recording: it cannot trace %q", command[0])
+	case o.read != "" && o.statesGiven:
+		return fmt.Errorf("-r reads a recording, which has the vocabulary that it was made with: --states goes with tracing")
 	case o.read != "" && o.duration != 0:
 		return fmt.Errorf("-r reads a recording: --for goes with tracing")
 	}

@@ -57,6 +57,10 @@ func (t *trip) replay(o *options) error {
 	default:
 		err = t.finish(o, r.last.Wall, r.last.Mono, t.end)
 	}
+	if t.end != nil && t.end.Partial && (o.listing || o.older) {
+		err = errors.Join(err, fmt.Errorf("%s lacks lines of the connections that it tells of (a filter of lines, or -n): what it says of sockets that exist is not to be relied on; "+
+			"record with filters of connections alone", r.name))
+	}
 	if r.listing && !o.listing && !o.older {
 		err = errors.Join(err, usageError{fmt.Errorf("%s lists sockets and tells no changes: sstrace ls -r %s prints it", r.name, o.read)})
 	}

@@ -73,6 +73,7 @@ func run(c *cobra.Command, o *options, command []string, start start) error {
 	}
 	// SIGPIPE is taken, not ignored, for a command would inherit that. A closed stdout is an error of write, then.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	o.statesGiven = c.Flags().Changed("states")
 	if err := o.check(command); err != nil {
 		return usageError{err}
 	}
@@ -193,6 +194,7 @@ func (t *trip) finish(o *options, wall, mono int64, b *event.Balance) error {
 	b.Printed = t.printed
 	b.Unread += t.unread
 	b.Filtered += t.filter.Filtered()
+	b.Partial = b.Partial || b.Unread > 0 || t.filter.Lines() && !t.filter.Whole && !t.filter.Listing
 	if err := t.view.Take(&event.Event{Type: event.End, Wall: wall, Mono: mono, Balance: b}); err != nil {
 		return err
 	}

@@ -62,6 +62,12 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"explain ASLEEP", "nothing is known of \"ASLEEP\"; there are CLOSE LISTEN"},
 		{"explain CLOSE LISTEN", "explain takes one argument"},
 		{"-r x -- true", "-r reads a recording"},
+		{"-r x --states kernel", "has the vocabulary that it was made with"},
+		{"leaks --once --for 1s", "--for goes with tracing"},
+		{"leaks --once --stacks", "goes with tracing"},
+		{"leaks --older 5m", "expected STATE=TIME, of the states that should pass: SYN_SENT=30s"},
+		{"leaks --older ESTABLISHED=5m", "expected STATE=TIME, of the states that should pass: SYN_SENT=30s"},
+		{"stats --frobnicate", "Try sstrace stats --help"},
 		{"-r x --for 1s", "-r reads a recording"},
 	} {
 		t.Run(test.args, func(t *testing.T) {
@@ -96,7 +102,7 @@ const recorded = `{"v":1,"type":"change","seq":1,"ts":"2026-11-22T14:02:11.12345
 {"v":1,"type":"change","seq":2,"ts":"2026-11-22T14:02:11.123514043Z","mono_ns":1000057254,"cpu":0,"id":1,"cookie":4711,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":40602,"raddr":"127.0.0.1","rport":7781,"old":"SYN_SENT","new":"ESTABLISHED","dur_ns":57254,"origin":"tracepoint","role":"client","reason":null,"active_close":null,"err":null,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null,"syn_retrans":1,"task_tid":null}
 {"v":1,"type":"lost","seq":3,"ts":"2026-11-22T14:02:11.123514143Z","mono_ns":1000057354,"ring_full":12}
 {"v":1,"type":"change","seq":4,"ts":"2026-11-22T14:03:11.123637499Z","mono_ns":61000180710,"cpu":1,"id":2,"cookie":null,"sk":"0xffff8881012e7a80","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"2001:db8::1","lport":7781,"raddr":"2001:db8:1111:2222:3333:4444:5555:6666","rport":40602,"old":"LISTEN","new":"SYN_RECV","dur_ns":60000123456,"origin":"tracepoint","role":"server","reason":null,"active_close":null,"err":104,"owner_pid":null,"owner_comm":null,"owner_via":null,"task_pid":0,"task_comm":"swapper/1","uid":1000,"cgroup":null,"cgroup_id":null,"container":null,"unit":null,"totals":{"bytes_acked":7,"bytes_received":1048576,"segs_out":12,"segs_in":730,"retrans":1,"srtt_us":20125,"min_rtt_us":null,"cong":"cubic"},"syn_retrans":null,"task_tid":4711}
-{"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:03:12.123637499Z","mono_ns":62000180710,"seen":18,"added":0,"filtered":3,"ring_full":12,"unread":0,"merged":0,"printed":3,"missed":0}
+{"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:03:12.123637499Z","mono_ns":62000180710,"seen":18,"added":0,"filtered":3,"ring_full":12,"unread":0,"merged":0,"printed":3,"missed":0,"partial":false}
 `
 
 func TestReplay(t *testing.T) {
@@ -133,7 +139,7 @@ const listed = `{"v":1,"type":"socket","seq":1,"ts":"2026-11-22T14:02:11.1234567
 {"v":1,"type":"socket","seq":2,"ts":"2026-11-22T14:02:11.123456799Z","mono_ns":1000000010,"cookie":48879,"sk":"0xffff8881012e7a80","netns":4026531840,"family":"ipv4-mapped","proto":"tcp","laddr":"192.0.2.1","lport":443,"raddr":"198.51.100.7","rport":40602,"state":"CLOSE_WAIT","age_ns":null,"age_min_ns":7265000000000,"left_ns":null,"recv_q":1,"send_q":4096,"accept_q":null,"accept_max":null,"syn_retrans":null,"role":"server","owner_pid":801,"owner_comm":"\u001b[31mng\n","owner_via":"snapshot","holders":[{"pid":801,"comm":"\u001b[31mng\n","fd":12}],"uid":33,"cgroup":"/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope","cgroup_id":4243,"container":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","unit":"docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope"}
 {"v":1,"type":"socket","seq":3,"ts":"2026-11-22T14:02:11.123456809Z","mono_ns":1000000020,"cookie":null,"sk":"0xffff8881012e7b00","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"192.0.2.1","lport":443,"raddr":"198.51.100.8","rport":40603,"state":"SYN_RECV","age_ns":57254,"age_min_ns":null,"left_ns":null,"recv_q":null,"send_q":null,"accept_q":null,"accept_max":null,"syn_retrans":2,"role":"server","owner_pid":null,"owner_comm":null,"owner_via":null,"holders":[],"uid":0,"cgroup":"/","cgroup_id":1,"container":null,"unit":null}
 {"v":1,"type":"socket","seq":4,"ts":"2026-11-22T14:02:11.123456819Z","mono_ns":1000000030,"cookie":null,"sk":"0xffff8881012e7c00","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"2001:db8::1","lport":50000,"raddr":"2001:db8::2","rport":5432,"state":"TIME_WAIT","age_ns":null,"age_min_ns":12340000000,"left_ns":47660000000,"recv_q":null,"send_q":null,"accept_q":null,"accept_max":null,"syn_retrans":null,"role":null,"owner_pid":null,"owner_comm":null,"owner_via":null,"holders":[],"uid":null,"cgroup":null,"cgroup_id":null,"container":null,"unit":null}
-{"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:02:11.123456819Z","mono_ns":1000000030,"seen":4,"added":0,"filtered":0,"ring_full":0,"unread":0,"merged":0,"printed":4,"missed":0}
+{"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:02:11.123456819Z","mono_ns":1000000030,"seen":4,"added":0,"filtered":0,"ring_full":0,"unread":0,"merged":0,"printed":4,"missed":0,"partial":false}
 `
 
 // What a command wrote that another reads is said to be what it is.
@@ -144,6 +150,12 @@ func TestWrongKindOfRecording(t *testing.T) {
 	answer := sstrace(t, recorded, "stats", "-r", "-", "-o", "ndjson").stdout
 	if r := sstrace(t, answer, "-r", "-"); r.code != exitFailure || !strings.Contains(r.stderr, "only what a trace or ls wrote") {
 		t.Errorf("an answer: exit code %d, %q", r.code, r.stderr)
+	}
+	partial := sstrace(t, recorded, "-r", "-", "-o", "ndjson", "--state", "established").stdout
+	for _, command := range []string{"ls", "leaks"} {
+		if r := sstrace(t, partial, command, "-r", "-"); r.code != exitFailure || !strings.Contains(r.stderr, "lacks lines") {
+			t.Errorf("%s of a part: exit code %d, %q", command, r.code, r.stderr)
+		}
 	}
 	if r := sstrace(t, listed, "leaks", "-r", "-"); r.code != 0 || !strings.Contains(r.stdout, "CLOSE_WAIT") || !strings.Contains(r.stdout, "accept queue full: 129 wait, 128 may") {
 		t.Errorf("leaks of a listing: exit code %d, %q, %q", r.code, r.stdout, r.stderr)

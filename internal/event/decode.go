@@ -197,6 +197,8 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = number(d, &s.balance.Printed)
 		case "missed":
 			err = number(d, &s.balance.Missed)
+		case "partial":
+			err = d.bool(&s.balance.Partial)
 		default:
 			err = d.skip(0)
 		}
@@ -217,7 +219,7 @@ func (d *decoder) decode(line []byte, e *Event) error {
 // members gives each key of an object; whoever gets it decodes the value before it asks for the next.
 func (d *decoder) members(yield func(key []byte, err error) bool) {
 	if !d.take('{') {
-		yield(nil, d.fail("not a JSON object"))
+		yield(nil, d.fail("not a JSON object: a recording is made with -o ndjson"))
 		return
 	}
 	for first := true; !d.take('}'); first = false {
@@ -233,6 +235,19 @@ func (d *decoder) members(yield func(key []byte, err error) bool) {
 			return
 		}
 	}
+}
+
+// bool decodes true or false.
+func (d *decoder) bool(v *bool) error {
+	d.space()
+	for _, b := range []bool{true, false} {
+		if text := strconv.FormatBool(b); bytes.HasPrefix(d.in[d.pos:], []byte(text)) {
+			d.pos += len(text)
+			*v = b
+			return nil
+		}
+	}
+	return d.fail("expected true or false")
 }
 
 // closer decodes true, false or null.

@@ -238,7 +238,9 @@ func (s *Balance) appendJSON(b []byte) []byte {
 	b = append(b, `,"printed":`...)
 	b = strconv.AppendUint(b, s.Printed, 10)
 	b = append(b, `,"missed":`...)
-	return strconv.AppendUint(b, s.Missed, 10)
+	b = strconv.AppendUint(b, s.Missed, 10)
+	b = append(b, `,"partial":`...)
+	return strconv.AppendBool(b, s.Partial)
 }
 
 // appendUint appends v, or null for 0, which no known value of these keys is.

@@ -305,6 +305,7 @@ type Balance struct {
 	Merged   uint64 // records told in another's line
 	Printed  uint64 // lines of changes
 	Missed   uint64 // outside the sum: skipped by the kernel, and nothing caught it
+	Partial  bool   // lines of connections that are told of were left out, by a filter of lines or because -n had enough
 }
 
 // Balanced reports whether the sum adds up.

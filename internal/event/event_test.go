@@ -39,7 +39,7 @@ func TestRoundTrip(t *testing.T) {
 		}},
 		{Type: Socket, Seq: 1, Family: IPv4, Proto: TCP, New: SynRecv, Dur: 17, SynRetrans: 2, UID: NoUID, Status: &Status{RecvQueue: Unknown, SendQueue: Unknown, AtLeast: Unknown, Left: 5}},
 		{Type: Lost, Seq: 2, Wall: 1, Mono: 5, Dur: Unknown, RingFull: 12},
-		{Type: End, Seq: 3, Wall: 1, Mono: 5, Dur: Unknown, Balance: &Balance{1, 2, 3, 4, 5, 6, 7, 8}},
+		{Type: End, Seq: 3, Wall: 1, Mono: 5, Dur: Unknown, Balance: &Balance{1, 2, 3, 4, 5, 6, 7, 8, true}},
 	} {
 		line := e.AppendJSON(nil)
 		var got Event

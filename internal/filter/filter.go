@@ -97,6 +97,11 @@ func (f *Filter) Pass(e *event.Event, emit func(*event.Event) error) error {
 	return f.settle(e, verdict == yes, emit)
 }
 
+// Lines reports whether there are filters of lines, which may leave out some of a connection's.
+func (f *Filter) Lines() bool {
+	return len(f.states)+len(f.edges)+len(f.pids)+len(f.comms) > 0 || f.minDur > 0 || f.where != nil
+}
+
 // Connection reports whether the filters of connections want e.
 func (f *Filter) Connection(e *event.Event) bool { return f.connection(e) == yes }
 

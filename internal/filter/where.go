@@ -177,7 +177,11 @@ func newListedKeys(e *event.Event) listedKeys {
 func compile(source string, env any) (*vm.Program, error) {
 	p, err := expr.Compile(source, expr.Env(env), expr.AsBool(), expr.Patch(guard{nullableKeys(reflect.TypeOf(env))}))
 	if err != nil {
-		return nil, fmt.Errorf("%w\nExpected a comparison of the keys of -o ndjson, with nil for what is not known: dur_ns > 1e6 && err != nil", err)
+		example := "dur_ns > 1e6 && err != nil"
+		if _, ok := env.(listedKeys); ok {
+			example = "recv_q > 0 && cookie != nil"
+		}
+		return nil, fmt.Errorf("%w\nExpected a comparison of the keys of -o ndjson, with nil for what is not known: %s", err, example)
 	}
 	return p, nil
 }

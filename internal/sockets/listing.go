@@ -52,9 +52,17 @@ func (l *Listing) Flush(int64) error { return l.lines.Flush() }
 // table writes all that there is.
 func (l *Listing) table() error {
 	slices.SortFunc(l.all, Compare)
-	rows := [][]string{Header(l.format == "wide")}
+	wide := l.format == "wide"
+	several := slices.ContainsFunc(l.all, func(e *event.Event) bool { return e.NetNS != l.all[0].NetNS })
+	rows := [][]string{Header(wide)}
 	for _, e := range l.all {
-		rows = append(rows, Row(e, l.format == "wide"))
+		rows = append(rows, Row(e, wide))
+	}
+	if several && !wide { // two may have the same ends
+		for i, e := range l.all {
+			rows[i+1] = slices.Insert(rows[i+1], 1, strconv.FormatUint(uint64(e.NetNS), 10))
+		}
+		rows[0] = slices.Insert(rows[0], 1, ">NETNS")
 	}
 	if err := l.lines.Text(string(align(nil, rows))); err != nil {
 		return err
