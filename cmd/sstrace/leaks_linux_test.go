@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -54,13 +55,19 @@ type leakLine struct {
 type leakRun struct {
 	t     *testing.T
 	cmd   *exec.Cmd
+	stdin io.Closer
 	lines *bufio.Reader
 	all   []byte
 }
 
+// leaks starts it and waits until it is attached: then its command tells, in the first line. It ends when its stdin is closed.
 func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 	t.Helper()
-	r := &leakRun{t: t, cmd: self("sstrace", append([]string{"leaks", "-o", "ndjson", "--netns", h.netns()}, args...)...)}
+	args = append([]string{"leaks", "-o", "ndjson", "--netns", h.netns()}, args...)
+	r := &leakRun{t: t, cmd: self("sstrace", append(args, "--", "sh", "-c", "echo attached; read _; true")...)}
+	stdin, err := r.cmd.StdinPipe()
+	h.must("pipe", err)
+	r.stdin = stdin
 	out, err := r.cmd.StdoutPipe()
 	h.must("pipe", err)
 	r.cmd.Stderr = os.Stderr
@@ -70,6 +77,9 @@ func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 		_ = r.cmd.Wait()
 	})
 	r.lines = bufio.NewReader(out)
+	if line, err := r.lines.ReadString('\n'); line != "attached\n" {
+		t.Fatalf("leaks did not attach: %q, %v", line, err)
+	}
 	return r
 }
 
@@ -144,8 +154,8 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 	if len(found.Holders) != 1 || found.Holders[0].PID != guilty || found.Holders[0].FD != 3 || found.Holders[0].Exe != children[1].Path {
 		t.Errorf("holders %+v, want %d with descriptor 3 alone", found.Holders, guilty)
 	}
-	if o := found.Opened; o != nil && (o.Via != "accept" || o.PID != os.Getpid() || !slices.ContainsFunc(o.Stack, func(f string) bool { return strings.Contains(f, "sock.accept+") })) {
-		t.Errorf("opened by %+v", *found.Opened)
+	if o := found.Opened; o == nil || o.Via != "accept" || o.PID != os.Getpid() || !slices.ContainsFunc(o.Stack, func(f string) bool { return strings.Contains(f, "sock.accept+") }) {
+		t.Errorf("opened by %+v", found.Opened)
 	}
 
 	once := sstrace(t, "", "leaks", "--once", "--older", "CLOSE_WAIT=1ms", "-o", "ndjson", "--netns", h.netns())
@@ -160,7 +170,7 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 		t.Errorf("%+v", over)
 	}
 	l.close()
-	h.must("end", run.cmd.Process.Signal(unix.SIGTERM))
+	h.must("end", run.stdin.Close())
 	if end := run.next(); end.Type != "end" {
 		t.Errorf("%+v", end)
 	}
@@ -173,9 +183,9 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 // A listener with more connections in its queue than may wait is told, and once more when they were accepted.
 func TestLeaksFindsFullQueues(t *testing.T) {
 	h := newHost(t)
-	run := h.leaks(t)
 	const addr = "127.0.0.1:7781"
 	l := h.listen(addr, 1)
+	run := h.leaks(t)
 	for range 2 {
 		h.dial(addr)
 	}
@@ -215,7 +225,7 @@ func TestLeaksOlderThanTheTrace(t *testing.T) {
 	if second.State != "SYN_SENT" || second.Age == nil || *second.Age < 1e9 || len(second.Holders) != 1 {
 		t.Errorf("%+v", second)
 	}
-	h.must("end", run.cmd.Process.Signal(unix.SIGTERM))
+	h.must("end", run.stdin.Close())
 	sums := make(map[string]int)
 	for line := run.next(); line.Type != "end"; line = run.next() {
 		if line.Type != "leaks" || line.PID != os.Getpid() {
