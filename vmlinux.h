@@ -111,12 +111,20 @@ typedef struct {
 } refcount_t;
 
 struct inet_timewait_death_row {
-	refcount_t tw_refcount; /* from 5.17 */
+	refcount_t tw_refcount; /* from 5.18 */
 	int sysctl_max_tw_buckets;
+};
+
+struct inet_timewait_death_row___before_5_18 {
+	atomic_t tw_count;
 };
 
 struct netns_ipv4 {
 	struct inet_timewait_death_row tcp_death_row;
+};
+
+struct netns_ipv4___from_5_18_to_6_0 {
+	struct inet_timewait_death_row *tcp_death_row;
 };
 
 struct net {

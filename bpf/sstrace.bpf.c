@@ -554,13 +554,24 @@ static __always_inline bool is_subflow(const struct sock *sk)
 static __always_inline bool timewait_full(const struct sock *sk)
 {
 	const struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
-	const struct inet_timewait_death_row *row = &net->ipv4.tcp_death_row;
+	const struct netns_ipv4___from_5_18_to_6_0 *by_pointer = (const void *)&net->ipv4;
+	const struct inet_timewait_death_row *row;
+	int count;
 
-	if (bpf_core_field_size(net->ipv4.tcp_death_row) == sizeof(void *)) /* in some versions a pointer */
-		bpf_probe_read_kernel(&row, sizeof(row), row);
-	if (!bpf_core_field_exists(row->tw_refcount))
-		return true;
-	return BPF_CORE_READ(row, tw_refcount.refs.counter) - 1 >= BPF_CORE_READ(row, sysctl_max_tw_buckets);
+	if (bpf_core_field_exists(by_pointer->tcp_death_row))
+		row = BPF_CORE_READ(by_pointer, tcp_death_row);
+	else
+		row = &net->ipv4.tcp_death_row;
+	if (bpf_core_field_exists(row->tw_refcount)) {
+		count = BPF_CORE_READ(row, tw_refcount.refs.counter) - 1;
+	} else {
+		const struct inet_timewait_death_row___before_5_18 *old = (const void *)row;
+
+		if (!bpf_core_field_exists(old->tw_count))
+			return true;
+		count = BPF_CORE_READ(old, tw_count.counter);
+	}
+	return count >= BPF_CORE_READ(row, sysctl_max_tw_buckets);
 }
 
 static __always_inline __u8 closing(const struct sock *sk, int old)

@@ -5,6 +5,7 @@ package probe
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/rlimit"
 )
 
 func object(t *testing.T) *ebpf.CollectionSpec {
@@ -249,14 +251,72 @@ func BenchmarkRecordToLine(b *testing.B) {
 	}
 }
 
-// A reader that sleeps is woken by the next change, not by its own clock.
-func TestWakeUp(t *testing.T) {
+func needsRoot(t *testing.T) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
 			t.Fatal("needs root")
 		}
 		t.Skip("needs root")
 	}
+}
+
+// The programs also load where a kernel's types are others than this one's, in versions that are not to be had: relocated by what this kernel
+// has, changed as told, they pass its verifier.
+func TestLoadsByOtherTypes(t *testing.T) {
+	needsRoot(t)
+	_ = rlimit.RemoveMemlock()
+	for name, change := range map[string]func(*testing.T, *btf.Spec){
+		"as here": func(*testing.T, *btf.Spec) {},
+		"tcp_death_row is a pointer": func(t *testing.T, kernel *btf.Spec) { // 5.18 to 6.0
+			m := member(t, kernel, "netns_ipv4", "tcp_death_row")
+			m.Type = &btf.Pointer{Target: m.Type}
+		},
+		"an unknown count of TIME_WAIT": func(t *testing.T, kernel *btf.Spec) {
+			member(t, kernel, "inet_timewait_death_row", "tw_refcount", "tw_count").Name = "tw_other"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kernel, err := btf.LoadKernelSpec()
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(t, kernel)
+			spec := object(t)
+			maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
+				return name != bpfProgChange && name != bpfProgChangeMissed
+			})
+			err = loadHere(spec, func() error {
+				c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}})
+				if err == nil {
+					c.Close()
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// member is the member of a struct that has one of these names.
+func member(t *testing.T, kernel *btf.Spec, of string, names ...string) *btf.Member {
+	t.Helper()
+	var s *btf.Struct
+	if err := kernel.TypeByName(of, &s); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(s.Members, func(m btf.Member) bool { return slices.Contains(names, m.Name) })
+	if i < 0 {
+		t.Fatalf("struct %s has none of %q", of, names)
+	}
+	return &s.Members[i]
+}
+
+// A reader that sleeps is woken by the next change, not by its own clock.
+func TestWakeUp(t *testing.T) {
+	needsRoot(t)
 	defer func(before time.Duration) { doze = before }(doze)
 	doze = time.Hour
 	p, err := Open(new(filter.Filter), 1<<20, false, false)
