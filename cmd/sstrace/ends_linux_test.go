@@ -242,6 +242,18 @@ func TestClosedStdout(t *testing.T) {
 	}
 }
 
+// Nor does it need a line to notice that nobody reads any more.
+func TestClosedStdoutWhileNothingHappens(t *testing.T) {
+	h := newHost(t)
+	tr := h.start(nil)
+	tr.line()
+	tr.pipe.Close()
+	await(t, "end", tr.hasEnded)
+	if tr.code() != 0 || tr.stderr.Len() > 0 {
+		t.Errorf("exit code %d, stderr %q", tr.code(), &tr.stderr)
+	}
+}
+
 func TestFullDisk(t *testing.T) {
 	h := newHost(t)
 	tr := h.start([]string{"-w", "/dev/full", "-o", "ndjson"})

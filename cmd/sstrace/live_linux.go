@@ -14,6 +14,8 @@ import (
 	"sstrace/internal/event"
 	"sstrace/internal/probe"
 	"sstrace/internal/stack"
+
+	"golang.org/x/sys/unix"
 )
 
 // trace traces until a signal, -n, --for or the end of the command.
@@ -100,7 +102,13 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 			return rfc.Waiting() > 0, t.view.Flush(mono)
 		}
 	}
-	err := t.travel(p.Events(idle), track)
+	listened := func(mono int64) (bool, error) {
+		if o.write == "" && readerGone() {
+			return false, errPipe // nothing may have to be written for long
+		}
+		return idle(mono)
+	}
+	err := t.travel(p.Events(listened), track)
 	if err == nil {
 		err = rfc.Settle(math.MaxInt64, t.pass) // nothing comes any more
 	}
@@ -120,6 +128,13 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 		}
 	}
 	return t.finish(o, wall, mono, b)
+}
+
+// readerGone reports whether stdout is a pipe or a socket that nobody reads any more (poll(2): POLLERR).
+func readerGone() bool {
+	fds := []unix.PollFd{{Fd: int32(os.Stdout.Fd())}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&unix.POLLERR != 0
 }
 
 // list takes the sockets that exist, as a source that ends at once.
