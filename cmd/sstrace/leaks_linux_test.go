@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,10 +98,7 @@ func (r *leakRun) next() (l leakLine) {
 // checkSchema holds lines against the schema, and their numbers against being dense.
 func checkSchema(t *testing.T, text []byte) {
 	t.Helper()
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/ndjson.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	schema := ndjsonSchema(t)
 	seq := 0
 	for line := range bytes.Lines(text) {
 		checkLine(t, schema, line)

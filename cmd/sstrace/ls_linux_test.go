@@ -13,7 +13,6 @@ import (
 
 	"sstrace/internal/event"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,10 +29,7 @@ func (h *host) list(t *testing.T, args ...string) (all []event.Event) {
 	if r.code != 0 || r.stderr != "" {
 		t.Fatalf("exit code %d, %s", r.code, r.stderr)
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/ndjson.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	schema := ndjsonSchema(t)
 	seq := uint64(0)
 	for line := range strings.Lines(r.stdout) {
 		checkLine(t, schema, []byte(line))

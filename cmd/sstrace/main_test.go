@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 // A test runs sstrace as its users do, as a process: the test binary itself, which is sstrace when this variable says so.
@@ -51,4 +53,28 @@ func sstrace(t *testing.T, stdin string, args ...string) result {
 		t.Fatal(err)
 	}
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// ndjsonSchema is that of docs. It is read by us: its absolute path need not be open to who runs the tests.
+func ndjsonSchema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	const name = "ndjson.schema.json"
+	text, err := os.Open("../../docs/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer text.Close()
+	doc, err := jsonschema.UnmarshalJSON(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource(name, doc); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := c.Compile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
 }

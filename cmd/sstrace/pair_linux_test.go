@@ -16,7 +16,6 @@ import (
 
 	"sstrace/internal/event"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,10 +49,7 @@ func ask[T any](t *testing.T, kind string, args []string, traffic func()) (told 
 	if err != nil {
 		t.Fatal(err)
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/ndjson.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	schema := ndjsonSchema(t)
 	last, seq := "", 0
 	for line := range strings.Lines(string(text)) {
 		var head struct {

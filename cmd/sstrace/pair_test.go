@@ -11,10 +11,7 @@ import (
 // testdata/pair.ndjson is a recording of a server and a client: connections over IPv4, IPv6 and mapped addresses, closed by either side, reset, refused, one of
 // a socket with itself, and one that nobody accepts.
 func TestPairedViews(t *testing.T) {
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/ndjson.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	schema := ndjsonSchema(t)
 	for _, test := range []struct{ args, golden string }{
 		{"handshakes", "handshakes.text"},
 		{"handshakes -o ndjson", "handshakes.ndjson"},

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 // Connections that the client closes are as many of each change, in the intervals and in the whole run.
@@ -32,10 +30,7 @@ func TestStats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	schema, err := jsonschema.NewCompiler().Compile("../../docs/ndjson.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	schema := ndjsonSchema(t)
 	type line struct {
 		Type, By, Group  string
 		Old, New, Reason string
