@@ -208,13 +208,7 @@ func (v *View) opener(e *event.Event, via event.Via) opener {
 // sweep tells of what has become too old, and of full accept queues.
 func (v *View) sweep(now int64) error {
 	v.swept = now
-	var old []*sock
-	for _, s := range v.stuck {
-		if !s.decided && now-s.since >= v.limits[s.New].Nanoseconds() {
-			old = append(old, s)
-		}
-	}
-	slices.SortFunc(old, func(a, b *sock) int { return cmp.Compare(a.since, b.since) })
+	old := oldestFirst(v.stuck, func(s *sock) bool { return !s.decided && now-s.since >= v.limits[s.New].Nanoseconds() })
 	full, err := v.sweepQueues()
 	if err != nil {
 		return err
@@ -292,13 +286,13 @@ func (v *View) doubt() {
 
 // forget gives up, after a loss, those that are not in their state any more. How long the others have been is known only from now on: they may have left and come back.
 func (v *View) forget(exists map[ends]event.Event, now int64) error {
-	for at, s := range v.stuck {
-		found, ok := exists[at]
+	for _, s := range oldestFirst(v.stuck, func(*sock) bool { return true }) {
+		found, ok := exists[endsOf(&s.Event)]
 		if ok && s.is(&found) {
 			s.since, s.exact = found.Mono-max(found.Status.AtLeast, 0), false
 			continue
 		}
-		delete(v.stuck, at)
+		delete(v.stuck, endsOf(&s.Event))
 		if s.told {
 			if err := v.tell.over(s, &event.Event{Mono: now, Wall: s.Wall + now - s.Mono}); err != nil {
 				return err
@@ -347,12 +341,7 @@ func (v *View) look() (map[ends]event.Event, error) {
 // sweepQueues gives the listeners whose accept queue has become full, and tells of those where that is over.
 func (v *View) sweepQueues() (full []*sock, err error) {
 	if v.kernel.Listeners == nil {
-		for _, s := range v.full {
-			if !s.decided {
-				full = append(full, s)
-			}
-		}
-		return full, nil
+		return oldestFirst(v.full, func(s *sock) bool { return !s.decided }), nil
 	}
 	all, err := v.kernel.Listeners()
 	if err != nil {
@@ -375,11 +364,8 @@ func (v *View) sweepQueues() (full []*sock, err error) {
 			full = append(full, s)
 		}
 	}
-	for at, s := range v.full {
-		if now[at] {
-			continue
-		}
-		delete(v.full, at)
+	for _, s := range oldestFirst(v.full, func(s *sock) bool { return !now[endsOf(&s.Event)] }) {
+		delete(v.full, endsOf(&s.Event))
 		if s.told {
 			if err := v.tell.over(s, &event.Event{Mono: v.swept, Wall: s.Wall + v.swept - s.Mono, New: event.Listen}); err != nil {
 				return nil, err
@@ -391,17 +377,27 @@ func (v *View) sweepQueues() (full []*sock, err error) {
 
 // stuckNow gives those that were told and are not over, the oldest first.
 func (v *View) stuckNow() []*sock {
-	var all []*sock
-	for _, s := range v.stuck {
-		if s.told && !s.unsure {
-			all = append(all, s)
-		}
-	}
-	for _, s := range v.full {
-		if s.told {
-			all = append(all, s)
-		}
-	}
-	slices.SortFunc(all, func(a, b *sock) int { return cmp.Compare(a.since, b.since) })
+	stuck := oldestFirst(v.stuck, func(s *sock) bool { return s.told && !s.unsure })
+	full := oldestFirst(v.full, func(s *sock) bool { return s.told })
+	all := slices.Concat(stuck, full)
+	slices.SortFunc(all, older)
 	return all
+}
+
+func oldestFirst(socks map[ends]*sock, which func(*sock) bool) []*sock {
+	var all []*sock
+	for _, s := range socks {
+		if which(s) {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, older)
+	return all
+}
+
+// older orders them by age; those of one age always alike.
+func older(a, b *sock) int {
+	return cmp.Or(
+		cmp.Compare(a.since, b.since), cmp.Compare(a.NetNS, b.NetNS), a.Local.Compare(b.Local), a.Remote.Compare(b.Remote), cmp.Compare(a.Sk, b.Sk),
+	)
 }
