@@ -38,11 +38,12 @@ test: ## run all tests, those that trace as root
 	$(call need,tmux,tmux)
 	$(GO) test -count=1 $(if $(SUDO),-exec '$(SUDO) -E') ./...
 
-bench: ## measure each room, and, as root, the whole beside tcpstates of libbpf-tools
+bench: ## measure each room, and, as root, the whole beside tcpstates of libbpf-tools, and ls beside ss
 	$(call need,tcpstates,libbpf-tools)
 	$(call need,bpftool,bpftool)
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 	$(GO) test -run '^$$' -bench Beside -benchtime 200000x $(if $(SUDO),-exec '$(SUDO) -E') ./cmd/sstrace
+	$(GO) test -run '^$$' -bench Listing -benchtime 20x $(if $(SUDO),-exec '$(SUDO) -E') ./cmd/sstrace
 
 lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) ## gofmt, go vet, golangci-lint, clang-format, mandoc
 	$(call need,clang-format-19,clang-format-19)

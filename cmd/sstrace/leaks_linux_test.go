@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,6 +85,8 @@ func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 
 func (r *leakRun) next() (l leakLine) {
 	r.t.Helper()
+	silent := time.AfterFunc(time.Minute, func() { _ = r.cmd.Process.Signal(unix.SIGQUIT) }) // it then tells what it waits for
+	defer silent.Stop()
 	text, err := r.lines.ReadBytes('\n')
 	if err != nil {
 		r.t.Fatalf("no more lines: %v", err)

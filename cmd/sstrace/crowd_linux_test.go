@@ -1,0 +1,284 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sstrace/internal/event"
+
+	"golang.org/x/sys/unix"
+)
+
+// crowd makes, in each of some network namespaces, 12 times units sockets of all states, with a process and without.
+func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
+	needRoot(t)
+	files := uint64(9*namespaces*units + 1000)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: max(files, limit.Cur), Max: max(files, limit.Max)}); err != nil {
+		t.Fatalf("allow %d open files: %v", files, err)
+	}
+	var open []sock
+	t.Cleanup(func() {
+		for _, s := range open {
+			s.close()
+		}
+	})
+	for range namespaces {
+		h := newHost(t)
+		hosts = append(hosts, h)
+		open = append(open, h.newWire().deserted(units)...)
+	}
+	for _, h := range hosts {
+		open = append(open, h.pairs(units)...)
+	}
+	for _, h := range hosts { // last, for these have a minute
+		open = append(open, h.leaving(units)...)
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	return hosts
+}
+
+// listeners are one for each family, and where to call them.
+func (h *host) listeners(port uint16) (all []sock, at []string) {
+	for i, on := range []string{"127.0.0.1", "[::1]", "[::]"} {
+		all = append(all, h.listen(fmt.Sprintf("%s:%d", on, port+uint16(i)), 8))
+		at = append(at, fmt.Sprintf("%s:%d", []string{"127.0.0.1", "[::1]", "127.0.0.1"}[i], port+uint16(i)))
+	}
+	return all, at
+}
+
+// pairs makes units times both ends of a connection, and both ends of one that is half closed.
+func (h *host) pairs(units int) []sock {
+	open, at := h.listeners(7781)
+	for i := range units {
+		l, to := open[i%3], at[i%3]
+		c, s := h.established(l, to)
+		open = append(open, c, s)
+		c, s = h.established(l, to)
+		c.shutdown(unix.SHUT_WR)
+		open = append(open, c, s)
+	}
+	return open
+}
+
+// leaving makes units times one in TIME_WAIT, and both ends of one that is half closed, of which no process has the half.
+func (h *host) leaving(units int) []sock {
+	open, at := h.listeners(7791)
+	for i := range units {
+		l, to := open[i%3], at[i%3]
+		closeBoth(h.established(l, to))
+		c, s := h.established(l, to)
+		c.close()
+		open = append(open, s)
+	}
+	return open
+}
+
+// deserted makes units times: connections in FIN_WAIT1, CLOSING, LAST_ACK, SYN_RECV and SYN_SENT, whose peers do not speak any more. It gives those that are
+// open.
+func (w *wire) deserted(units int) (open []sock) {
+	at := netip.MustParseAddrPort("10.0.0.1:7801")
+	w.h.sysctl("tcp_syncookies", "0")
+	w.h.sysctl("tcp_max_syn_backlog", fmt.Sprint(2*units))
+	for _, retries := range []string{"tcp_syn_retries", "tcp_synack_retries", "tcp_orphan_retries"} {
+		w.h.sysctl(retries, "50")
+	}
+	l := w.h.listen(at.String(), 2*units)
+	open = append(open, l)
+	port := uint16(20000)
+	call := func() { // a SYN, from a port of its own
+		port++
+		w.send(segment{from: netip.AddrPortFrom(netip.MustParseAddr("10.1.2.3"), port), to: at, flags: syn, seq: 1000})
+	}
+	var accepted []sock
+	var answers []segment
+	for range 3 * units {
+		call()
+		answer := w.receive(syn | ack)
+		w.send(answer.reply(ack))
+		answers, accepted = append(answers, answer), append(accepted, l.accept())
+	}
+	w.h.t.Cleanup(func() { // else they, and their namespace, would live for hours
+		for i, answer := range answers {
+			reset := answer.reply(rst)
+			if i%3 != 0 {
+				reset.seq++ // it follows a FIN
+			}
+			w.send(reset)
+		}
+	})
+	for i, s := range accepted { // only now, for each FIN is sent again and again, and the device's queue is short
+		answer := answers[i]
+		if i%3 == 2 { // the peer closes first: LAST_ACK will be left
+			w.send(answer.reply(fin | ack))
+			s.reach(unix.BPF_TCP_CLOSE_WAIT)
+		}
+		if i%2 == 0 {
+			s.close()
+		} else {
+			s.shutdown(unix.SHUT_WR)
+			open = append(open, s)
+		}
+		if i%3 == 1 { // the peer closes before it knows that we did: CLOSING
+			w.send(answer.reply(fin | ack))
+		}
+	}
+	for range units {
+		call()
+		s := w.h.socket(unix.AF_INET)
+		w.h.must("nonblock", unix.SetNonblock(s.fd, true))
+		if err := unix.Connect(s.fd, sockaddr(netip.MustParseAddrPort("10.1.2.3:9"), unix.AF_INET)); err != unix.EINPROGRESS {
+			w.h.must("connect", err)
+		}
+		open = append(open, s)
+	}
+	return open
+}
+
+// run runs a command in the namespace.
+func (h *host) run(out io.Writer, command ...string) {
+	cmd := exec.Command(command[0], command[1:]...)
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = out, &stderr
+	var err error
+	h.do(func() { err = cmd.Start() })
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		h.t.Fatalf("%v: %v: %s", command, err, &stderr)
+	}
+}
+
+// ssStates are the names that ss has for states.
+var ssStates = map[string]event.State{
+	"LISTEN": event.Listen, "SYN-SENT": event.SynSent, "SYN-RECV": event.SynRecv, "ESTAB": event.Established, "FIN-WAIT-1": event.FinWait1,
+	"FIN-WAIT-2": event.FinWait2, "CLOSE-WAIT": event.CloseWait, "CLOSING": event.Closing, "LAST-ACK": event.LastAck, "TIME-WAIT": event.TimeWait,
+}
+
+// inSS gives the sockets that ss -tan lists, as socketText does.
+func (h *host) inSS() (all []string) {
+	var out strings.Builder
+	h.run(&out, "ss", "-tanH")
+	for line := range strings.Lines(out.String()) {
+		f := strings.Fields(line)
+		state, ok := ssStates[f[0]]
+		if !ok || len(f) < 5 {
+			h.t.Fatalf("ss: %s", line)
+		}
+		var remote netip.AddrPort
+		if state != event.Listen {
+			remote = unmap(f[4])
+		}
+		all = append(all, socketText(unmap(strings.Replace(f[3], "*:", "[::]:", 1)), remote, state))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// unmap reads an end as ss has it, an IPv4 address as such also where the socket is of IPv6.
+func unmap(text string) netip.AddrPort {
+	at := netip.MustParseAddrPort(text)
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+}
+
+// Of 20,000 sockets in three network namespaces, as many in each state, ls lists those that ss lists there, with the same states, and no other.
+func TestListingEqualsSS(t *testing.T) {
+	const units = 556
+	hosts := crowd(t, 3, units)
+	var args []string
+	for _, h := range hosts {
+		args = append(args, "--netns", h.netns())
+	}
+	await(t, "a moment without changes", func() bool {
+		var before, got, after [3][]string
+		for i, h := range hosts {
+			before[i] = h.inSS()
+		}
+		for _, e := range hosts[0].list(t, args...) {
+			i := slices.IndexFunc(hosts, func(h *host) bool { return h.inode == uint64(e.NetNS) })
+			got[i] = append(got[i], socketText(e.Local, e.Remote, e.New))
+		}
+		for i, h := range hosts {
+			after[i] = h.inSS()
+			slices.Sort(got[i])
+			if !slices.Equal(before[i], after[i]) {
+				return false
+			}
+		}
+		for i := range hosts {
+			if !slices.Equal(got[i], after[i]) {
+				t.Errorf("%d sockets, and ss has %d; only one has:\n%s", len(got[i]), len(after[i]), strings.Join(difference(got[i], after[i]), "\n"))
+			}
+			count := make(map[string]int)
+			for _, s := range got[i] {
+				count[s[strings.LastIndexByte(s, ' ')+1:]]++
+			}
+			t.Log(len(got[i]), count)
+			for _, state := range ssStates {
+				if state != event.Listen && count[state.String()] < units {
+					t.Errorf("%d in %v, want %d", count[state.String()], state, units)
+				}
+			}
+		}
+		return true
+	})
+}
+
+// difference gives what is in one of two sorted lists only.
+func difference(a, b []string) (only []string) {
+	for len(a) > 0 || len(b) > 0 {
+		switch {
+		case len(b) == 0 || len(a) > 0 && a[0] < b[0]:
+			only, a = append(only, "ls: "+a[0]), a[1:]
+		case len(a) == 0 || b[0] < a[0]:
+			only, b = append(only, "ss: "+b[0]), b[1:]
+		default:
+			a, b = a[1:], b[1:]
+		}
+	}
+	return only
+}
+
+// What ls takes beside ss, which tells of processes only if it is asked, with the same 20,000 sockets: the medians of runs in turn. Give -benchtime 20x.
+func BenchmarkListing(b *testing.B) {
+	for _, namespaces := range []int{1, 3} {
+		b.Run(fmt.Sprintf("namespaces=%d", namespaces), func(b *testing.B) {
+			hosts := crowd(b, namespaces, 1668/namespaces)
+			commands := [][]string{{"ls"}, {"ls", "-o", "wide"}, {"ls", "-o", "ndjson"}, {"ss", "-tan"}, {"ss", "-tanp"}, {"ss", "-tanpe"}}
+			took := make([][]float64, len(commands)) // ms
+			for b.Loop() {
+				for i, c := range commands {
+					begin := time.Now()
+					if c[0] == "ls" {
+						if err := self("sstrace", c...).Run(); err != nil {
+							b.Fatal(err)
+						}
+					} else {
+						for _, h := range hosts {
+							h.run(nil, c...)
+						}
+					}
+					took[i] = append(took[i], time.Since(begin).Seconds()*1000)
+				}
+			}
+			for i, c := range commands {
+				slices.Sort(took[i])
+				b.ReportMetric(took[i][len(took[i])/2], strings.Join(c, "")+"-ms")
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
