@@ -1333,7 +1333,6 @@ SEC("iter/tcp")
 int sockets(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
-	struct tcp_sock *tp = (void *)skc;
 	struct sock_found found = {};
 	struct about a;
 
@@ -1368,19 +1367,36 @@ int sockets(struct bpf_iter__tcp *ctx)
 		read_common(&a, skc, (void *)found.listener);
 		found.cookie = BPF_CORE_READ(skc, skc_cookie.counter);
 	} else {
-		read_common(&a, skc, (void *)skc);
-		a.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)skc, inet_sport));
-		a.proto = BPF_CORE_READ((struct sock *)skc, sk_protocol);
-		found.cookie = have_cookie ? bpf_get_socket_cookie(skc) : BPF_CORE_READ(skc, skc_cookie.counter);
-		found.accept_backlog = BPF_CORE_READ((struct sock *)skc, sk_max_ack_backlog);
+		/* The pointer has its type, so that each member is a load, not a call. */
+		struct tcp_sock *tp = bpf_skc_to_tcp_sock(skc);
+		struct sock *sk = (void *)tp;
+
+		if (!tp)
+			return 0; /* never: no other has such a state */
+		a.family = sk->__sk_common.skc_family;
+		a.lport = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
+		a.rport = bpf_ntohs(sk->__sk_common.skc_dport);
+		if (a.family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
+			bpf_core_read(&a.laddr, sizeof(a.laddr), &sk->__sk_common.skc_v6_rcv_saddr);
+			bpf_core_read(&a.raddr, sizeof(a.raddr), &sk->__sk_common.skc_v6_daddr);
+		} else {
+			map_ipv4(a.laddr, sk->__sk_common.skc_rcv_saddr);
+			map_ipv4(a.raddr, sk->__sk_common.skc_daddr);
+		}
+		a.proto = sk->sk_protocol;
+		a.netns = sk->__sk_common.skc_net.net->ns.inum;
+		a.uid = sk->sk_uid.val;
+		a.cgroup = cgroup_of(sk);
+		found.cookie = have_cookie ? bpf_get_socket_cookie(skc) : sk->__sk_common.skc_cookie.counter;
+		found.accept_backlog = sk->sk_max_ack_backlog;
 		if (found.state == TCP_LISTEN) {
-			found.recv_queue = BPF_CORE_READ((struct sock *)skc, sk_ack_backlog);
+			found.recv_queue = sk->sk_ack_backlog;
 		} else { /* as tcp_diag_get_info in net/ipv4/tcp_diag.c */
-			__s32 unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+			__s32 unread = tp->rcv_nxt - tp->copied_seq;
 
 			found.recv_queue = unread > 0 ? unread : 0; /* below 0 while a FIN is read past */
-			found.send_queue = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
-			found.active_us = BPF_CORE_READ(tp, tcp_mstamp);
+			found.send_queue = tp->write_seq - tp->snd_una;
+			found.active_us = tp->tcp_mstamp;
 		}
 	}
 	found.sk = (__u64)skc;

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -139,6 +140,7 @@ func readerGone() bool {
 
 // list takes the sockets that exist, as a source that ends at once.
 func (t *trip) list(o *options) error {
+	debug.SetGCPercent(400) // it soon ends
 	l, err := probe.List(t.filter)
 	if errors.Is(err, probe.ErrNoCgroup) {
 		return usageError{err}
@@ -146,20 +148,17 @@ func (t *trip) list(o *options) error {
 	if err != nil {
 		return err
 	}
+	defer l.Close()
 	closeOutput, err := t.open(o, live{})
 	if err != nil {
 		return quiet(err)
 	}
-	for i := range l.Sockets {
-		if err = t.pass(&l.Sockets[i]); err != nil {
-			break
-		}
+	if err = t.travel(l.All(), nil); err == nil {
+		wall, mono := l.Now()
+		err = t.finish(o, wall, mono, &event.Balance{Seen: l.Seen()})
 	}
-	if err == nil {
-		err = t.finish(o, l.Wall, l.Mono, &event.Balance{Seen: uint64(len(l.Sockets))})
-	}
-	if l.Closed > 0 {
-		err = errors.Join(err, fmt.Errorf("%d network namespaces may not be entered, so their sockets are missing: `sstrace check` tells what to do", l.Closed))
+	if l.Closed() > 0 {
+		err = errors.Join(err, fmt.Errorf("%d network namespaces may not be entered, so their sockets are missing: `sstrace check` tells what to do", l.Closed()))
 	}
 	if o.write == "" {
 		err = quietPipe(err)

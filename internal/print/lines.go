@@ -68,6 +68,14 @@ func (l *Lines) Event(e *event.Event) error {
 	return l.set(e.AppendJSON(l.buf))
 }
 
+// Block takes text for people, whole lines, and writes it at once.
+func (l *Lines) Block(text []byte) error {
+	if err := l.Flush(); err != nil {
+		return err
+	}
+	return l.write(text)
+}
+
 // Text takes text for people: whole lines.
 func (l *Lines) Text(text string) error {
 	return l.set(append(l.buf, text...))
@@ -85,9 +93,13 @@ func (l *Lines) Flush() error {
 	if len(l.buf) == 0 {
 		return nil
 	}
-	_, err := l.w.Write(l.buf)
+	err := l.write(l.buf)
 	l.buf = l.buf[:0]
-	if err != nil {
+	return err
+}
+
+func (l *Lines) write(b []byte) error {
+	if _, err := l.w.Write(b); err != nil {
 		return fmt.Errorf("write lines: %w", err)
 	}
 	return nil

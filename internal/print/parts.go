@@ -13,11 +13,11 @@ import (
 // What a text is made of, for who tells something else than lines.
 
 // Address gives address:port, "-" for an unknown one of them.
-func Address(a netip.AddrPort) string { return string(appendAddr(nil, a)) }
+func Address(a netip.AddrPort) string { return string(AppendAddress(nil, a)) }
 
 // Process gives PID/COMM, or "-" for pid 0.
 func Process(pid uint32, comm string) string {
-	return string(appendProcess(nil, pid, comm, pid != 0))
+	return string(AppendProcess(nil, pid, comm, pid != 0))
 }
 
 // Why gives the reason why a connection ended and the socket's error, as far as there are.

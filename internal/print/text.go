@@ -109,8 +109,8 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = append(b, reset...)
 	}
 	b = Pad(b, len(to), stateWidth+1)
-	local := appendAddr(t.field[:0], e.Local)
-	remote := appendAddr(local, e.Remote)
+	local := AppendAddress(t.field[:0], e.Local)
+	remote := AppendAddress(local, e.Remote)
 	if max(len(local), len(remote)-len(local)) > t.addrs {
 		t.addrs = ipv6Width
 	}
@@ -124,10 +124,10 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		}
 		b = t.right(appendUint(t.field[:0], e.Cookie, 16), b, 10)
 	}
-	b = t.left(appendProcess(t.field[:0], e.OwnerPID, e.OwnerComm, e.OwnerPID != 0), b, ownerWidth)
+	b = t.left(AppendProcess(t.field[:0], e.OwnerPID, e.OwnerComm, e.OwnerPID != 0), b, ownerWidth)
 	if t.wide {
 		b = t.left(append(t.field[:0], OrDash(e.OwnerVia.String())...), b, 8)
-		b = t.left(appendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, ownerWidth)
+		b = t.left(AppendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, ownerWidth)
 		b = t.left(append(t.field[:0], OrDash(e.Reason.String())...), b, len("handshake_abandoned"))
 		b = t.left(append(t.field[:0], errName(e.Err)...), b, 13)
 		b = appendVisible(b, OrDash(e.Cgroup))
@@ -189,8 +189,8 @@ func (t *text) appendTime(b []byte, e *event.Event) []byte {
 	return t.right(frac[:len(frac)-1], b, clockWidth[t.clock])
 }
 
-// appendAddr writes address:port, "-" for an unknown one of them.
-func appendAddr(b []byte, a netip.AddrPort) []byte {
+// AppendAddress writes address:port, "-" for an unknown one of them.
+func AppendAddress(b []byte, a netip.AddrPort) []byte {
 	switch {
 	case a.Addr().IsValid() && a.Port() != 0:
 		return a.AppendTo(b)
@@ -242,8 +242,8 @@ func appendUint(b []byte, v uint64, base int) []byte {
 	return strconv.AppendUint(b, v, base)
 }
 
-// appendProcess writes PID/COMM, as netstat -p does.
-func appendProcess(b []byte, pid uint32, comm string, known bool) []byte {
+// AppendProcess writes PID/COMM, as netstat -p does.
+func AppendProcess(b []byte, pid uint32, comm string, known bool) []byte {
 	if !known {
 		return append(b, '-')
 	}

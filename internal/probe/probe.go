@@ -18,6 +18,7 @@ import (
 	"sstrace/internal/filter"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
@@ -81,7 +82,7 @@ func Open(f *filter.Filter, buffer int, rfc, stacks bool) (*Probe, error) {
 }
 
 func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
-	spec, err := loadBpf()
+	spec, o, err := readObject()
 	if err != nil {
 		return err
 	}
@@ -143,13 +144,13 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 		return fmt.Errorf("set filters: %w", err)
 	}
 	err = loadHere(spec, func() (err error) {
-		p.objs, err = ebpf.NewCollection(spec)
+		p.objs, err = ebpf.NewCollectionWithOptions(spec, o)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	p.lister = lister{sockets: p.objs.Programs[bpfProgSockets], holders: p.objs.Programs[bpfProgHolders], names: p.names, netns: f.NetNS}
+	p.lister = lister{sockets: p.objs.Programs[bpfProgSockets], holders: p.objs.Programs[bpfProgHolders], names: p.names, clock: &p.clock, netns: f.NetNS}
 	for _, name := range tracing {
 		p.tracing = append(p.tracing, p.objs.Programs[name])
 	}
@@ -157,6 +158,17 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 		return err
 	}
 	return p.fill(f)
+}
+
+// readObject reads it, and beside it, for that takes longer, the types of the kernel. Those of its modules, which a host has a hundred of, are left out: all
+// that is looked at is in the kernel itself.
+func readObject() (*ebpf.CollectionSpec, ebpf.CollectionOptions, error) {
+	o := ebpf.CollectionOptions{Cache: btf.NewCache()}
+	var types sync.WaitGroup
+	types.Go(func() { o.Programs.KernelTypes, _ = o.Cache.Kernel() }) // where it has none, loading says so
+	spec, err := loadBpf()
+	types.Wait()
+	return spec, o, err
 }
 
 // loadHere calls load, and once more with what old kernels have: up to 5.11 tracing programs have no bpf_get_socket_cookie. If that was not it, the
@@ -271,7 +283,7 @@ func (p *Probe) attach() error {
 	if p.reader, err = ringbuf.NewReader(p.maps.Events); err != nil {
 		return fmt.Errorf("map the ring buffer: %w", err)
 	}
-	if p.before, err = p.lister.all(); err != nil {
+	if p.before, err = gathered(p.lister.all()); err != nil {
 		return err
 	}
 	if err := p.vars.FirstLook.Set(false); err != nil {
@@ -321,7 +333,6 @@ func (p *Probe) Events(idle func(mono int64) (soon bool, err error)) iter.Seq2[e
 	return func(yield func(event.Event, error) bool) {
 		defer p.settle()
 		for _, e := range p.before {
-			e.Wall = p.clock.wall(e.Mono)
 			if !yield(e, nil) {
 				return
 			}
@@ -477,16 +488,19 @@ func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 }
 
 // Sockets finds the sockets that exist now. It must not run at the same time as Events gives something.
-func (p *Probe) Sockets() ([]event.Event, error) { return p.timed(p.lister.all()) }
+func (p *Probe) Sockets() ([]event.Event, error) { return gathered(p.lister.all()) }
 
 // Listeners finds the listeners alone, without their holders. As Sockets it must not run beside Events.
-func (p *Probe) Listeners() ([]event.Event, error) { return p.timed(p.lister.listeners()) }
+func (p *Probe) Listeners() ([]event.Event, error) { return p.lister.listeners() }
 
-func (p *Probe) timed(all []event.Event, err error) ([]event.Event, error) {
-	for i := range all {
-		all[i].Wall = p.clock.wall(all[i].Mono)
+func gathered(source iter.Seq2[event.Event, error]) (all []event.Event, err error) {
+	for e, err := range source {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
 	}
-	return all, err
+	return all, nil
 }
 
 // Stack gives the return addresses of an Event's Stack, the innermost first; nil if there is none.

@@ -6,9 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"time"
 	"unsafe"
@@ -26,26 +25,31 @@ import (
 type lister struct {
 	sockets, holders *ebpf.Program
 	names            *namer
-	netns            []uint32           // the namespaces that are wanted; all, if there are none
-	ends             map[uint32]openEnd // found by the last look at all
-	closed           int                // namespaces that we may not enter, as the last look found
+	clock            *clock
+	netns            []uint32             // the namespaces that are wanted; all, if there are none
+	ends             map[uint32][]openEnd // found by the last look at all, by namespace
+	closed           int                  // namespaces that we may not enter, as the last look found
+	seen             uint64               // sockets that the last look at all gave
 
 	waiting []event.Event // what listeners found last
 	looked  time.Time
 	took    time.Duration
 }
 
-// Listing is what List finds.
+// Listing is the sockets that exist.
 type Listing struct {
-	Sockets    []event.Event
-	Wall, Mono int64 // when it was over, ns
-	Closed     int   // network namespaces that we may not enter, and whose sockets are missing
+	lister
+	clock clock
 }
 
-// List finds the sockets that exist now, half-open ones and those in TIME_WAIT included, in the network namespaces that f wants. Nothing is attached.
+// List makes ready to find sockets in the network namespaces that f wants. Nothing is attached.
 func List(f *filter.Filter) (*Listing, error) {
 	_ = rlimit.RemoveMemlock() // see Open
-	l, err := list(f)
+	l := new(Listing)
+	err := l.load(f)
+	if err != nil {
+		l.Close()
+	}
 	switch {
 	case errors.Is(err, ErrNoCgroup):
 		return nil, err
@@ -55,79 +59,126 @@ func List(f *filter.Filter) (*Listing, error) {
 	return l, nil
 }
 
-func list(f *filter.Filter) (*Listing, error) {
-	spec, err := loadBpf()
+func (l *Listing) load(f *filter.Filter) error {
+	spec, o, err := readObject()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := spec.Variables[bpfVarWantMini].Set(true); err != nil {
-		return nil, err
+		return err
 	}
 	var objs struct {
 		Sockets *ebpf.Program `ebpf:"sockets"`
 		Holders *ebpf.Program `ebpf:"holders"`
 	}
-	if err := loadHere(spec, func() error { return spec.LoadAndAssign(&objs, nil) }); err != nil {
-		return nil, err
+	if err := loadHere(spec, func() error { return spec.LoadAndAssign(&objs, &o) }); err != nil {
+		return err
 	}
-	defer func() {
-		_ = errors.Join(objs.Sockets.Close(), objs.Holders.Close()) // they are read to the end
-	}()
-	l := lister{sockets: objs.Sockets, holders: objs.Holders, names: newNamer(), netns: f.NetNS}
-	defer l.names.cgroupFS.close()
+	l.lister = lister{sockets: objs.Sockets, holders: objs.Holders, names: newNamer(), clock: &l.clock, netns: f.NetNS}
 	for _, path := range f.Cgroups {
 		if _, err := l.names.cgroupFS.id(path); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	all, err := l.all()
-	var clock clock
-	for i := range all {
-		all[i].Wall = clock.wall(all[i].Mono)
-	}
-	mono := monotonic()
-	return &Listing{all, clock.wall(mono), mono, l.closed}, err
+	return nil
 }
 
-// all finds the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of.
-func (l *lister) all() ([]event.Event, error) {
-	holders, err := l.whoHolds()
-	if err != nil {
-		return nil, err
+// Close gives back what List took.
+func (l *Listing) Close() {
+	_ = errors.Join(l.sockets.Close(), l.holders.Close()) // they were only read
+	if l.names != nil {
+		l.names.cgroupFS.close()
 	}
-	var all []event.Event
-	noBacklog := make(map[uint16]bool) // ports with a listener of backlog 0: its children look like clients
-	err = l.eachNetNS(l.ends, func() error {
-		return iterate(l.sockets, func(f *bpfSockFound) bool {
-			e := l.socket(f)
-			switch {
-			case f.IsMini != 0:
-				if e.Mini = true; f.Listener != 0 {
-					e.Role = event.Server
+}
+
+// All gives every socket that exists now, half-open ones and those in TIME_WAIT included.
+func (l *Listing) All() iter.Seq2[event.Event, error] { return l.all() }
+
+// Seen is how many All has given.
+func (l *Listing) Seen() uint64 { return l.seen }
+
+// Now gives the time by both clocks, ns: CLOCK_REALTIME and CLOCK_MONOTONIC.
+func (l *Listing) Now() (wall, mono int64) {
+	mono = monotonic()
+	return l.clock.wall(mono), mono
+}
+
+// Closed is how many network namespaces All may not enter: their sockets are missing.
+func (l *Listing) Closed() int { return l.closed }
+
+// all gives the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of. Two threads read them
+// while this one finds who holds them.
+func (l *lister) all() iter.Seq2[event.Event, error] {
+	return func(yield func(event.Event, error) bool) {
+		found := make(chan []bpfSockFound, 64)
+		held := make(chan struct{})
+		var unread error
+		go func() {
+			defer close(found)
+			ends := func() map[uint32][]openEnd {
+				<-held
+				return l.ends
+			}
+			unread = l.eachNetNS(2, ends, func() error {
+				return iterate(l.sockets, func(some []bpfSockFound) bool {
+					found <- slices.Clone(some)
+					return true
+				})
+			})
+		}()
+		holders, err := l.whoHolds()
+		close(held)
+		l.seen = 0
+		backlog0 := make(map[port]bool)
+		enough := false
+		for some := range found { // to the end, which the threads wait for
+			for i := 0; i < len(some) && err == nil && !enough; i++ {
+				e := l.socket(&some[i])
+				e.Role = role(&some[i], backlog0)
+				if e.Status.Holders = holders[e.Sk]; e.Status.Holders == nil {
+					e.Status.Holders = []event.Holder{}
 				}
-			case e.New == event.Listen: // listeners come first
-				if e.Role = event.Listener; f.AcceptBacklog == 0 {
-					noBacklog[f.Lport] = true
+				if pid, comm := onlyHolder(e.Status.Holders); pid != 0 {
+					e.OwnerPID, e.OwnerComm, e.OwnerVia = pid, comm, event.ViaSnapshot
 				}
-			case f.AcceptBacklog != 0:
-				e.Role = event.Server // only listen() sets it, and only a child inherits it (sk_clone_lock in net/core/sock.c)
-			case !noBacklog[f.Lport]:
-				e.Role = event.Client
+				l.seen++
+				enough = !yield(e, nil)
 			}
-			if e.Status.Holders = holders[f.Sk]; e.Status.Holders == nil {
-				e.Status.Holders = []event.Holder{}
-			}
-			if pid, comm := onlyHolder(e.Status.Holders); pid != 0 {
-				e.OwnerPID, e.OwnerComm, e.OwnerVia = pid, comm, event.ViaSnapshot
-			}
-			all = append(all, e)
-			return true
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look at existing sockets: %w", err)
+		}
+		if err == nil && unread != nil {
+			err = fmt.Errorf("look at existing sockets: %w", unread)
+		}
+		if err != nil && !enough {
+			yield(event.Event{}, err)
+		}
 	}
-	return all, nil
+}
+
+// port is one of a network namespace.
+type port struct {
+	netns  uint32
+	number uint16
+}
+
+// role tells which side f is, of the sockets of its namespace in order: listeners come first. backlog0 are those of backlog 0, whose children look like clients.
+func role(f *bpfSockFound, backlog0 map[port]bool) event.Role {
+	at := port{f.Netns, f.Lport}
+	switch {
+	case f.IsMini != 0:
+		if f.Listener != 0 {
+			return event.Server
+		}
+	case event.State(f.State) == event.Listen:
+		if f.AcceptBacklog == 0 {
+			backlog0[at] = true
+		}
+		return event.Listener
+	case f.AcceptBacklog != 0:
+		return event.Server // only listen() sets it, and only a child inherits it (sk_clone_lock in net/core/sock.c)
+	case !backlog0[at]:
+		return event.Client
+	}
+	return 0
 }
 
 // onlyHolder gives the process that alone holds a socket: of several none is the owner for sure.
@@ -148,19 +199,23 @@ func (l *lister) listeners() ([]event.Event, error) {
 	if begin.Sub(l.looked) < 100*l.took {
 		return l.waiting, nil
 	}
-	ends := l.ends
-	if len(l.netns) == 0 {
-		ends = nil // each is borrowed from its process for a moment: too much to do all the time
+	ends := func() map[uint32][]openEnd {
+		if len(l.netns) == 0 {
+			return nil // each is borrowed from its process for a moment: too much to do all the time
+		}
+		return l.ends
 	}
 	l.waiting = nil
-	err := l.eachNetNS(ends, func() error {
-		return iterate(l.sockets, func(f *bpfSockFound) bool {
-			if event.State(f.State) != event.Listen {
-				return false // they come first
+	err := l.eachNetNS(1, ends, func() error {
+		return iterate(l.sockets, func(found []bpfSockFound) bool {
+			for i := range found {
+				if event.State(found[i].State) != event.Listen {
+					return false // they come first
+				}
+				e := l.socket(&found[i])
+				e.Role = event.Listener
+				l.waiting = append(l.waiting, e)
 			}
-			e := l.socket(f)
-			e.Role = event.Listener
-			l.waiting = append(l.waiting, e)
 			return true
 		})
 	})
@@ -175,12 +230,12 @@ func (l *lister) listeners() ([]event.Event, error) {
 func (l *lister) socket(f *bpfSockFound) event.Event {
 	state := event.State(f.State)
 	e := event.Event{
-		Type: event.Socket, Mono: int64(f.MonoNs), Cookie: f.Cookie, Sk: f.Sk, NetNS: f.Netns, Proto: proto(f.Proto), New: state, Listener: f.Listener,
+		Type: event.Socket, Wall: l.clock.wall(int64(f.MonoNs)), Mono: int64(f.MonoNs), Cookie: f.Cookie, Sk: f.Sk, NetNS: f.Netns, Proto: proto(f.Proto), New: state, Listener: f.Listener,
 		Dur: event.Unknown, SynRetrans: event.Unknown, UID: f.Uid, Cgroup: l.names.cgroup(f.CgroupId), CgroupID: f.CgroupId,
 		Status: &event.Status{RecvQueue: int64(f.RecvQueue), SendQueue: int64(f.SendQueue), AtLeast: event.Unknown, Left: event.Unknown},
 	}
 	e.Family, e.Local, e.Remote = ends(f.Family, &f.Laddr, &f.Raddr, f.Lport, f.Rport, state == event.Listen)
-	if f.IsMini != 0 {
+	if e.Mini = f.IsMini != 0; e.Mini {
 		e.Status.RecvQueue, e.Status.SendQueue = event.Unknown, event.Unknown
 	}
 	switch {
@@ -220,21 +275,21 @@ func jiffy(count uint64, mono int64) int64 {
 	return int64(1e9 / whole)
 }
 
-// openEnd is a socket that some process holds, of a network namespace that perhaps no process is in.
-type openEnd struct {
-	pid, fd, netns uint32
-}
-
 // whoHolds finds the processes that have each socket among their file descriptors, by the address of its sock; and one socket of each network namespace.
 func (l *lister) whoHolds() (map[uint64][]event.Holder, error) {
 	holders := make(map[uint64][]event.Holder)
-	l.ends = make(map[uint32]openEnd)
-	err := iterate(l.holders, func(f *bpfHolderFound) bool {
-		h := event.Holder{PID: f.Pid, FD: f.Fd, Comm: l.names.comm(&f.Comm)}
-		if !slices.Contains(holders[f.Sk], h) { // a thread may have files of its own
-			holders[f.Sk] = append(holders[f.Sk], h)
+	l.ends = make(map[uint32][]openEnd)
+	err := iterate(l.holders, func(found []bpfHolderFound) bool {
+		for i := range found {
+			f := &found[i]
+			h := event.Holder{PID: f.Pid, FD: f.Fd, Comm: l.names.comm(&f.Comm)}
+			if of := holders[f.Sk]; !slices.Contains(of, h) { // a thread may have files of its own
+				holders[f.Sk] = append(of, h)
+			}
+			if of := l.ends[f.Netns]; len(of) == 0 || len(of) < 3 && of[len(of)-1].pid != f.Pid { // if one is closed meanwhile, there is another
+				l.ends[f.Netns] = append(of, openEnd{f.Pid, f.Fd})
+			}
 		}
-		l.ends[f.Netns] = openEnd{f.Pid, f.Fd, f.Netns}
 		return true
 	})
 	if err != nil {
@@ -243,8 +298,8 @@ func (l *lister) whoHolds() (map[uint64][]event.Holder, error) {
 	return holders, nil
 }
 
-// iterate runs an iterator program in the calling thread's network namespace and gives each struct T that it writes, until each has enough.
-func iterate[T any](prog *ebpf.Program, each func(*T) bool) error {
+// iterate runs an iterator program in the calling thread's network namespace and gives the structs T that it writes, some at a time, until each has enough.
+func iterate[T any](prog *ebpf.Program, each func([]T) bool) error {
 	var t T
 	size := int(unsafe.Sizeof(t))
 	iter, err := link.AttachIter(link.IterOptions{Program: prog})
@@ -257,17 +312,16 @@ func iterate[T any](prog *ebpf.Program, each func(*T) bool) error {
 		return fmt.Errorf("open iterator: %w", err)
 	}
 	defer in.Close()
-	buf := make([]byte, 200*size)
+	some := make([]T, 256) // the kernel gathers 32 KiB (bpf_seq_read in kernel/bpf/bpf_iter.c)
+	buf := unsafe.Slice((*byte)(unsafe.Pointer(&some[0])), size*len(some))
 	for have := 0; ; {
 		n, err := in.Read(buf[have:])
 		have += n
-		at := 0
-		for ; have-at >= size; at += size {
-			if !each((*T)(unsafe.Pointer(&buf[at]))) {
-				return nil
-			}
+		whole := have / size
+		if whole > 0 && !each(some[:whole]) {
+			return nil
 		}
-		have = copy(buf, buf[at:have])
+		have = copy(buf, buf[whole*size:have])
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -276,94 +330,4 @@ func iterate[T any](prog *ebpf.Program, each func(*T) bool) error {
 			return fmt.Errorf("read iterator: %w", err)
 		}
 	}
-}
-
-// eachNetNS calls do in a thread inside each network namespace that is wanted. Those that have gone are left out, and those that we may not enter are
-// counted.
-func (l *lister) eachNetNS(ends map[uint32]openEnd, do func() error) error {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		result <- l.visitAll(ends, do)
-	}()
-	return <-result
-}
-
-func (l *lister) visitAll(ends map[uint32]openEnd, do func() error) error {
-	l.closed = 0
-	seen := make(map[uint64]bool)
-	wanted := func(inode uint64) bool {
-		return !seen[inode] && (len(l.netns) == 0 || slices.Contains(l.netns, uint32(inode)))
-	}
-	visit := func(open func() (int, error)) error {
-		ns, err := open()
-		if err == nil {
-			defer unix.Close(ns)
-			var stat unix.Stat_t
-			if err := unix.Fstat(ns, &stat); err != nil || !wanted(stat.Ino) { // another than it seemed, by now
-				return nil
-			}
-			seen[stat.Ino] = true
-			err = unix.Setns(ns, unix.CLONE_NEWNET)
-		}
-		switch {
-		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-			l.closed++
-			return nil
-		case err != nil:
-			return nil // gone
-		}
-		return do()
-	}
-	own, err := inodeOf("/proc/thread-self/ns/net")
-	if err != nil {
-		return fmt.Errorf("find our network namespace: %w", err)
-	}
-	if wanted(own) {
-		seen[own] = true
-		if err := do(); err != nil {
-			return err
-		}
-	}
-	paths, _ := filepath.Glob("/proc/[0-9]*/ns/net") // the pattern is right
-	named, _ := filepath.Glob("/run/netns/*")
-	for _, path := range append(paths, named...) {
-		inode, err := inodeOf(path)
-		if err != nil || !wanted(inode) {
-			continue
-		}
-		if err := visit(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) }); err != nil {
-			return err
-		}
-	}
-	for _, end := range ends {
-		if !wanted(uint64(end.netns)) {
-			continue
-		}
-		if err := visit(end.openNetNS); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func inodeOf(path string) (uint64, error) {
-	var stat unix.Stat_t
-	err := unix.Stat(path, &stat)
-	return stat.Ino, err
-}
-
-// openNetNS opens the namespace of a socket that some process holds: the process itself may be in another one by now.
-func (h openEnd) openNetNS() (int, error) {
-	pid, err := unix.PidfdOpen(int(h.pid), 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(pid)
-	socket, err := unix.PidfdGetfd(pid, int(h.fd), 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(socket)
-	return unix.IoctlRetInt(socket, unix.SIOCGSKNS)
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"sstrace/internal/event"
@@ -56,17 +57,35 @@ func implied(last event.Event, end *event.Event) event.Event {
 }
 
 // rank orders states along a connection's life.
-var rank = map[event.State]int{
+var rank = [256]int{
 	event.Listen: 1, event.SynSent: 2, event.SynRecv: 3, event.Established: 4, event.FinWait1: 5, event.FinWait2: 6, event.Closing: 7, event.TimeWait: 8,
 	event.CloseWait: 9, event.LastAck: 10, event.Close: 11,
 }
 
-// Compare orders sockets by state, and then by their ends.
+// place is where a socket stands in a listing: by its state, and then by its ends.
+type place struct {
+	state         event.State
+	netns         uint32
+	local, remote netip.AddrPort
+}
+
+func placeOf(e *event.Event) place { return place{e.New, e.NetNS, e.Local, e.Remote} }
+
+func (p *place) compare(o *place) int {
+	if c := rank[p.state] - rank[o.state]; c != 0 {
+		return c
+	}
+	if c := p.local.Compare(o.local); c != 0 {
+		return c
+	}
+	if c := p.remote.Compare(o.remote); c != 0 {
+		return c
+	}
+	return cmp.Compare(p.netns, o.netns)
+}
+
+// Compare orders sockets as a listing does.
 func Compare(a, b *event.Event) int {
-	return cmp.Or(
-		cmp.Compare(rank[a.New], rank[b.New]),
-		a.Local.Addr().Compare(b.Local.Addr()), cmp.Compare(a.Local.Port(), b.Local.Port()),
-		a.Remote.Addr().Compare(b.Remote.Addr()), cmp.Compare(a.Remote.Port(), b.Remote.Port()),
-		cmp.Compare(a.NetNS, b.NetNS),
-	)
+	p, o := placeOf(a), placeOf(b)
+	return p.compare(&o)
 }

@@ -1,12 +1,11 @@
 package sockets
 
 import (
-	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -19,15 +18,47 @@ var Formats = []string{"text", "wide", "ndjson"}
 
 // Listing is a view that lists sockets, for people as a table with its sums.
 type Listing struct {
-	lines  *print.Lines
-	format string
-	all    []*event.Event
-	lost   bool
+	lines   *print.Lines
+	format  string
+	header  *row
+	right   []bool       // which columns are set to the right
+	rows    [256][]*row  // by state
+	netns   uint32       // of the first
+	several bool         // there are others
+	width   [columns]int // of the widest cell
+	cells   cells        // of the last row
+	lost    bool
+}
+
+// row is one of many: what it has is kept together, and short.
+type row struct {
+	place
+	text string       // its cells, one behind the other
+	ends [columns]int // of each
 }
 
 // New makes a Listing of one of Formats.
 func New(out io.Writer, format string) *Listing {
-	return &Listing{lines: print.NewLines(out), format: format}
+	l := &Listing{lines: print.NewLines(out), format: format}
+	var c cells
+	for _, title := range header(format == "wide") {
+		title, right := strings.CutPrefix(title, ">")
+		l.right = append(l.right, right)
+		c.add(append(c.text, title...))
+	}
+	l.header = l.row(&c)
+	return l
+}
+
+// row keeps cells.
+func (l *Listing) row(c *cells) *row {
+	r := &row{text: string(c.text), ends: c.ends}
+	begin := 0
+	for i, end := range c.ends[:c.n] {
+		l.width[i] = max(l.width[i], utf8.RuneCountInString(r.text[begin:end]))
+		begin = end
+	}
+	return r
 }
 
 // Take takes a Socket, and at last the End.
@@ -36,8 +67,7 @@ func (l *Listing) Take(e *event.Event) error {
 	case l.format == "ndjson":
 		return l.lines.Event(e)
 	case e.Type == event.Socket:
-		kept := *e
-		l.all = append(l.all, &kept)
+		l.add(e)
 	case e.Type == event.Lost:
 		l.lost = true
 	case e.Type == event.End:
@@ -49,111 +79,216 @@ func (l *Listing) Take(e *event.Event) error {
 // Flush writes what was gathered.
 func (l *Listing) Flush(int64) error { return l.lines.Flush() }
 
-// table writes all that there is.
+func (l *Listing) add(e *event.Event) {
+	l.cells.of(e, l.format == "wide")
+	r := l.row(&l.cells)
+	r.place = placeOf(e)
+	l.rows[e.New] = append(l.rows[e.New], r)
+	if l.netns == 0 {
+		l.netns = e.NetNS
+	}
+	l.several = l.several || e.NetNS != l.netns
+}
+
+// table writes all that there is: a block for each state, which are made at the same time.
 func (l *Listing) table() error {
-	slices.SortFunc(l.all, Compare)
-	wide := l.format == "wide"
-	several := slices.ContainsFunc(l.all, func(e *event.Event) bool { return e.NetNS != l.all[0].NetNS })
-	rows := [][]string{Header(wide)}
-	for _, e := range l.all {
-		rows = append(rows, Row(e, wide))
-	}
-	if several && !wide { // two may have the same ends
-		for i, e := range l.all {
-			rows[i+1] = slices.Insert(rows[i+1], 1, strconv.FormatUint(uint64(e.NetNS), 10))
+	var sums Sums
+	var blocks [len(sums)][]byte
+	var making sync.WaitGroup
+	for state, rows := range l.rows {
+		if sums[state] = len(rows); len(rows) > 0 {
+			making.Go(func() { blocks[state] = l.block(rows) })
 		}
-		rows[0] = slices.Insert(rows[0], 1, ">NETNS")
 	}
-	if err := l.lines.Text(string(align(nil, rows))); err != nil {
+	making.Wait()
+	if err := l.lines.Text(string(l.line(nil, l.header))); err != nil {
 		return err
+	}
+	for _, state := range sums.states() {
+		if err := l.lines.Block(blocks[state]); err != nil {
+			return err
+		}
 	}
 	note := ""
 	if l.lost {
 		note = "Changes were lost in the recording: sockets that made none after that are not listed.\n"
 	}
-	return l.lines.Text("\n" + Sums(l.all) + "\n" + note)
+	return l.lines.Text("\n" + sums.String() + "\n" + note)
 }
 
-// Sums tells how many there are, in all and in each state.
-func Sums(all []*event.Event) string {
-	count := make(map[event.State]int)
-	for _, e := range all {
-		count[e.New]++
+func (l *Listing) block(rows []*row) (b []byte) {
+	slices.SortFunc(rows, func(a, b *row) int { return a.compare(&b.place) })
+	for i, r := range rows {
+		if b = l.line(b, r); i == 0 {
+			b = slices.Grow(b, len(rows)*(len(b)+8)) // the others are about as long
+		}
 	}
+	return b
+}
+
+// line sets cells in columns as wide as the widest of them, but for the last one.
+func (l *Listing) line(b []byte, r *row) []byte {
+	begin := 0
+	for i, right := range l.right {
+		cell := r.text[begin:r.ends[i]]
+		begin = r.ends[i]
+		blanks := l.width[i] - utf8.RuneCountInString(cell)
+		switch {
+		case i == narrowNetNS && l.format != "wide" && !l.several:
+		case i == len(l.right)-1:
+			b = append(append(b, cell...), '\n')
+		case right:
+			b = append(append(print.Pad(b, 0, blanks), cell...), ' ')
+		default:
+			b = append(print.Pad(append(b, cell...), 0, blanks), ' ')
+		}
+	}
+	return b
+}
+
+// Sums is how many sockets are in each state.
+type Sums [256]int
+
+// states are those in which there are any, in order.
+func (s *Sums) states() (all []event.State) {
+	for state, n := range s {
+		if n > 0 {
+			all = append(all, event.State(state))
+		}
+	}
+	slices.SortFunc(all, func(a, b event.State) int { return rank[a] - rank[b] })
+	return all
+}
+
+// String tells how many there are, in all and in each state.
+func (s *Sums) String() string {
+	all := 0
 	var parts []string
-	for _, s := range slices.SortedFunc(maps.Keys(count), func(a, b event.State) int { return rank[a] - rank[b] }) {
-		parts = append(parts, s.String()+" "+strconv.Itoa(count[s]))
+	for _, state := range s.states() {
+		all += s[state]
+		parts = append(parts, state.String()+" "+strconv.Itoa(s[state]))
 	}
-	sum := "1 socket"
-	if len(all) != 1 {
-		sum = strconv.Itoa(len(all)) + " sockets"
+	text := "1 socket"
+	if all != 1 {
+		text = strconv.Itoa(all) + " sockets"
 	}
 	if len(parts) > 0 {
-		sum += ": " + strings.Join(parts, ", ")
+		text += ": " + strings.Join(parts, ", ")
 	}
-	return sum
+	return text
 }
 
 // Header names the columns; > marks one that is set to the right.
 func Header(wide bool) []string {
-	h := []string{"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT"}
-	if wide {
-		h = append(h, ">NETNS", "ROLE", ">UID", ">COOKIE", "UNIT")
+	h := header(wide)
+	if !wide {
+		h = slices.Delete(h, narrowNetNS, narrowNetNS+1)
 	}
-	return append(h, "HOLDERS")
+	return h
 }
 
 // Row makes the cells of a socket, as Header names them.
 func Row(e *event.Event, wide bool) []string {
-	s := e.Status
-	cells := []string{
-		e.New.String(), number(s.RecvQueue), number(s.SendQueue), print.Address(e.Local), print.Address(e.Remote), Age(e), left(e),
+	var c cells
+	c.of(e, wide)
+	text, begin := string(c.text), 0
+	row := make([]string, c.n)
+	for i, end := range c.ends[:c.n] {
+		row[i], begin = text[begin:end], end
 	}
+	if !wide {
+		row = slices.Delete(row, narrowNetNS, narrowNetNS+1)
+	}
+	return row
+}
+
+const (
+	columns     = 13 // the most that there are
+	narrowNetNS = 1  // is shown if there are several
+)
+
+func header(wide bool) []string {
 	if wide {
-		uid := "-"
-		if e.UID != event.NoUID {
-			uid = strconv.FormatUint(uint64(e.UID), 10)
+		return []string{"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", ">NETNS", "ROLE", ">UID", ">COOKIE", "UNIT", "HOLDERS"}
+	}
+	return []string{"STATE", ">NETNS", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", "HOLDERS"}
+}
+
+// cells are the texts of a row as header names them, one behind the other.
+type cells struct {
+	text []byte
+	ends [columns]int // of each in text
+	n    int
+}
+
+func (c *cells) add(text []byte) {
+	c.text, c.ends[c.n] = text, len(text)
+	c.n++
+}
+
+func (c *cells) of(e *event.Event, wide bool) {
+	c.text, c.n = c.text[:0], 0
+	netns := func() { c.add(strconv.AppendUint(c.text, uint64(e.NetNS), 10)) }
+	c.add(append(c.text, e.New.String()...))
+	if !wide {
+		netns()
+	}
+	c.add(appendKnown(c.text, e.Status.RecvQueue))
+	c.add(appendKnown(c.text, e.Status.SendQueue))
+	c.add(print.AppendAddress(c.text, e.Local))
+	c.add(print.AppendAddress(c.text, e.Remote))
+	c.add(appendAge(c.text, e))
+	c.add(appendLeft(c.text, e))
+	if wide {
+		uid, cookie := int64(e.UID), "-"
+		if e.UID == event.NoUID {
+			uid = event.Unknown
 		}
-		cookie := "-"
 		if e.Cookie != 0 {
 			cookie = strconv.FormatUint(e.Cookie, 16)
 		}
-		cells = append(cells, strconv.FormatUint(uint64(e.NetNS), 10), print.OrDash(e.Role.String()), uid, cookie, unit(e))
+		netns()
+		c.add(append(c.text, print.OrDash(e.Role.String())...))
+		c.add(appendKnown(c.text, uid))
+		c.add(append(c.text, cookie...))
+		c.add(append(c.text, unit(e)...))
 	}
-	return append(cells, Holders(e))
+	c.add(appendHolders(c.text, e))
 }
 
-func number(v int64) string {
+func appendKnown(b []byte, v int64) []byte {
 	if v == event.Unknown {
-		return "-"
+		return append(b, '-')
 	}
-	return strconv.FormatInt(v, 10)
+	return strconv.AppendInt(b, v, 10)
 }
 
 // Age tells how long e has been in its state: exactly, at least, or "-".
-func Age(e *event.Event) string {
+func Age(e *event.Event) string { return string(appendAge(nil, e)) }
+
+func appendAge(b []byte, e *event.Event) []byte {
 	switch {
 	case e.Dur != event.Unknown:
-		return Short(e.Dur)
+		return append(b, short(e.Dur)...)
 	case e.Status.AtLeast != event.Unknown:
-		return "≥" + Short(e.Status.AtLeast)
+		return append(append(b, "≥"...), short(e.Status.AtLeast)...)
 	}
-	return "-"
+	return append(b, '-')
 }
 
-// left tells how long it is until a timer ends e; of a half-open connection, how many SYN-ACKs were sent, for their number ends it.
-func left(e *event.Event) string {
+// appendLeft tells how long it is until a timer ends e; of a half-open connection, how many SYN-ACKs were sent, for their number ends it.
+func appendLeft(b []byte, e *event.Event) []byte {
 	switch {
 	case e.Status.Left != event.Unknown:
-		return Short(e.Status.Left)
+		return append(b, short(e.Status.Left)...)
 	case e.New == event.SynRecv && e.SynRetrans != event.Unknown:
-		return fmt.Sprintf("SYN-ACK×%d", e.SynRetrans+1)
+		return strconv.AppendInt(append(b, "SYN-ACK×"...), int64(e.SynRetrans)+1, 10)
 	}
-	return "-"
+	return append(b, '-')
 }
 
-// Short writes an age for people, which ticks: exact digits are NDJSON's.
-func Short(ns int64) string {
+// short writes an age for people, which ticks: exact digits are NDJSON's.
+func short(ns int64) string {
 	d := time.Duration(ns)
 	switch {
 	case d >= time.Hour:
@@ -176,55 +311,22 @@ func unit(e *event.Event) string {
 	return print.OrDash(print.Visible(e.Unit()))
 }
 
-// Holders names every process that has the socket, with its descriptors; or, where that is not known, the owner.
-func Holders(e *event.Event) string {
-	var b []byte
-	name := func(pid uint32, comm string) {
-		if len(b) > 0 {
-			b = append(b, ", "...)
-		}
-		b = append(b, print.Process(pid, comm)...)
-	}
-	if e.Status.Holders == nil && e.OwnerPID != 0 {
-		name(e.OwnerPID, e.OwnerComm)
+// appendHolders names every process that has the socket, with its descriptors; or, where that is not known, the owner.
+func appendHolders(b []byte, e *event.Event) []byte {
+	if len(e.Status.Holders) == 0 {
+		return print.AppendProcess(b, e.OwnerPID, e.OwnerComm, e.Status.Holders == nil && e.OwnerPID != 0)
 	}
 	for i, h := range e.Status.Holders {
-		if i > 0 && e.Status.Holders[i-1].PID == h.PID {
+		switch {
+		case i > 0 && e.Status.Holders[i-1].PID == h.PID:
 			b = append(b, ',')
-		} else {
-			name(h.PID, h.Comm)
-			b = append(b, " fd "...)
+		case i > 0:
+			b = append(b, ", "...)
+			fallthrough
+		default:
+			b = append(print.AppendProcess(b, h.PID, h.Comm, true), " fd "...)
 		}
 		b = strconv.AppendUint(b, uint64(h.FD), 10)
-	}
-	return print.OrDash(string(b))
-}
-
-// align appends rows as lines, with columns as wide as their widest cell. The first row is the header, in which > marks a column that is set to the
-// right. The last column may grow as it likes.
-func align(b []byte, rows [][]string) []byte {
-	right := make([]bool, len(rows[0]))
-	width := make([]int, len(rows[0]))
-	for i, cell := range rows[0] {
-		rows[0][i], right[i] = strings.CutPrefix(cell, ">")
-	}
-	for _, row := range rows {
-		for i, cell := range row {
-			width[i] = max(width[i], utf8.RuneCountInString(cell))
-		}
-	}
-	for _, row := range rows {
-		for i, cell := range row {
-			blanks := width[i] - utf8.RuneCountInString(cell)
-			switch {
-			case i == len(row)-1:
-				b = append(append(b, cell...), '\n')
-			case right[i]:
-				b = append(append(print.Pad(b, 0, blanks), cell...), ' ')
-			default:
-				b = append(print.Pad(append(b, cell...), 0, blanks), ' ')
-			}
-		}
 	}
 	return b
 }

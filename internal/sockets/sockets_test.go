@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"io"
 	"iter"
 	"net/netip"
 	"testing"
@@ -14,7 +15,7 @@ func TestShort(t *testing.T) {
 		0: "0s", 57254: "57µs", 1500 * time.Microsecond: "2ms", 1234 * time.Millisecond: "1.2s", 59 * time.Second: "59s", 61500 * time.Millisecond: "1m2s",
 		time.Hour: "1h0m", 25*time.Hour + 29*time.Second: "25h0m",
 	} {
-		if got := Short(d.Nanoseconds()); got != want {
+		if got := short(d.Nanoseconds()); got != want {
 			t.Errorf("%d ns are %q, want %q", d, got, want)
 		}
 	}
@@ -55,7 +56,7 @@ func TestImplied(t *testing.T) {
 			})
 			for e := range Implied(source) {
 				if e.Type == event.Socket {
-					got = append(got, e.New.String()+" "+time.Duration(e.Dur).String()+" "+Holders(&e))
+					got = append(got, e.New.String()+" "+time.Duration(e.Dur).String()+" "+string(appendHolders(nil, &e)))
 				}
 			}
 			if len(got) != len(test.want) {
@@ -71,12 +72,42 @@ func TestImplied(t *testing.T) {
 }
 
 func TestSums(t *testing.T) {
-	a, b := change(1, 0, event.CloseWait), change(2, 0, event.Listen)
-	for want, all := range map[string][]*event.Event{
-		"0 sockets": nil, "1 socket: LISTEN 1": {&b}, "3 sockets: LISTEN 2, CLOSE_WAIT 1": {&a, &b, &b},
+	for want, states := range map[string][]event.State{
+		"0 sockets": nil, "1 socket: LISTEN 1": {event.Listen}, "3 sockets: LISTEN 2, CLOSE_WAIT 1": {event.CloseWait, event.Listen, event.Listen},
 	} {
-		if got := Sums(all); got != want {
+		var sums Sums
+		for _, state := range states {
+			sums[state]++
+		}
+		if got := sums.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// A listing of 20,000 sockets as text; the cost is that of one.
+func BenchmarkListing(b *testing.B) {
+	const sockets = 20000
+	e := change(0, 100, event.Established)
+	e.Type, e.Cookie, e.UID = event.Socket, 0x1234, 1000
+	e.Status = &event.Status{AtLeast: 12_345_678_901, Left: event.Unknown, Holders: []event.Holder{{PID: 4711, FD: 12, Comm: "redis-server"}}}
+	for _, format := range Formats {
+		b.Run(format, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				l := New(io.Discard, format)
+				for i := range uint64(sockets) {
+					e.NetNS = uint32(i & 1)
+					e.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i * 7 >> 8), byte(i * 7)}), uint16(i*31))
+					if err := l.Take(&e); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := l.Take(&event.Event{Type: event.End, Balance: &event.Balance{}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*sockets), "ns/socket")
+		})
 	}
 }

@@ -51,7 +51,7 @@ type column struct {
 }
 
 func newScreen(host string, wide, color bool) *screen {
-	s := &screen{host: print.Visible(host), wide: wide, color: color, now: &snapshot{sums: sockets.Sums(nil)}, words: make(map[*event.Event]*words)}
+	s := &screen{host: print.Visible(host), wide: wide, color: color, now: new(snapshot), words: make(map[*event.Event]*words)}
 	known := func(v int64) (int64, bool) { return v, v != event.Unknown }
 	numbers := map[string]func(r *row) (int64, bool){
 		"RECV-Q": func(r *row) (int64, bool) { return known(r.Status.RecvQueue) },
@@ -252,7 +252,7 @@ func (s *screen) lines() []string {
 	if s.help {
 		all = append(all, help...)
 	} else {
-		all = append(all, s.title(), s.now.sums, s.count())
+		all = append(all, s.title(), s.now.sums.String(), s.count())
 		last := min(s.first+s.visible(), len(s.shown))
 		rows := make([][]string, 0, last-s.first)
 		for _, r := range s.shown[s.first:last] {

@@ -295,7 +295,7 @@ type snapshot struct {
 	wall   int64 // 0: not known
 	rows   []*row
 	there  int // of them; the others are gone
-	sums   string
+	sums   sockets.Sums
 	lost   uint64
 	unsure bool
 }
@@ -306,17 +306,16 @@ func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 	if t.offset != 0 {
 		s.wall = now + t.offset
 	}
-	var there []*event.Event
 	var left []*row
 	for _, r := range t.rows {
 		if e := r.at(now); listed(&e) {
 			s.rows = append(s.rows, r)
-			there = append(there, r.Event)
+			s.sums[r.New]++
 		} else if r.before != nil && now-r.marked < linger && len(left) < mostGone { // it may have left what is asked for
 			left = append(left, r.before)
 		}
 	}
-	s.there, s.sums = len(there), sockets.Sums(there)
+	s.there = len(s.rows)
 	old := slices.IndexFunc(t.gone, func(r *row) bool { return now-r.marked < linger })
 	if old < 0 {
 		old = len(t.gone)

@@ -55,7 +55,8 @@ func rows(t *table, now int64) string {
 		if now-r.marked < linger {
 			sign = []string{"", "+", "*", "-"}[r.mark]
 		}
-		fmt.Fprintf(&b, "%s%d %v %s %s\n", sign, e.Local.Port()-40000, e.New, sockets.Age(&e), sockets.Holders(&e))
+		cells := sockets.Row(&e, false)
+		fmt.Fprintf(&b, "%s%d %v %s %s\n", sign, e.Local.Port()-40000, e.New, sockets.Age(&e), cells[len(cells)-1])
 	}
 	return b.String()
 }
@@ -179,11 +180,11 @@ func TestWanted(t *testing.T) {
 		t.Error(got)
 	}
 	forAMinute := func(e *event.Event) bool { return max(e.Dur, e.Status.AtLeast) >= 60*second }
-	if s := table.snapshot(60*second, forAMinute); len(s.rows) != 0 || s.sums != "0 sockets" {
-		t.Errorf("%d rows, %q", len(s.rows), s.sums)
+	if s := table.snapshot(60*second, forAMinute); len(s.rows) != 0 || s.sums.String() != "0 sockets" {
+		t.Errorf("%d rows, %q", len(s.rows), &s.sums)
 	}
-	if s := table.snapshot(61*second, forAMinute); len(s.rows) != 1 || s.sums != "1 socket: ESTABLISHED 1" || s.wall != 161*second {
-		t.Errorf("%d rows, %q at %d", len(s.rows), s.sums, s.wall)
+	if s := table.snapshot(61*second, forAMinute); len(s.rows) != 1 || s.sums.String() != "1 socket: ESTABLISHED 1" || s.wall != 161*second {
+		t.Errorf("%d rows, %q at %d", len(s.rows), &s.sums, s.wall)
 	}
 }
 
