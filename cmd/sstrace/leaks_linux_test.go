@@ -57,10 +57,11 @@ type leakRun struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	lines *bufio.Reader
+	early [][]byte // lines that came before that of its command
 	all   []byte
 }
 
-// leaks starts it and waits until it is attached: then its command tells, in the first line. It ends when its stdin is closed.
+// leaks starts it and waits until it is attached: then its command tells. It ends when its stdin is closed.
 func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 	t.Helper()
 	args = append([]string{"leaks", "-o", "ndjson", "--netns", h.netns()}, args...)
@@ -77,18 +78,27 @@ func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 		_ = r.cmd.Wait()
 	})
 	r.lines = bufio.NewReader(out)
-	if line, err := r.lines.ReadString('\n'); line != "attached\n" {
-		t.Fatalf("leaks did not attach: %q, %v", line, err)
+	for {
+		line, err := r.lines.ReadBytes('\n')
+		if err != nil {
+			t.Fatalf("leaks did not attach: %v", err)
+		}
+		if string(line) == "attached\n" {
+			return r
+		}
+		r.early = append(r.early, line)
 	}
-	return r
 }
 
 func (r *leakRun) next() (l leakLine) {
 	r.t.Helper()
 	silent := time.AfterFunc(time.Minute, func() { _ = r.cmd.Process.Signal(unix.SIGQUIT) }) // it then tells what it waits for
 	defer silent.Stop()
-	text, err := r.lines.ReadBytes('\n')
-	if err != nil {
+	var text []byte
+	var err error
+	if len(r.early) > 0 {
+		text, r.early = r.early[0], r.early[1:]
+	} else if text, err = r.lines.ReadBytes('\n'); err != nil {
 		r.t.Fatalf("no more lines: %v", err)
 	}
 	r.all = append(r.all, text...)
