@@ -355,22 +355,22 @@ static __always_inline const struct cgroup *cgroup_of(const struct sock *sk)
 }
 
 /*
- * A sock, read the way the tracepoint does (TP_fast_assign in include/trace/events/sock.h). inet_sock's members need a
+ * A sock, read the way the tracepoint does (TP_fast_assign in include/trace/events/sock.h). There, inet_sock's members need a
  * probe read (a direct load is "access beyond struct sock"). Its port is asked, not skc_num, which is already 0 at the last
- * change.
+ * change. Where the sock is known as tp, too, they do not; and then the address is the one that ss tells.
  */
-static __always_inline void read_sock(struct about *a, const struct sock *sk)
+static __always_inline void read_sock(struct about *a, const struct sock *sk, const struct tcp_sock *tp)
 {
 	const struct inet_sock *inet = (const struct inet_sock *)sk;
 
 	a->family = sk->__sk_common.skc_family;
-	a->lport = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
+	a->lport = bpf_ntohs(tp ? ((const struct inet_sock *)tp)->inet_sport : BPF_CORE_READ(inet, inet_sport));
 	a->rport = bpf_ntohs(sk->__sk_common.skc_dport);
 	if (a->family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		bpf_core_read(&a->laddr, sizeof(a->laddr), &sk->__sk_common.skc_v6_rcv_saddr);
 		bpf_core_read(&a->raddr, sizeof(a->raddr), &sk->__sk_common.skc_v6_daddr);
 	} else {
-		map_ipv4(a->laddr, BPF_CORE_READ(inet, inet_saddr));
+		map_ipv4(a->laddr, tp ? sk->__sk_common.skc_rcv_saddr : BPF_CORE_READ(inet, inet_saddr));
 		map_ipv4(a->raddr, sk->__sk_common.skc_daddr);
 	}
 	a->proto = sk->sk_protocol;
@@ -693,7 +693,7 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 		cpu->cancelled = 0; /* its request's timer was: no RST did that */
 	if (old == TCP_SYN_SENT || old == TCP_SYN_RECV) /* a child begins with its request's number */
 		retrans = BPF_CORE_READ(tp, total_retrans);
-	read_sock(&a, sk);
+	read_sock(&a, sk, 0);
 	if (new != TCP_CLOSE) {
 		e = begin(cpu, &a, sk, old, new, sizeof(*e));
 		if (!e)
@@ -1373,20 +1373,7 @@ int sockets(struct bpf_iter__tcp *ctx)
 
 		if (!tp)
 			return 0; /* never: no other has such a state */
-		a.family = sk->__sk_common.skc_family;
-		a.lport = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
-		a.rport = bpf_ntohs(sk->__sk_common.skc_dport);
-		if (a.family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
-			bpf_core_read(&a.laddr, sizeof(a.laddr), &sk->__sk_common.skc_v6_rcv_saddr);
-			bpf_core_read(&a.raddr, sizeof(a.raddr), &sk->__sk_common.skc_v6_daddr);
-		} else {
-			map_ipv4(a.laddr, sk->__sk_common.skc_rcv_saddr);
-			map_ipv4(a.raddr, sk->__sk_common.skc_daddr);
-		}
-		a.proto = sk->sk_protocol;
-		a.netns = sk->__sk_common.skc_net.net->ns.inum;
-		a.uid = sk->sk_uid.val;
-		a.cgroup = cgroup_of(sk);
+		read_sock(&a, sk, tp);
 		found.cookie = have_cookie ? bpf_get_socket_cookie(skc) : sk->__sk_common.skc_cookie.counter;
 		found.accept_backlog = sk->sk_max_ack_backlog;
 		if (found.state == TCP_LISTEN) {

@@ -149,16 +149,17 @@ func (t *trip) list(o *options) error {
 		return err
 	}
 	defer l.Close()
-	closeOutput, err := t.open(o, live{})
-	if err != nil {
-		return quiet(err)
+	closeOutput := func() error { return nil }
+	ready := func() (err error) {
+		closeOutput, err = t.open(o, live{})
+		return err
 	}
-	if err = t.travel(l.All(), nil); err == nil {
+	if err = t.travel(l.All(ready), nil); err == nil {
 		wall, mono := l.Now()
 		err = t.finish(o, wall, mono, &event.Balance{Seen: l.Seen()})
 	}
 	if l.Closed() > 0 {
-		err = errors.Join(err, fmt.Errorf("%d network namespaces may not be entered, so their sockets are missing: `sstrace check` tells what to do", l.Closed()))
+		err = errors.Join(err, fmt.Errorf("sockets are missing, of network namespaces that may not be entered (%d): `sstrace check` tells what to do", l.Closed()))
 	}
 	if o.write == "" {
 		err = quietPipe(err)

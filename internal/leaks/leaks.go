@@ -364,6 +364,7 @@ func (v *View) sweepQueues() (full []*sock, err error) {
 			full = append(full, s)
 		}
 	}
+	slices.SortFunc(full, older)
 	for _, s := range oldestFirst(v.full, func(s *sock) bool { return !now[endsOf(&s.Event)] }) {
 		delete(v.full, endsOf(&s.Event))
 		if s.told {

@@ -22,7 +22,7 @@ type openEnd struct {
 // eachNetNS calls do inside each network namespace that is wanted, in so many threads. Those that have gone are left out, and those that we may not enter are
 // counted. It asks for the ends, of namespaces that it has not been in, last.
 func (l *lister) eachNetNS(threads int, ends func() map[uint32][]openEnd, do func() error) error {
-	v := visits{wanted: l.netns, seen: make(map[uint64]bool), closed: make(map[uint64]bool)}
+	v := visits{wanted: l.netns, fates: make(map[uint64]fate)}
 	errs := make(chan error)
 	for range threads {
 		go func() {
@@ -32,27 +32,36 @@ func (l *lister) eachNetNS(threads int, ends func() map[uint32][]openEnd, do fun
 	}
 	var err error
 	for range threads {
-		err = errors.Join(err, <-errs)
+		if e := <-errs; err == nil {
+			err = e
+		}
 	}
-	l.closed = len(v.closed)
+	l.closed = v.closed()
 	return err
 }
 
 // visits are those of some threads, each of which goes to where no other has been.
 type visits struct {
-	wanted []uint32
+	wanted []uint32 // all, if there are none
 
-	mu     sync.Mutex
-	seen   map[uint64]bool
-	closed map[uint64]bool // may not be entered
+	mu    sync.Mutex
+	fates map[uint64]fate // by inode
 }
+
+// fate is what became of a namespace.
+type fate int
+
+const (
+	refused fate = iota + 1 // we may not enter, as far as was tried
+	entered
+)
 
 func (v *visits) all(ends func() map[uint32][]openEnd, do func() error) error {
 	own, err := inodeOf("/proc/thread-self/ns/net")
 	if err != nil {
 		return fmt.Errorf("find our network namespace: %w", err)
 	}
-	if v.open(own) && v.enter(own) {
+	if v.enter(own) {
 		if err := do(); err != nil {
 			return err
 		}
@@ -79,45 +88,69 @@ func (v *visits) all(ends func() map[uint32][]openEnd, do func() error) error {
 	return nil
 }
 
-// visit calls do inside the namespace that open opens, if it is still the one with this inode, and open.
+// visit calls do inside the namespace that open opens. It should be the one with this inode; it may be another by now.
 func (v *visits) visit(inode uint64, open func() (int, error), do func() error) error {
 	ns, err := open()
 	if err == nil {
 		defer unix.Close(ns)
 		var stat unix.Stat_t
-		if err := unix.Fstat(ns, &stat); err != nil || stat.Ino != inode || !v.enter(inode) {
+		if err := unix.Fstat(ns, &stat); err != nil || !v.enter(stat.Ino) {
 			return nil
 		}
-		err = unix.Setns(ns, unix.CLONE_NEWNET)
+		if err = unix.Setns(ns, unix.CLONE_NEWNET); err == nil {
+			return do()
+		}
+		inode = stat.Ino
+		v.leave(inode)
 	}
-	refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
-	v.mu.Lock()
-	if refused {
-		v.closed[inode] = true
-	} else if err == nil {
-		delete(v.closed, inode) // by another way
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		v.refuse(inode)
 	}
-	v.mu.Unlock()
-	if err != nil { // refused, or gone
-		return nil
-	}
-	return do()
+	return nil // else it is gone
 }
 
 // open reports whether this namespace is wanted, and nobody has been there.
 func (v *visits) open(inode uint64) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return !v.seen[inode] && (len(v.wanted) == 0 || slices.Contains(v.wanted, uint32(inode)))
+	return v.fates[inode] != entered && (len(v.wanted) == 0 || slices.Contains(v.wanted, uint32(inode)))
 }
 
 // enter reports whether this namespace is open; it is not any more.
 func (v *visits) enter(inode uint64) bool {
+	open := v.open(inode)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	been := v.seen[inode]
-	v.seen[inode] = true
-	return !been
+	if !open || v.fates[inode] == entered { // by another thread, since
+		return false
+	}
+	v.fates[inode] = entered
+	return true
+}
+
+func (v *visits) leave(inode uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.fates, inode)
+}
+
+// refuse keeps in mind that one way into this namespace is closed, unless another one was not.
+func (v *visits) refuse(inode uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.fates[inode] != entered {
+		v.fates[inode] = refused
+	}
+}
+
+// closed is how many could be entered in no way.
+func (v *visits) closed() (n int) {
+	for _, fate := range v.fates {
+		if fate == refused {
+			n++
+		}
+	}
+	return n
 }
 
 // namespacePaths are those of each process, and those that have a name. Of what is not there, there are none.

@@ -361,3 +361,30 @@ func TestWakeUp(t *testing.T) {
 	for range ports { // until Events has ended
 	}
 }
+
+// A namespace counts as closed if no way leads into it; each is entered once.
+func TestVisits(t *testing.T) {
+	v := visits{fates: make(map[uint64]fate)}
+	v.refuse(1)
+	v.refuse(1)
+	v.refuse(2)
+	if !v.enter(2) || v.enter(2) || v.open(2) {
+		t.Error("2 is to be entered once, after it was refused by another way")
+	}
+	v.refuse(2) // slowly
+	if v.closed() != 1 || !v.open(1) {
+		t.Errorf("%d are closed, and 1 is open: %v", v.closed(), v.open(1))
+	}
+	if !v.enter(3) {
+		t.Error("3 is open")
+	}
+	v.leave(3)
+	v.refuse(3)
+	if v.closed() != 2 {
+		t.Errorf("%d are closed", v.closed())
+	}
+	v.wanted = []uint32{5}
+	if v.enter(4) || !v.enter(5) {
+		t.Error("5 alone is wanted")
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -91,8 +92,27 @@ func (l *Listing) Close() {
 	}
 }
 
-// All gives every socket that exists now, half-open ones and those in TIME_WAIT included.
-func (l *Listing) All() iter.Seq2[event.Event, error] { return l.all() }
+// All gives every socket that exists now, half-open ones and those in TIME_WAIT included. Before the first, or where there is none, it calls ready: by then
+// most that can fail has not.
+func (l *Listing) All(ready func() error) iter.Seq2[event.Event, error] {
+	return func(yield func(event.Event, error) bool) {
+		for e, err := range l.all() {
+			if err != nil {
+				err = explain(err)
+			} else if l.seen == 1 {
+				err = ready()
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+		if l.seen == 0 {
+			if err := ready(); err != nil {
+				yield(event.Event{}, err)
+			}
+		}
+	}
+}
 
 // Seen is how many All has given.
 func (l *Listing) Seen() uint64 { return l.seen }
@@ -107,11 +127,12 @@ func (l *Listing) Now() (wall, mono int64) {
 func (l *Listing) Closed() int { return l.closed }
 
 // all gives the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of. Two threads read them
-// while this one finds who holds them.
+// while this one finds who holds them. They never wait for who takes what they found, for it is to be of one moment: there is room for 15 million.
 func (l *lister) all() iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
-		found := make(chan []bpfSockFound, 64)
+		found := make(chan []bpfSockFound, 1<<16)
 		held := make(chan struct{})
+		var enough atomic.Bool
 		var unread error
 		go func() {
 			defer close(found)
@@ -120,19 +141,22 @@ func (l *lister) all() iter.Seq2[event.Event, error] {
 				return l.ends
 			}
 			unread = l.eachNetNS(2, ends, func() error {
+				if enough.Load() {
+					return nil
+				}
 				return iterate(l.sockets, func(some []bpfSockFound) bool {
 					found <- slices.Clone(some)
-					return true
+					return !enough.Load()
 				})
 			})
 		}()
 		holders, err := l.whoHolds()
+		enough.Store(err != nil)
 		close(held)
 		l.seen = 0
 		backlog0 := make(map[port]bool)
-		enough := false
-		for some := range found { // to the end, which the threads wait for
-			for i := 0; i < len(some) && err == nil && !enough; i++ {
+		for some := range found {
+			for i := 0; i < len(some) && !enough.Load(); i++ {
 				e := l.socket(&some[i])
 				e.Role = role(&some[i], backlog0)
 				if e.Status.Holders = holders[e.Sk]; e.Status.Holders == nil {
@@ -142,14 +166,16 @@ func (l *lister) all() iter.Seq2[event.Event, error] {
 					e.OwnerPID, e.OwnerComm, e.OwnerVia = pid, comm, event.ViaSnapshot
 				}
 				l.seen++
-				enough = !yield(e, nil)
+				if !yield(e, nil) {
+					enough.Store(true)
+				}
 			}
 		}
-		if err == nil && unread != nil {
-			err = fmt.Errorf("look at existing sockets: %w", unread)
-		}
-		if err != nil && !enough {
+		switch {
+		case err != nil:
 			yield(event.Event{}, err)
+		case unread != nil && !enough.Load():
+			yield(event.Event{}, fmt.Errorf("look at existing sockets: %w", unread))
 		}
 	}
 }

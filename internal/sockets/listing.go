@@ -21,8 +21,9 @@ type Listing struct {
 	lines   *print.Lines
 	format  string
 	header  *row
-	right   []bool       // which columns are set to the right
-	rows    [256][]*row  // by state
+	right   []bool      // which columns are set to the right
+	rows    [256][]*row // by state
+	any     bool
 	netns   uint32       // of the first
 	several bool         // there are others
 	width   [columns]int // of the widest cell
@@ -84,8 +85,8 @@ func (l *Listing) add(e *event.Event) {
 	r := l.row(&l.cells)
 	r.place = placeOf(e)
 	l.rows[e.New] = append(l.rows[e.New], r)
-	if l.netns == 0 {
-		l.netns = e.NetNS
+	if !l.any {
+		l.any, l.netns = true, e.NetNS
 	}
 	l.several = l.several || e.NetNS != l.netns
 }
@@ -118,10 +119,18 @@ func (l *Listing) table() error {
 
 func (l *Listing) block(rows []*row) (b []byte) {
 	slices.SortFunc(rows, func(a, b *row) int { return a.compare(&b.place) })
-	for i, r := range rows {
-		if b = l.line(b, r); i == 0 {
-			b = slices.Grow(b, len(rows)*(len(b)+8)) // the others are about as long
-		}
+	last := len(l.right) - 1
+	each := last + 8 // blanks between, and what UTF-8 takes more than the width
+	for _, w := range l.width[:last] {
+		each += w
+	}
+	size := each * len(rows)
+	for _, r := range rows {
+		size += r.ends[last] - r.ends[last-1]
+	}
+	b = make([]byte, 0, size)
+	for _, r := range rows {
+		b = l.line(b, r)
 	}
 	return b
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"iter"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,50 @@ func TestSums(t *testing.T) {
 		if got := sums.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// The namespaces are told if there are several. Columns are as wide as they must be, by characters.
+func TestTable(t *testing.T) {
+	socket := func(netns uint32, remote string, atLeast int64, holders ...event.Holder) event.Event {
+		e := change(0, 0, event.Established)
+		e.Type, e.NetNS, e.Remote = event.Socket, netns, netip.MustParseAddrPort(remote)
+		e.Status = &event.Status{AtLeast: atLeast, Left: event.Unknown, Holders: holders}
+		return e
+	}
+	table := func(all ...event.Event) string {
+		var out strings.Builder
+		l := New(&out, "text")
+		for _, e := range append(all, event.Event{Type: event.End}) {
+			if err := l.Take(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Flush(0); err != nil {
+			t.Fatal(err)
+		}
+		return "\n" + out.String()
+	}
+	first := socket(0, "127.0.0.1:40001", 2e9, event.Holder{PID: 7, FD: 3, Comm: "größer"}, event.Holder{PID: 7, FD: 4, Comm: "größer"}, event.Holder{PID: 8, FD: 3, Comm: "nc"})
+	second := socket(0, "127.0.0.1:9", event.Unknown)
+	if got, want := table(first, second), `
+STATE       RECV-Q SEND-Q LOCAL          REMOTE          AGE LEFT HOLDERS
+ESTABLISHED      0      0 127.0.0.1:7781 127.0.0.1:9       -    - 7/nc
+ESTABLISHED      0      0 127.0.0.1:7781 127.0.0.1:40001 ≥2s    - 7/größer fd 3,4, 8/nc fd 3
+
+2 sockets: ESTABLISHED 2
+`; got != want {
+		t.Errorf("got%swant%s", got, want)
+	}
+	third := socket(4026531840, "127.0.0.1:9", event.Unknown)
+	if got, want := table(second, third), `
+STATE            NETNS RECV-Q SEND-Q LOCAL          REMOTE      AGE LEFT HOLDERS
+ESTABLISHED          0      0      0 127.0.0.1:7781 127.0.0.1:9   -    - 7/nc
+ESTABLISHED 4026531840      0      0 127.0.0.1:7781 127.0.0.1:9   -    - 7/nc
+
+2 sockets: ESTABLISHED 2
+`; got != want {
+		t.Errorf("got%swant%s", got, want)
 	}
 }
 
