@@ -150,8 +150,11 @@ func (t *trip) list(o *options) error {
 	}
 	defer l.Close()
 	closeOutput := func() error { return nil }
-	ready := func() (err error) {
-		closeOutput, err = t.open(o, live{})
+	ready := func() error {
+		opened, err := t.open(o, live{})
+		if err == nil {
+			closeOutput = opened
+		}
 		return err
 	}
 	if err = t.travel(l.All(ready), nil); err == nil {

@@ -198,6 +198,9 @@ func TestListingOfInheritedSocket(t *testing.T) {
 // A listener's queue: how many wait, and how many may.
 func TestListingOfQueues(t *testing.T) {
 	h := newHost(t)
+	if none := h.list(t); len(none) != 0 {
+		t.Errorf("before there are any: %+v", none)
+	}
 	l := h.listen("127.0.0.1:7781", 5)
 	for waiting := range int64(3) {
 		await(t, "the queue", func() bool { return h.inStates(unix.BPF_TCP_ESTABLISHED) == 2*int(waiting) })
@@ -221,6 +224,9 @@ func TestListingOfQueues(t *testing.T) {
 	// -w takes the listing, and -r gives it again.
 	file := filepath.Join(t.TempDir(), "listing")
 	if r := sstrace(t, "", "ls", "--netns", h.netns(), "-o", "ndjson", "-w", file); r.code != 0 || r.stdout != "" {
+		t.Errorf("exit code %d, %q, %q", r.code, r.stdout, r.stderr)
+	}
+	if r := sstrace(t, "", "ls", "--netns", h.netns(), "-w", "/nonexistent/listing"); r.code != exitFailure || !strings.Contains(r.stderr, "no such file") || r.stdout != "" {
 		t.Errorf("exit code %d, %q, %q", r.code, r.stdout, r.stderr)
 	}
 	text, err := os.ReadFile(file)
