@@ -92,7 +92,10 @@ func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 
 func (r *leakRun) next() (l leakLine) {
 	r.t.Helper()
-	silent := time.AfterFunc(time.Minute, func() { _ = r.cmd.Process.Signal(unix.SIGQUIT) }) // it then tells what it waits for
+	silent := time.AfterFunc(time.Minute, func() { // it tells what it waits for, and its command ends
+		_ = r.cmd.Process.Signal(unix.SIGQUIT)
+		_ = r.stdin.Close()
+	})
 	defer silent.Stop()
 	var text []byte
 	var err error

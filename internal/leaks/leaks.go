@@ -76,19 +76,32 @@ type sock struct {
 	missed      int  // looks that did not find it so
 }
 
-// ends finds a socket whatever the kernel has it as: sock, request or timewait sock. Listeners may share theirs (SO_REUSEPORT).
+// ends finds a socket whatever the kernel has it as: sock, request or timewait sock. Listeners may share theirs (SO_REUSEPORT), and a client's port may come
+// to be known only after its SYN_SENT: these are found by the address of the sock, too.
 type ends struct {
 	local, remote netip.AddrPort
 	netns         uint32
-	listener      uint64
+	sk            uint64
 }
 
 func endsOf(e *event.Event) ends {
-	at := ends{local: e.Local, remote: e.Remote, netns: e.NetNS}
-	if e.New == event.Listen {
-		at.listener = e.Sk
+	switch {
+	case e.New == event.Listen:
+		return ends{local: e.Local, remote: e.Remote, netns: e.NetNS, sk: e.Sk}
+	case e.Local.Port() == 0:
+		return ends{remote: e.Remote, netns: e.NetNS, sk: e.Sk}
 	}
-	return at
+	return ends{local: e.Local, remote: e.Remote, netns: e.NetNS}
+}
+
+// learnPort: e is a client's in SYN_SENT, or that was in it, whose port was perhaps not known.
+func (v *View) learnPort(e *event.Event) {
+	unknown := ends{remote: e.Remote, netns: e.NetNS, sk: e.Sk}
+	if s := v.stuck[unknown]; s != nil && e.Local.Port() != 0 {
+		delete(v.stuck, unknown)
+		s.Local = e.Local
+		v.stuck[endsOf(&s.Event)] = s
+	}
 }
 
 // New makes a View that writes text or ndjson. wanted decides about what is stuck.
@@ -172,6 +185,9 @@ func isFull(e *event.Event) bool {
 }
 
 func (v *View) change(e *event.Event) error {
+	if e.Old == event.SynSent {
+		v.learnPort(e)
+	}
 	at := endsOf(e)
 	if s := v.stuck[at]; s != nil {
 		delete(v.stuck, at)
@@ -330,6 +346,9 @@ func (v *View) look() (map[ends]event.Event, error) {
 	exists := make(map[ends]event.Event, len(all))
 	open := make(map[uint64]bool, len(all))
 	for i := range all {
+		if all[i].New == event.SynSent {
+			v.learnPort(&all[i])
+		}
 		exists[endsOf(&all[i])] = all[i]
 		open[all[i].Sk] = true
 	}

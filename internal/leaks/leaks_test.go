@@ -91,6 +91,32 @@ func TestRecording(t *testing.T) {
 		"17/nc: 1 socket in SYN_SENT since 00:00:01.400")
 }
 
+// A client's port may not be known when its SYN_SENT begins. That does not hide it, nor does it look stuck when it has gone on.
+func TestPortComesLate(t *testing.T) {
+	early := line(1, 1000, event.Close, event.SynSent)
+	early.Local = netip.AddrPortFrom(early.Local.Addr(), 0)
+	kernel := Kernel{
+		Sockets: func() ([]event.Event, error) {
+			return []event.Event{exists(1, 2100, event.SynSent, event.Holder{PID: 8, FD: 3, Comm: "nc"})}, nil
+		},
+		Listeners: func() ([]event.Event, error) { return nil, nil },
+	}
+	expect(t, told(t, everything, kernel, func(v *View) {
+		take(t, v, early)
+		if err := v.Flush(2100e6); err != nil {
+			t.Fatal(err)
+		}
+		take(t, v, line(1, 4000, event.SynSent, event.Close))
+	}),
+		"00:00:02.100 SYN_SENT        1.1s 127.0.0.1:7781 ↔ 127.0.0.1:40001",
+		"    held by 8/nc fd 3",
+		"00:00:04.000 SYN_SENT          3s 127.0.0.1:7781 ↔ 127.0.0.1:40001  over: → CLOSE  17/nc")
+	expect(t, told(t, everything, Kernel{}, func(v *View) {
+		take(t, v, early, line(1, 1500, event.SynSent, event.Established), end(5000))
+	}),
+		"Nothing is stuck.")
+}
+
 // Live, the kernel is asked who holds what is too old, once for all of them; and nobody is told what has gone on meanwhile.
 func TestLive(t *testing.T) {
 	looks := 0
