@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -140,7 +139,6 @@ func readerGone() bool {
 
 // list takes the sockets that exist, as a source that ends at once.
 func (t *trip) list(o *options) error {
-	debug.SetGCPercent(400) // it soon ends
 	l, err := probe.List(t.filter)
 	if errors.Is(err, probe.ErrNoCgroup) {
 		return usageError{err}
