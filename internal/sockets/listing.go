@@ -18,17 +18,15 @@ var Formats = []string{"text", "wide", "ndjson"}
 
 // Listing is a view that lists sockets, for people as a table with its sums.
 type Listing struct {
-	lines   *print.Lines
-	format  string
-	header  *row
-	right   []bool      // which columns are set to the right
-	rows    [256][]*row // by state
-	any     bool
-	netns   uint32       // of the first
-	several bool         // there are others
-	width   [columns]int // of the widest cell
-	cells   cells        // of the last row
-	lost    bool
+	lines  *print.Lines
+	format string
+	header *row
+	right  []bool          // which columns are set to the right
+	rows   [256][]*row     // by state
+	netns  map[uint32]bool // in which there are any
+	width  [columns]int    // of the widest cell
+	cells  cells           // of the last row
+	lost   bool
 }
 
 // row is one of many: what it has is kept together, and short.
@@ -40,7 +38,7 @@ type row struct {
 
 // New makes a Listing of one of Formats.
 func New(out io.Writer, format string) *Listing {
-	l := &Listing{lines: print.NewLines(out), format: format}
+	l := &Listing{lines: print.NewLines(out), format: format, netns: make(map[uint32]bool)}
 	var c cells
 	for _, title := range header(format == "wide") {
 		title, right := strings.CutPrefix(title, ">")
@@ -85,10 +83,7 @@ func (l *Listing) add(e *event.Event) {
 	r := l.row(&l.cells)
 	r.place = placeOf(e)
 	l.rows[e.New] = append(l.rows[e.New], r)
-	if !l.any {
-		l.any, l.netns = true, e.NetNS
-	}
-	l.several = l.several || e.NetNS != l.netns
+	l.netns[e.NetNS] = true
 }
 
 // table writes all that there is: a block for each state, which are made at the same time.
@@ -143,7 +138,7 @@ func (l *Listing) line(b []byte, r *row) []byte {
 		begin = r.ends[i]
 		blanks := l.width[i] - utf8.RuneCountInString(cell)
 		switch {
-		case i == narrowNetNS && l.format != "wide" && !l.several:
+		case i == narrowNetNS && l.format != "wide" && len(l.netns) < 2:
 		case i == len(l.right)-1:
 			b = append(append(b, cell...), '\n')
 		case right:
