@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -146,21 +143,6 @@ func (w *wire) deserted(units int) (open []sock) {
 		open = append(open, s)
 	}
 	return open
-}
-
-// run runs a command in the namespace.
-func (h *host) run(out io.Writer, command ...string) {
-	cmd := exec.Command(command[0], command[1:]...)
-	var stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = out, &stderr
-	var err error
-	h.do(func() { err = cmd.Start() })
-	if err == nil {
-		err = cmd.Wait()
-	}
-	if err != nil {
-		h.t.Fatalf("%v: %v: %s", command, err, &stderr)
-	}
 }
 
 // ssStates are the names that ss has for states.

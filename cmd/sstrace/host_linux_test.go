@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"testing"
 	"time"
@@ -104,6 +107,21 @@ func (h *host) do(f func()) {
 		f()
 	}
 	<-done
+}
+
+// run runs a command in the namespace.
+func (h *host) run(out io.Writer, command ...string) {
+	cmd := exec.Command(command[0], command[1:]...)
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = out, &stderr
+	var err error
+	h.do(func() { err = cmd.Start() })
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		h.t.Fatalf("%v: %v: %s", command, err, &stderr)
+	}
 }
 
 // tid is the number of the thread that lives in the namespace.

@@ -88,12 +88,7 @@ func (h *host) sysctl(name, value string) {
 
 // destroy ends sockets as an administrator does.
 func (h *host) destroy(state, end, addr string) {
-	h.do(func() {
-		out, err := exec.Command("ss", "-K", "state", state, end, addr).CombinedOutput()
-		if err != nil {
-			h.t.Errorf("ss -K: %v: %s", err, out)
-		}
-	})
+	h.run(nil, "ss", "-K", "state", state, end, addr)
 }
 
 // connectUnspec dissolves a socket's association, as connect(2) has it.
