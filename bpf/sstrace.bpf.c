@@ -91,7 +91,7 @@ struct sock_found {
 	__u64 cgroup_id;
 	__u64 listener; /* of a request sock */
 	__u64 synack_us; /* of a request sock: CLOCK_MONOTONIC when the first SYN-ACK was sent */
-	__u64 jiffies; /* jiffies_64 at mono_ns: what a jiffy is */
+	__u64 jiffies; /* of a timewait sock: jiffies_64 at mono_ns, which tells what a jiffy is */
 	__u64 active_us; /* CLOCK_MONOTONIC when a segment was handled last; 0: not known, as in a mini-sock */
 	__u32 left; /* jiffies until the timer of a timewait sock ends it; ~0: none */
 	__u32 netns;
@@ -357,20 +357,20 @@ static __always_inline const struct cgroup *cgroup_of(const struct sock *sk)
 /*
  * A sock, read the way the tracepoint does (TP_fast_assign in include/trace/events/sock.h). There, inet_sock's members need a
  * probe read (a direct load is "access beyond struct sock"). Its port is asked, not skc_num, which is already 0 at the last
- * change. Where the sock is known as tp, too, they do not; and then the address is the one that ss tells.
+ * change.
  */
-static __always_inline void read_sock(struct about *a, const struct sock *sk, const struct tcp_sock *tp)
+static __always_inline void read_sock(struct about *a, const struct sock *sk)
 {
 	const struct inet_sock *inet = (const struct inet_sock *)sk;
 
 	a->family = sk->__sk_common.skc_family;
-	a->lport = bpf_ntohs(tp ? ((const struct inet_sock *)tp)->inet_sport : BPF_CORE_READ(inet, inet_sport));
+	a->lport = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
 	a->rport = bpf_ntohs(sk->__sk_common.skc_dport);
 	if (a->family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		bpf_core_read(&a->laddr, sizeof(a->laddr), &sk->__sk_common.skc_v6_rcv_saddr);
 		bpf_core_read(&a->raddr, sizeof(a->raddr), &sk->__sk_common.skc_v6_daddr);
 	} else {
-		map_ipv4(a->laddr, tp ? sk->__sk_common.skc_rcv_saddr : BPF_CORE_READ(inet, inet_saddr));
+		map_ipv4(a->laddr, BPF_CORE_READ(inet, inet_saddr));
 		map_ipv4(a->raddr, sk->__sk_common.skc_daddr);
 	}
 	a->proto = sk->sk_protocol;
@@ -693,7 +693,7 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 		cpu->cancelled = 0; /* its request's timer was: no RST did that */
 	if (old == TCP_SYN_SENT || old == TCP_SYN_RECV) /* a child begins with its request's number */
 		retrans = BPF_CORE_READ(tp, total_retrans);
-	read_sock(&a, sk, 0);
+	read_sock(&a, sk);
 	if (new != TCP_CLOSE) {
 		e = begin(cpu, &a, sk, old, new, sizeof(*e));
 		if (!e)
@@ -1328,53 +1328,74 @@ int io_uring_completed(__u64 *ctx)
 	return trace_accepted(ctx, sock_of(direct_file_of(ring, slot == ~0U ? res : slot - 1)), ACCEPTED);
 }
 
-/* Every socket of the network namespace of whoever opens the iterator, listeners first; mini-socks if they are wanted. */
+/*
+ * Every socket of the network namespace of whoever opens the iterator, listeners first; mini-socks if they are wanted. Where the verifier
+ * knows a pointer's type, members are loaded, not asked for by a call.
+ */
 SEC("iter/tcp")
 int sockets(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
 	struct sock_found found = {};
-	struct about a;
 
 	if (!skc)
 		return 0;
 	found.mono_ns = bpf_ktime_get_ns();
-	found.jiffies = bpf_jiffies64();
+	found.sk = (__u64)skc;
+	found.cookie = skc->skc_cookie.counter;
 	found.left = ~0;
-	found.state = skc->skc_state;
-	if (found.state == TCP_NEW_SYN_RECV || found.state == TCP_TIME_WAIT) {
-		if (!want_mini)
-			return 0;
-		if (found.state == TCP_TIME_WAIT) {
-			struct inet_timewait_sock *tw = (void *)skc;
-
-			found.state = BPF_CORE_READ(tw, tw_substate);
-			found.left = BPF_CORE_READ(tw, tw_timer.expires) - (unsigned long)found.jiffies;
-			if (found.left > 1U << 31) /* is about to end */
-				found.left = 0;
-			if (found.state == TCP_FIN_WAIT2 && tw_timer_handler && first_look) {
-				watch_fin(tw, true);
-				if (!BPF_CORE_READ(tw, tw_timer.entry.pprev)) /* it has ended meanwhile */
-					watch_fin(tw, false);
-			}
-		} else {
-			found.state = TCP_SYN_RECV;
-			found.listener = (__u64)BPF_CORE_READ(skc, skc_listener);
-			found.retrans = BPF_CORE_READ((struct request_sock *)skc, num_retrans);
-			found.synack_us = BPF_CORE_READ((struct tcp_request_sock *)skc, snt_synack);
-		}
-		found.is_mini = true;
-		read_common(&a, skc, (void *)found.listener);
-		found.cookie = BPF_CORE_READ(skc, skc_cookie.counter);
+	found.netns = skc->skc_net.net->ns.inum;
+	found.family = skc->skc_family;
+	found.proto = IPPROTO_TCP;
+	found.lport = skc->skc_num;
+	found.rport = bpf_ntohs(skc->skc_dport);
+	if (found.family == AF_INET6 && bpf_core_field_exists(skc->skc_v6_daddr)) {
+		__builtin_memcpy(found.laddr, &skc->skc_v6_rcv_saddr, sizeof(found.laddr));
+		__builtin_memcpy(found.raddr, &skc->skc_v6_daddr, sizeof(found.raddr));
 	} else {
-		/* The pointer has its type, so that each member is a load, not a call. */
+		map_ipv4(found.laddr, skc->skc_rcv_saddr);
+		map_ipv4(found.raddr, skc->skc_daddr);
+	}
+	found.state = skc->skc_state;
+	if (found.state == TCP_TIME_WAIT) {
+		struct inet_timewait_sock *tw = (void *)skc;
+
+		found.is_mini = true;
+		found.jiffies = bpf_jiffies64();
+		found.state = BPF_CORE_READ(tw, tw_substate);
+		found.left = BPF_CORE_READ(tw, tw_timer.expires) - (unsigned long)found.jiffies;
+		if (found.left > 1U << 31) /* is about to end */
+			found.left = 0;
+		if (found.state == TCP_FIN_WAIT2 && tw_timer_handler && first_look) {
+			watch_fin(tw, true);
+			if (!BPF_CORE_READ(tw, tw_timer.entry.pprev)) /* it has ended meanwhile */
+				watch_fin(tw, false);
+		}
+	} else if (found.state == TCP_NEW_SYN_RECV) {
+		const struct sock *listener = BPF_CORE_READ(skc, skc_listener);
+
+		found.is_mini = true;
+		found.state = TCP_SYN_RECV;
+		found.listener = (__u64)listener;
+		found.retrans = BPF_CORE_READ((struct request_sock *)skc, num_retrans);
+		found.synack_us = BPF_CORE_READ((struct tcp_request_sock *)skc, snt_synack);
+		if (listener) {
+			found.uid = BPF_CORE_READ(listener, sk_uid.val);
+			found.cgroup_id = cgroup_id(cgroup_of(listener));
+		}
+	} else {
 		struct tcp_sock *tp = bpf_skc_to_tcp_sock(skc);
 		struct sock *sk = (void *)tp;
 
 		if (!tp)
 			return 0; /* never: no other has such a state */
-		read_sock(&a, sk, tp);
-		found.cookie = have_cookie ? bpf_get_socket_cookie(skc) : sk->__sk_common.skc_cookie.counter;
+		if (have_cookie) /* it has none before somebody asks */
+			found.cookie = bpf_get_socket_cookie(skc);
+		found.proto = sk->sk_protocol;
+		found.lport = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
+		found.uid = sk->sk_uid.val;
+		found.cgroup_id = bpf_core_field_exists(sk->sk_cgrp_data.cgroup) ? sk->sk_cgrp_data.cgroup->kn->id
+										 : cgroup_id(cgroup_of(sk));
 		found.accept_backlog = sk->sk_max_ack_backlog;
 		if (found.state == TCP_LISTEN) {
 			found.recv_queue = sk->sk_ack_backlog;
@@ -1386,16 +1407,8 @@ int sockets(struct bpf_iter__tcp *ctx)
 			found.active_us = tp->tcp_mstamp;
 		}
 	}
-	found.sk = (__u64)skc;
-	found.cgroup_id = cgroup_id(a.cgroup);
-	found.netns = a.netns;
-	found.uid = a.uid;
-	found.family = a.family;
-	found.proto = a.proto;
-	found.lport = a.lport;
-	found.rport = a.rport;
-	__builtin_memcpy(found.laddr, a.laddr, sizeof(found.laddr));
-	__builtin_memcpy(found.raddr, a.raddr, sizeof(found.raddr));
+	if (found.is_mini && !want_mini)
+		return 0;
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }
@@ -1406,12 +1419,15 @@ int holders(struct bpf_iter__task_file *ctx)
 {
 	struct holder_found found = {};
 	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
 	struct sock *sk;
 	__u16 proto, family;
 
-	if (!task)
+	if (!task || !file || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
 		return 0;
-	sk = sock_of(ctx->file);
+	socket = file->private_data;
+	sk = BPF_CORE_READ(socket, sk);
 	if (!sk)
 		return 0;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
@@ -1423,7 +1439,7 @@ int holders(struct bpf_iter__task_file *ctx)
 	found.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	found.pid = task->tgid;
 	found.fd = ctx->fd;
-	BPF_CORE_READ_INTO(&found.comm, task, group_leader, comm);
+	__builtin_memcpy(found.comm, task->group_leader->comm, sizeof(found.comm));
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

@@ -76,8 +76,8 @@ type recording struct {
 	listing bool // it has lines about sockets, not changes
 }
 
-func (r *recording) lines(in io.Reader) iter.Seq2[event.Event, error] {
-	return func(yield func(event.Event, error) bool) {
+func (r *recording) lines(in io.Reader) iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
 		for e, err := range event.Read(in) {
 			if err == nil && r.last.Type == event.End {
 				err = fmt.Errorf("line %d comes after the end: these are two recordings", r.last.Seq+1)
@@ -88,7 +88,7 @@ func (r *recording) lines(in io.Reader) iter.Seq2[event.Event, error] {
 				if e.Seq != r.last.Seq+1 && r.gap == nil {
 					r.gap = fmt.Errorf("%s is not one whole recording: after line %d comes line %d; what is there was printed", r.name, r.last.Seq, e.Seq)
 				}
-				r.last = e
+				r.last = *e
 				r.listing = r.listing || e.Type == event.Socket
 			}
 			if !yield(e, err) {

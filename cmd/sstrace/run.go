@@ -159,20 +159,18 @@ type tracker func(e *event.Event, emit func(*event.Event) error) error
 
 // travel takes each Event of source to its line, until the source ends, or an error. track comes before the filter; nil for a
 // recording, which has lines already.
-func (t *trip) travel(source iter.Seq2[event.Event, error], track tracker) error {
+func (t *trip) travel(source iter.Seq2[*event.Event, error], track tracker) error {
 	pass := t.pass
-	var e event.Event // one for all: its address goes on, and one for each turn would be one allocation for each
-	for next, err := range source {
+	for e, err := range source {
 		if err != nil {
 			return err
 		}
-		e = next
 		switch e.Type {
 		case event.Change, event.Accept, event.Lost, event.Timer, event.Socket:
 			if track != nil {
-				err = track(&e, pass)
+				err = track(e, pass)
 			} else {
-				err = pass(&e)
+				err = pass(e)
 			}
 		case event.End:
 			t.end = e.Balance

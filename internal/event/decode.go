@@ -15,31 +15,32 @@ import (
 	"unicode/utf8"
 )
 
-// Read gives the Events of a recording, in order, until its end or the first error, which names the line. Keys that it does
+// Read gives the Events of a recording, in order, until its end or the first error, which names the line; each is good until the next one. Keys that it does
 // not know are passed over. A line cut short by the end of the file, as a killed tracer leaves it, is an error of its own
 // that wraps io.ErrUnexpectedEOF.
-func Read(r io.Reader) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) {
+func Read(r io.Reader) iter.Seq2[*Event, error] {
+	return func(yield func(*Event, error) bool) {
 		in := bufio.NewReaderSize(r, 1<<16)
 		d := decoder{names: make(map[string]string)}
+		e := new(Event)
 		for line := 1; ; line++ {
 			text, err := in.ReadSlice('\n')
 			switch {
 			case errors.Is(err, bufio.ErrBufferFull):
-				yield(Event{}, fmt.Errorf("line %d: longer than 64 KiB: not a recording by sstrace -o ndjson", line))
+				yield(nil, fmt.Errorf("line %d: longer than 64 KiB: not a recording by sstrace -o ndjson", line))
 				return
 			case errors.Is(err, io.EOF) && len(text) == 0:
 				return
 			case errors.Is(err, io.EOF):
-				yield(Event{}, fmt.Errorf("line %d is cut short: %w", line, io.ErrUnexpectedEOF))
+				yield(nil, fmt.Errorf("line %d is cut short: %w", line, io.ErrUnexpectedEOF))
 				return
 			case err != nil:
-				yield(Event{}, fmt.Errorf("line %d: %w", line, err))
+				yield(nil, fmt.Errorf("line %d: %w", line, err))
 				return
 			}
-			var e Event
-			if err := d.decode(text, &e); err != nil {
-				yield(Event{}, fmt.Errorf("line %d: %w", line, err))
+			*e = Event{}
+			if err := d.decode(text, e); err != nil {
+				yield(nil, fmt.Errorf("line %d: %w", line, err))
 				return
 			}
 			if !yield(e, nil) {

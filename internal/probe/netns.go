@@ -16,18 +16,24 @@ import (
 
 // openEnd is a socket that some process holds, of a network namespace that perhaps no process is in.
 type openEnd struct {
-	pid, fd uint32
+	netns, pid, fd uint32
 }
 
 // eachNetNS calls do inside each network namespace that is wanted, in so many threads. Those that have gone are left out, and those that we may not enter are
-// counted. It asks for the ends, of namespaces that it has not been in, last.
-func (l *lister) eachNetNS(threads int, ends func() map[uint32][]openEnd, do func() error) error {
+// counted. It takes ends, of namespaces that it has not been in, until they are closed.
+func (l *lister) eachNetNS(threads int, ends <-chan openEnd, do func() error) error {
 	v := visits{wanted: l.netns, fates: make(map[uint64]fate)}
+	all := namespacePaths()
+	paths := make(chan string, len(all))
+	for _, path := range all {
+		paths <- path
+	}
+	close(paths)
 	errs := make(chan error)
 	for range threads {
 		go func() {
 			runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-			errs <- v.all(ends, do)
+			errs <- v.all(paths, ends, do)
 		}()
 	}
 	var err error
@@ -56,7 +62,7 @@ const (
 	entered
 )
 
-func (v *visits) all(ends func() map[uint32][]openEnd, do func() error) error {
+func (v *visits) all(paths <-chan string, ends <-chan openEnd, do func() error) error {
 	own, err := inodeOf("/proc/thread-self/ns/net")
 	if err != nil {
 		return fmt.Errorf("find our network namespace: %w", err)
@@ -66,7 +72,7 @@ func (v *visits) all(ends func() map[uint32][]openEnd, do func() error) error {
 			return err
 		}
 	}
-	for _, path := range namespacePaths() {
+	for path := range paths {
 		inode, err := inodeOf(path)
 		if err != nil || !v.open(inode) {
 			continue
@@ -75,14 +81,12 @@ func (v *visits) all(ends func() map[uint32][]openEnd, do func() error) error {
 			return err
 		}
 	}
-	for netns, some := range ends() {
-		for _, end := range some {
-			if !v.open(uint64(netns)) {
-				break
-			}
-			if err := v.visit(uint64(netns), end.openNetNS, do); err != nil {
-				return err
-			}
+	for end := range ends {
+		if !v.open(uint64(end.netns)) {
+			continue
+		}
+		if err := v.visit(uint64(end.netns), end.openNetNS, do); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -150,7 +150,7 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	if err != nil {
 		return err
 	}
-	p.lister = lister{sockets: p.objs.Programs[bpfProgSockets], holders: p.objs.Programs[bpfProgHolders], names: p.names, clock: &p.clock, netns: f.NetNS}
+	p.lister = lister{iterators: iterators{p.objs.Programs[bpfProgSockets], p.objs.Programs[bpfProgHolders]}, names: p.names, clock: &p.clock, netns: f.NetNS}
 	for _, name := range tracing {
 		p.tracing = append(p.tracing, p.objs.Programs[name])
 	}
@@ -328,12 +328,12 @@ func (p *Probe) Close() {
 }
 
 // Events gives the sockets that are older than the trace, then each change, and a Lost where changes are missing, until Stop; then
-// the rest of the ring. Whenever the ring is empty it calls idle before it sleeps, with a time before which it was empty, and again soon if idle says so. It can be used once.
-func (p *Probe) Events(idle func(mono int64) (soon bool, err error)) iter.Seq2[event.Event, error] {
-	return func(yield func(event.Event, error) bool) {
+// the rest of the ring. Each is good until the next one. Whenever the ring is empty it calls idle before it sleeps, with a time before which it was empty, and again soon if idle says so. It can be used once.
+func (p *Probe) Events(idle func(mono int64) (soon bool, err error)) iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
 		defer p.settle()
-		for _, e := range p.before {
-			if !yield(e, nil) {
+		for i := range p.before {
+			if !yield(&p.before[i], nil) {
 				return
 			}
 		}
@@ -344,8 +344,9 @@ func (p *Probe) Events(idle func(mono int64) (soon bool, err error)) iter.Seq2[e
 
 var longAgo = time.Unix(1, 0)
 
-func (p *Probe) drain(idle func(int64) (bool, error), yield func(event.Event, error) bool) {
+func (p *Probe) drain(idle func(int64) (bool, error), yield func(*event.Event, error) bool) {
 	var rec ringbuf.Record
+	e := new(event.Event)
 	batch, flushed := 0, false
 	p.reader.SetDeadline(longAgo)
 	for {
@@ -354,10 +355,10 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(event.Event, er
 		case err == nil:
 			r, err := decode(rec.RawSample)
 			if err != nil {
-				yield(event.Event{}, err)
+				yield(nil, err)
 				return
 			}
-			e := p.names.change(r)
+			*e = p.names.change(r)
 			if e.New == event.Close {
 				e.Totals = p.names.totals(rec.RawSample)
 			}
@@ -386,7 +387,7 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(event.Event, er
 			}
 			soon, err := idle(mono)
 			if err != nil {
-				yield(event.Event{}, err)
+				yield(nil, err)
 				return
 			}
 			p.sleep(batch > 0 || soon)
@@ -400,7 +401,7 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(event.Event, er
 			p.tellLosses(p.losses(), monotonic(), yield)
 			return
 		default:
-			yield(event.Event{}, fmt.Errorf("read the ring buffer: %w", err))
+			yield(nil, fmt.Errorf("read the ring buffer: %w", err))
 			return
 		}
 	}
@@ -421,11 +422,11 @@ func (p *Probe) sleep(busy bool) {
 }
 
 // tellLosses gives a Lost if more changes than told are lost by now.
-func (p *Probe) tellLosses(losses uint64, mono int64, yield func(event.Event, error) bool) bool {
+func (p *Probe) tellLosses(losses uint64, mono int64, yield func(*event.Event, error) bool) bool {
 	if losses <= p.told {
 		return true
 	}
-	e := event.Event{Type: event.Lost, Mono: mono, Wall: p.clock.wall(mono), RingFull: losses - p.told}
+	e := &event.Event{Type: event.Lost, Mono: mono, Wall: p.clock.wall(mono), RingFull: losses - p.told}
 	p.told = losses
 	return yield(e, nil)
 }
@@ -493,12 +494,14 @@ func (p *Probe) Sockets() ([]event.Event, error) { return gathered(p.lister.all(
 // Listeners finds the listeners alone, without their holders. As Sockets it must not run beside Events.
 func (p *Probe) Listeners() ([]event.Event, error) { return p.lister.listeners() }
 
-func gathered(source iter.Seq2[event.Event, error]) (all []event.Event, err error) {
+func gathered(source iter.Seq2[*event.Event, error]) (all []event.Event, err error) {
 	for e, err := range source {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, e)
+		s := *e
+		s.Status = new(*e.Status)
+		all = append(all, s)
 	}
 	return all, nil
 }

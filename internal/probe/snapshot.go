@@ -24,13 +24,13 @@ import (
 
 // lister finds sockets that exist, by BPF iterators.
 type lister struct {
-	sockets, holders *ebpf.Program
-	names            *namer
-	clock            *clock
-	netns            []uint32             // the namespaces that are wanted; all, if there are none
-	ends             map[uint32][]openEnd // found by the last look at all, by namespace
-	closed           int                  // namespaces that we may not enter, as the last look found
-	seen             uint64               // sockets that the last look at all gave
+	iterators
+	names  *namer
+	clock  *clock
+	netns  []uint32  // the namespaces that are wanted; all, if there are none
+	ends   []openEnd // that the last look at all found
+	closed int       // namespaces that we may not enter, as the last look found
+	seen   uint64    // sockets that the last look at all gave
 
 	waiting []event.Event // what listeners found last
 	looked  time.Time
@@ -61,21 +61,11 @@ func List(f *filter.Filter) (*Listing, error) {
 }
 
 func (l *Listing) load(f *filter.Filter) error {
-	spec, o, err := readObject()
+	objs, err := loadIterators()
 	if err != nil {
 		return err
 	}
-	if err := spec.Variables[bpfVarWantMini].Set(true); err != nil {
-		return err
-	}
-	var objs struct {
-		Sockets *ebpf.Program `ebpf:"sockets"`
-		Holders *ebpf.Program `ebpf:"holders"`
-	}
-	if err := loadHere(spec, func() error { return spec.LoadAndAssign(&objs, &o) }); err != nil {
-		return err
-	}
-	l.lister = lister{sockets: objs.Sockets, holders: objs.Holders, names: newNamer(), clock: &l.clock, netns: f.NetNS}
+	l.lister = lister{iterators: objs, names: newNamer(), clock: &l.clock, netns: f.NetNS}
 	for _, path := range f.Cgroups {
 		if _, err := l.names.cgroupFS.id(path); err != nil {
 			return err
@@ -86,16 +76,16 @@ func (l *Listing) load(f *filter.Filter) error {
 
 // Close gives back what List took.
 func (l *Listing) Close() {
-	_ = errors.Join(l.sockets.Close(), l.holders.Close()) // they were only read
+	l.close()
 	if l.names != nil {
 		l.names.cgroupFS.close()
 	}
 }
 
-// All gives every socket that exists now, half-open ones and those in TIME_WAIT included. Before the first, or where there is none, it calls ready: by then
-// most that can fail has not.
-func (l *Listing) All(ready func() error) iter.Seq2[event.Event, error] {
-	return func(yield func(event.Event, error) bool) {
+// All gives every socket that exists now, half-open ones and those in TIME_WAIT included, each good until the next one. Before the first, or where there is
+// none, it calls ready: by then most that can fail has not.
+func (l *Listing) All(ready func() error) iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
 		for e, err := range l.all() {
 			if err != nil {
 				err = explain(err)
@@ -108,7 +98,7 @@ func (l *Listing) All(ready func() error) iter.Seq2[event.Event, error] {
 		}
 		if l.seen == 0 {
 			if err := ready(); err != nil {
-				yield(event.Event{}, err)
+				yield(nil, err)
 			}
 		}
 	}
@@ -127,40 +117,60 @@ func (l *Listing) Now() (wall, mono int64) {
 func (l *Listing) Closed() int { return l.closed }
 
 // all gives the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of. Two threads read them
-// while this one finds who holds them. They never wait for who takes what they found, for it is to be of one moment: there is room for 15 million.
-func (l *lister) all() iter.Seq2[event.Event, error] {
-	return func(yield func(event.Event, error) bool) {
+// while this one finds who holds them, and another makes Events. The two never wait for who takes what they found, for it is to be of one moment: there
+// is room for 15 million.
+func (l *lister) all() iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
 		found := make(chan []bpfSockFound, 1<<16)
-		held := make(chan struct{})
+		ends := make(chan openEnd, 1<<16)
 		var enough atomic.Bool
 		var unread error
 		go func() {
 			defer close(found)
-			ends := func() map[uint32][]openEnd {
-				<-held
-				return l.ends
-			}
 			unread = l.eachNetNS(2, ends, func() error {
 				if enough.Load() {
 					return nil
 				}
-				return iterate(l.sockets, func(some []bpfSockFound) bool {
-					found <- slices.Clone(some)
-					return !enough.Load()
+				return iterate(l.Sockets, func(some []bpfSockFound) (room []bpfSockFound, more bool) {
+					if len(some) < atOnce/4 {
+						found <- slices.Clone(some)
+						return some, !enough.Load()
+					}
+					found <- some
+					return make([]bpfSockFound, atOnce), !enough.Load()
 				})
 			})
+			for range ends { // where that came to nothing, too, nobody may wait
+			}
 		}()
-		holders, err := l.whoHolds()
+		made, spare := make(chan []event.Event, 4), make(chan []event.Event, 4)
+		for range cap(spare) {
+			spare <- blankSockets(atOnce)
+		}
+		go func() {
+			defer close(made)
+			backlog0 := make(map[port]bool)
+			for some := range found {
+				events := (<-spare)[:len(some)]
+				for i := range some {
+					l.socket(&some[i], &events[i])
+					events[i].Role = role(&some[i], backlog0)
+				}
+				made <- events
+			}
+		}()
+		holders, err := l.whoHolds(ends)
 		enough.Store(err != nil)
-		close(held)
+		close(ends)
 		l.seen = 0
-		backlog0 := make(map[port]bool)
-		for some := range found {
-			for i := 0; i < len(some) && !enough.Load(); i++ {
-				e := l.socket(&some[i])
-				e.Role = role(&some[i], backlog0)
-				if e.Status.Holders = holders[e.Sk]; e.Status.Holders == nil {
-					e.Status.Holders = []event.Holder{}
+		none := []event.Holder{}
+		for events := range made {
+			for i := 0; i < len(events) && !enough.Load(); i++ {
+				e := &events[i]
+				if e.Status.Holders = none; !e.Mini {
+					if of := holders[e.Sk]; of != nil {
+						e.Status.Holders = of
+					}
 				}
 				if pid, comm := onlyHolder(e.Status.Holders); pid != 0 {
 					e.OwnerPID, e.OwnerComm, e.OwnerVia = pid, comm, event.ViaSnapshot
@@ -170,14 +180,24 @@ func (l *lister) all() iter.Seq2[event.Event, error] {
 					enough.Store(true)
 				}
 			}
+			spare <- events[:atOnce]
 		}
 		switch {
 		case err != nil:
-			yield(event.Event{}, err)
+			yield(nil, err)
 		case unread != nil && !enough.Load():
-			yield(event.Event{}, fmt.Errorf("look at existing sockets: %w", unread))
+			yield(nil, fmt.Errorf("look at existing sockets: %w", unread))
 		}
 	}
+}
+
+// blankSockets are Events that socket can fill.
+func blankSockets(n int) []event.Event {
+	events, statuses := make([]event.Event, n), make([]event.Status, n)
+	for i := range events {
+		events[i].Status = &statuses[i]
+	}
+	return events
 }
 
 // port is one of a network namespace.
@@ -225,24 +245,26 @@ func (l *lister) listeners() ([]event.Event, error) {
 	if begin.Sub(l.looked) < 100*l.took {
 		return l.waiting, nil
 	}
-	ends := func() map[uint32][]openEnd {
-		if len(l.netns) == 0 {
-			return nil // each is borrowed from its process for a moment: too much to do all the time
+	ends := make(chan openEnd, len(l.ends))
+	if len(l.netns) > 0 { // else not, for each is borrowed from its process for a moment: too much to do all the time
+		for _, end := range l.ends {
+			ends <- end
 		}
-		return l.ends
 	}
+	close(ends)
 	l.waiting = nil
 	err := l.eachNetNS(1, ends, func() error {
-		return iterate(l.sockets, func(found []bpfSockFound) bool {
+		return iterate(l.Sockets, func(found []bpfSockFound) ([]bpfSockFound, bool) {
 			for i := range found {
 				if event.State(found[i].State) != event.Listen {
-					return false // they come first
+					return nil, false // they come first
 				}
-				e := l.socket(&found[i])
-				e.Role = event.Listener
-				l.waiting = append(l.waiting, e)
+				e := blankSockets(1)
+				l.socket(&found[i], &e[0])
+				e[0].Role = event.Listener
+				l.waiting = append(l.waiting, e[0])
 			}
-			return true
+			return found, true
 		})
 	})
 	l.looked, l.took = time.Now(), time.Since(begin)
@@ -252,13 +274,14 @@ func (l *lister) listeners() ([]event.Event, error) {
 	return l.waiting, nil
 }
 
-// socket makes an Event of what the iterator found.
-func (l *lister) socket(f *bpfSockFound) event.Event {
+// socket makes e, with its Status, of what the iterator found.
+func (l *lister) socket(f *bpfSockFound, e *event.Event) {
 	state := event.State(f.State)
-	e := event.Event{
+	*e.Status = event.Status{RecvQueue: int64(f.RecvQueue), SendQueue: int64(f.SendQueue), AtLeast: event.Unknown, Left: event.Unknown}
+	*e = event.Event{
 		Type: event.Socket, Wall: l.clock.wall(int64(f.MonoNs)), Mono: int64(f.MonoNs), Cookie: f.Cookie, Sk: f.Sk, NetNS: f.Netns, Proto: proto(f.Proto), New: state, Listener: f.Listener,
 		Dur: event.Unknown, SynRetrans: event.Unknown, UID: f.Uid, Cgroup: l.names.cgroup(f.CgroupId), CgroupID: f.CgroupId,
-		Status: &event.Status{RecvQueue: int64(f.RecvQueue), SendQueue: int64(f.SendQueue), AtLeast: event.Unknown, Left: event.Unknown},
+		Status: e.Status,
 	}
 	e.Family, e.Local, e.Remote = ends(f.Family, &f.Laddr, &f.Raddr, f.Lport, f.Rport, state == event.Listen)
 	if e.Mini = f.IsMini != 0; e.Mini {
@@ -282,7 +305,6 @@ func (l *lister) socket(f *bpfSockFound) event.Event {
 		// tcp_connect); any later one took it again. A close() need not: its FIN may go with what was sent already.
 		e.Status.AtLeast = max(e.Mono-int64(f.ActiveUs)*1000, 0)
 	}
-	return e
 }
 
 // jiffy tells how long one is, in ns; 0 if that cannot be told. The kernel is built with one of several frequencies, and its count begins 5 minutes before 2^32
@@ -301,22 +323,36 @@ func jiffy(count uint64, mono int64) int64 {
 	return int64(1e9 / whole)
 }
 
-// whoHolds finds the processes that have each socket among their file descriptors, by the address of its sock; and one socket of each network namespace.
-func (l *lister) whoHolds() (map[uint64][]event.Holder, error) {
-	holders := make(map[uint64][]event.Holder)
-	l.ends = make(map[uint32][]openEnd)
-	err := iterate(l.holders, func(found []bpfHolderFound) bool {
+// whoHolds finds the processes that have each socket among their file descriptors, by the address of its sock; and, as it goes, a few sockets of each
+// network namespace.
+func (l *lister) whoHolds(ends chan<- openEnd) (map[uint64][]event.Holder, error) {
+	holders := make(map[uint64][]event.Holder, 1<<13)
+	var room []event.Holder // most sockets have one holder
+	l.ends = l.ends[:0]
+	last := make(map[uint32]openEnd) // of each namespace
+	many := make(map[uint32]int)
+	err := iterate(l.Holders, func(found []bpfHolderFound) ([]bpfHolderFound, bool) {
 		for i := range found {
 			f := &found[i]
 			h := event.Holder{PID: f.Pid, FD: f.Fd, Comm: l.names.comm(&f.Comm)}
-			if of := holders[f.Sk]; !slices.Contains(of, h) { // a thread may have files of its own
+			switch of := holders[f.Sk]; {
+			case of == nil:
+				if len(room) == 0 {
+					room = make([]event.Holder, 256)
+				}
+				room[0] = h
+				holders[f.Sk], room = room[:1:1], room[1:]
+			case !slices.Contains(of, h): // a thread may have files of its own
 				holders[f.Sk] = append(of, h)
 			}
-			if of := l.ends[f.Netns]; len(of) == 0 || len(of) < 3 && of[len(of)-1].pid != f.Pid { // if one is closed meanwhile, there is another
-				l.ends[f.Netns] = append(of, openEnd{f.Pid, f.Fd})
+			if end := (openEnd{f.Netns, f.Pid, f.Fd}); many[f.Netns] < 3 && last[f.Netns].pid != f.Pid { // if one is closed meanwhile, there is another
+				last[f.Netns] = end
+				many[f.Netns]++
+				l.ends = append(l.ends, end)
+				ends <- end
 			}
 		}
-		return true
+		return found, true
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look at open files: %w", err)
@@ -324,8 +360,12 @@ func (l *lister) whoHolds() (map[uint64][]event.Holder, error) {
 	return holders, nil
 }
 
-// iterate runs an iterator program in the calling thread's network namespace and gives the structs T that it writes, some at a time, until each has enough.
-func iterate[T any](prog *ebpf.Program, each func([]T) bool) error {
+// atOnce is how many structs are read at once, at most: of sockets the kernel gathers 240 (32 KiB, bpf_seq_read in kernel/bpf/bpf_iter.c).
+const atOnce = 256
+
+// iterate runs an iterator program in the calling thread's network namespace and gives the structs T that it writes, some at a time, until there are no
+// more wanted. Who takes them gives room for as many again, which may be the same.
+func iterate[T any](prog *ebpf.Program, each func([]T) (room []T, more bool)) error {
 	var t T
 	size := int(unsafe.Sizeof(t))
 	iter, err := link.AttachIter(link.IterOptions{Program: prog})
@@ -338,16 +378,20 @@ func iterate[T any](prog *ebpf.Program, each func([]T) bool) error {
 		return fmt.Errorf("open iterator: %w", err)
 	}
 	defer in.Close()
-	some := make([]T, 256) // the kernel gathers 32 KiB (bpf_seq_read in kernel/bpf/bpf_iter.c)
-	buf := unsafe.Slice((*byte)(unsafe.Pointer(&some[0])), size*len(some))
+	some := make([]T, atOnce)
 	for have := 0; ; {
+		buf := unsafe.Slice((*byte)(unsafe.Pointer(&some[0])), size*atOnce)
 		n, err := in.Read(buf[have:])
 		have += n
 		whole := have / size
-		if whole > 0 && !each(some[:whole]) {
-			return nil
+		if whole > 0 {
+			room, more := each(some[:whole])
+			if !more {
+				return nil
+			}
+			some = room[:atOnce]
+			have = copy(unsafe.Slice((*byte)(unsafe.Pointer(&some[0])), size*atOnce), buf[whole*size:have])
 		}
-		have = copy(buf, buf[whole*size:have])
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil

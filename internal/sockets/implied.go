@@ -3,9 +3,9 @@ package sockets
 
 import (
 	"cmp"
+	"encoding/binary"
 	"iter"
 	"maps"
-	"net/netip"
 	"slices"
 
 	"sstrace/internal/event"
@@ -13,8 +13,8 @@ import (
 
 // Implied makes a listing of a recording: the sockets that exist at its end, as its lines imply. One that is a listing already passes as it is. Behind
 // a loss only those sockets are told that have made a change since, for the others may be gone.
-func Implied(source iter.Seq2[event.Event, error]) iter.Seq2[event.Event, error] {
-	return func(yield func(event.Event, error) bool) {
+func Implied(source iter.Seq2[*event.Event, error]) iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
 		known := make(map[uint64]event.Event) // by id
 		for e, err := range source {
 			switch {
@@ -31,11 +31,12 @@ func Implied(source iter.Seq2[event.Event, error]) iter.Seq2[event.Event, error]
 				delete(known, e.ID)
 				continue
 			case e.Type == event.Change:
-				known[e.ID] = e
+				known[e.ID] = *e
 				continue
 			case e.Type == event.End:
 				for _, id := range slices.Sorted(maps.Keys(known)) {
-					if !yield(implied(known[id], &e), nil) {
+					s := implied(known[id], e)
+					if !yield(&s, nil) {
 						return
 					}
 				}
@@ -62,26 +63,26 @@ var rank = [256]int{
 	event.CloseWait: 9, event.LastAck: 10, event.Close: 11,
 }
 
-// place is where a socket stands in a listing: by its state, and then by its ends.
-type place struct {
-	state         event.State
-	netns         uint32
-	local, remote netip.AddrPort
+// place is where a socket stands in a listing: by its state, its ends and its network namespace, of which each is a number.
+type place [7]uint64
+
+func placeOf(e *event.Event) place {
+	local, remote := e.Local.Addr().As16(), e.Remote.Addr().As16()
+	word := binary.BigEndian.Uint64
+	return place{
+		uint64(rank[e.New])<<8 | uint64(e.Local.Addr().BitLen()), word(local[:]), word(local[8:]),
+		uint64(e.Local.Port())<<8 | uint64(e.Remote.Addr().BitLen()), word(remote[:]), word(remote[8:]),
+		uint64(e.Remote.Port())<<32 | uint64(e.NetNS),
+	}
 }
 
-func placeOf(e *event.Event) place { return place{e.New, e.NetNS, e.Local, e.Remote} }
-
 func (p *place) compare(o *place) int {
-	if c := rank[p.state] - rank[o.state]; c != 0 {
-		return c
+	for i, word := range p {
+		if word != o[i] {
+			return cmp.Compare(word, o[i])
+		}
 	}
-	if c := p.local.Compare(o.local); c != 0 {
-		return c
-	}
-	if c := p.remote.Compare(o.remote); c != 0 {
-		return c
-	}
-	return cmp.Compare(p.netns, o.netns)
+	return 0
 }
 
 // Compare orders sockets as a listing does.

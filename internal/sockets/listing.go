@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -24,16 +23,23 @@ type Listing struct {
 	right  []bool          // which columns are set to the right
 	rows   [256][]*row     // by state
 	netns  map[uint32]bool // in which there are any
-	width  [columns]int    // of the widest cell
+	width  [columns]uint16 // of the widest cell
 	cells  cells           // of the last row
+	spare  []row           // room for the next ones
+	room   []byte          // and for their texts
 	lost   bool
 }
 
 // row is one of many: what it has is kept together, and short.
 type row struct {
 	place
-	text string       // its cells, one behind the other
-	ends [columns]int // of each
+	text  []byte              // its cells, one behind the other
+	cells [columns - 1]extent // of each but the last
+}
+
+// extent is where a cell's text ends, and how wide it is on a screen.
+type extent struct {
+	end, width uint16
 }
 
 // New makes a Listing of one of Formats.
@@ -51,10 +57,21 @@ func New(out io.Writer, format string) *Listing {
 
 // row keeps cells.
 func (l *Listing) row(c *cells) *row {
-	r := &row{text: string(c.text), ends: c.ends}
+	if len(l.spare) == 0 {
+		l.spare = make([]row, 256)
+	}
+	r := &l.spare[0]
+	l.spare = l.spare[1:]
+	if cap(l.room)-len(l.room) < len(c.text) {
+		l.room = make([]byte, 0, max(1<<16, len(c.text)))
+	}
+	l.room = append(l.room, c.text...)
+	r.text = l.room[len(l.room)-len(c.text):]
 	begin := 0
-	for i, end := range c.ends[:c.n] {
-		l.width[i] = max(l.width[i], utf8.RuneCountInString(r.text[begin:end]))
+	for i, end := range c.ends[:len(l.right)-1] {
+		width := uint16(end - begin - c.more[i])
+		r.cells[i] = extent{uint16(end), width}
+		l.width[i] = max(l.width[i], width)
 		begin = end
 	}
 	return r
@@ -83,25 +100,28 @@ func (l *Listing) add(e *event.Event) {
 	r := l.row(&l.cells)
 	r.place = placeOf(e)
 	l.rows[e.New] = append(l.rows[e.New], r)
-	l.netns[e.NetNS] = true
+	if !l.netns[e.NetNS] {
+		l.netns[e.NetNS] = true
+	}
 }
 
 // table writes all that there is: a block for each state, which are made at the same time.
 func (l *Listing) table() error {
 	var sums Sums
-	var blocks [len(sums)][]byte
-	var making sync.WaitGroup
 	for state, rows := range l.rows {
-		if sums[state] = len(rows); len(rows) > 0 {
-			making.Go(func() { blocks[state] = l.block(rows) })
-		}
+		sums[state] = len(rows)
 	}
-	making.Wait()
+	var blocks []chan []byte
+	for _, state := range sums.states() {
+		block := make(chan []byte, 1)
+		blocks = append(blocks, block)
+		go func() { block <- l.block(l.rows[state]) }()
+	}
 	if err := l.lines.Text(string(l.line(nil, l.header))); err != nil {
 		return err
 	}
-	for _, state := range sums.states() {
-		if err := l.lines.Block(blocks[state]); err != nil {
+	for _, block := range blocks {
+		if err := l.lines.Block(<-block); err != nil {
 			return err
 		}
 	}
@@ -117,11 +137,11 @@ func (l *Listing) block(rows []*row) (b []byte) {
 	last := len(l.right) - 1
 	each := last + 8 // blanks between, and what UTF-8 takes more than the width
 	for _, w := range l.width[:last] {
-		each += w
+		each += int(w)
 	}
 	size := each * len(rows)
 	for _, r := range rows {
-		size += r.ends[last] - r.ends[last-1]
+		size += len(r.text) - int(r.cells[last-1].end)
 	}
 	b = make([]byte, 0, size)
 	for _, r := range rows {
@@ -132,22 +152,21 @@ func (l *Listing) block(rows []*row) (b []byte) {
 
 // line sets cells in columns as wide as the widest of them, but for the last one.
 func (l *Listing) line(b []byte, r *row) []byte {
-	begin := 0
-	for i, right := range l.right {
-		cell := r.text[begin:r.ends[i]]
-		begin = r.ends[i]
-		blanks := l.width[i] - utf8.RuneCountInString(cell)
+	begin, last := 0, len(l.right)-1
+	for i, right := range l.right[:last] {
+		c := &r.cells[i]
+		text := r.text[begin:c.end]
+		begin = int(c.end)
+		blanks := int(l.width[i] - c.width)
 		switch {
 		case i == narrowNetNS && l.format != "wide" && len(l.netns) < 2:
-		case i == len(l.right)-1:
-			b = append(append(b, cell...), '\n')
 		case right:
-			b = append(append(print.Pad(b, 0, blanks), cell...), ' ')
+			b = append(append(print.Pad(b, 0, blanks), text...), ' ')
 		default:
-			b = append(print.Pad(append(b, cell...), 0, blanks), ' ')
+			b = append(print.Pad(append(b, text...), 0, blanks), ' ')
 		}
 	}
-	return b
+	return append(append(b, r.text[begin:]...), '\n')
 }
 
 // Sums is how many sockets are in each state.
@@ -222,12 +241,20 @@ func header(wide bool) []string {
 type cells struct {
 	text []byte
 	ends [columns]int // of each in text
+	more [columns]int // bytes than characters
 	n    int
 }
 
 func (c *cells) add(text []byte) {
-	c.text, c.ends[c.n] = text, len(text)
+	c.text, c.ends[c.n], c.more[c.n] = text, len(text), 0
 	c.n++
+}
+
+// addAny adds a text that may have characters beyond ASCII.
+func (c *cells) addAny(text []byte) {
+	cell := text[len(c.text):]
+	c.add(text)
+	c.more[c.n-1] = len(cell) - utf8.RuneCount(cell)
 }
 
 func (c *cells) of(e *event.Event, wide bool) {
@@ -241,8 +268,8 @@ func (c *cells) of(e *event.Event, wide bool) {
 	c.add(appendKnown(c.text, e.Status.SendQueue))
 	c.add(print.AppendAddress(c.text, e.Local))
 	c.add(print.AppendAddress(c.text, e.Remote))
-	c.add(appendAge(c.text, e))
-	c.add(appendLeft(c.text, e))
+	c.addAny(appendAge(c.text, e))
+	c.addAny(appendLeft(c.text, e))
 	if wide {
 		uid, cookie := int64(e.UID), "-"
 		if e.UID == event.NoUID {
@@ -255,7 +282,7 @@ func (c *cells) of(e *event.Event, wide bool) {
 		c.add(append(c.text, print.OrDash(e.Role.String())...))
 		c.add(appendKnown(c.text, uid))
 		c.add(append(c.text, cookie...))
-		c.add(append(c.text, unit(e)...))
+		c.addAny(append(c.text, unit(e)...))
 	}
 	c.add(appendHolders(c.text, e))
 }

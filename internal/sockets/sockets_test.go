@@ -48,16 +48,16 @@ func TestImplied(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got []string
-			source := iter.Seq2[event.Event, error](func(yield func(event.Event, error) bool) {
-				for _, e := range test.lines {
-					if !yield(e, nil) {
+			source := iter.Seq2[*event.Event, error](func(yield func(*event.Event, error) bool) {
+				for i := range test.lines {
+					if !yield(&test.lines[i], nil) {
 						return
 					}
 				}
 			})
 			for e := range Implied(source) {
 				if e.Type == event.Socket {
-					got = append(got, e.New.String()+" "+time.Duration(e.Dur).String()+" "+string(appendHolders(nil, &e)))
+					got = append(got, e.New.String()+" "+time.Duration(e.Dur).String()+" "+string(appendHolders(nil, e)))
 				}
 			}
 			if len(got) != len(test.want) {
