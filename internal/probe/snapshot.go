@@ -61,7 +61,10 @@ func List(f *filter.Filter) (*Listing, error) {
 }
 
 func (l *Listing) load(f *filter.Filter) error {
-	objs, err := loadIterators()
+	objs, err := loadQuickly()
+	if err != nil {
+		objs, err = loadIterators()
+	}
 	if err != nil {
 		return err
 	}
