@@ -579,7 +579,9 @@ func (d *decoder) addr(v *netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	*v, err = netip.ParseAddr(d.intern(b))
+	if *v, err = netip.ParseAddr(d.intern(b)); err == nil && v.Zone() != "" { // no line has one, and it may be any text
+		return fmt.Errorf("%q is an address with a zone", b)
+	}
 	return err
 }
 

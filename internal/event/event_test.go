@@ -101,6 +101,7 @@ func TestDecodeErrors(t *testing.T) {
 		{`"cookie":4711`, `"cookie":18446744073709551616`, "not a non-negative integer"},
 		{`"dur_ns":57254`, `"dur_ns":9223372036854775808`, "too large"},
 		{`"laddr":"127.0.0.1"`, `"laddr":"127.0.0"`, "127.0.0"},
+		{`"laddr":"127.0.0.1"`, `"laddr":"fe80::1%\u001b[31m"`, "zone"},
 		{`"sk":"0x`, `"sk":"`, "not a hexadecimal number"},
 		{`"ts":"2026`, `"ts":"soon`, "not an RFC 3339 time"},
 		{`"old":"SYN_SENT",`, ``, "a change without"},
