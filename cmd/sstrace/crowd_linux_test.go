@@ -262,12 +262,12 @@ type drain struct{}
 
 func (drain) Write(b []byte) (int, error) { return len(b), nil }
 
-// What ls takes beside ss, which tells of processes only if it is asked, with the same 20,000 sockets, through a pipe: the medians of runs by turns. Give -benchtime 20x.
+// What ls takes beside ss, which tells of processes only if it is asked, with the same 20,000 sockets, and with few, through a pipe: the medians of runs by turns. Give -benchtime 20x.
 func BenchmarkListing(b *testing.B) {
-	for _, namespaces := range []int{1, 3} {
-		b.Run(fmt.Sprintf("namespaces=%d", namespaces), func(b *testing.B) {
-			program := built(b)
-			hosts := crowd(b, namespaces, 1668/namespaces)
+	program := built(b)
+	for _, size := range []struct{ namespaces, units int }{{1, 1668}, {3, 556}, {1, 1}} {
+		b.Run(fmt.Sprintf("namespaces=%d/sockets=%d", size.namespaces, 12*size.namespaces*size.units), func(b *testing.B) {
+			hosts := crowd(b, size.namespaces, size.units)
 			commands := [][]string{{"sstrace", "ls"}, {"sstrace", "ls", "-o", "wide"}, {"sstrace", "ls", "-o", "ndjson"}, {"ss", "-tan"}, {"ss", "-tanp"}, {"ss", "-tanpe"}}
 			took := make([][]float64, len(commands)) // ms
 			for b.Loop() {

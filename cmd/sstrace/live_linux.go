@@ -142,9 +142,13 @@ func readerGone() bool {
 // hurry makes ready for what takes a moment. Garbage is collected as usual once the heap has grown to 64 MB: most is over by then. And four threads may run,
 // for some of them sit in system calls, and the runtime counts them as running.
 func hurry() {
-	usual := debug.SetGCPercent(1600) // of 4 MB, the least that is
-	runtime.AddCleanup(new([64]byte), func(int) { debug.SetGCPercent(usual) }, 0)
-	runtime.GOMAXPROCS(max(4, runtime.GOMAXPROCS(0)))
+	if os.Getenv("GOGC") == "" {
+		usual := debug.SetGCPercent(1600) // of 4 MB, the least that is
+		runtime.AddCleanup(new([64]byte), func(int) { debug.SetGCPercent(usual) }, 0)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(4, runtime.GOMAXPROCS(0)))
+	}
 }
 
 // list takes the sockets that exist, as a source that ends at once.

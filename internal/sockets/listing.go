@@ -23,7 +23,7 @@ type Listing struct {
 	right  []bool          // which columns are set to the right
 	rows   [256][]*row     // by state
 	netns  map[uint32]bool // in which there are any
-	width  [columns]uint16 // of the widest cell
+	width  [columns]uint32 // of the widest cell
 	cells  cells           // of the last row
 	spare  []row           // room for the next ones
 	room   []byte          // and for their texts
@@ -39,7 +39,7 @@ type row struct {
 
 // extent is where a cell's text ends, and how wide it is on a screen.
 type extent struct {
-	end, width uint16
+	end, width uint32
 }
 
 // New makes a Listing of one of Formats.
@@ -69,8 +69,8 @@ func (l *Listing) row(c *cells) *row {
 	r.text = l.room[len(l.room)-len(c.text):]
 	begin := 0
 	for i, end := range c.ends[:len(l.right)-1] {
-		width := uint16(end - begin - c.more[i])
-		r.cells[i] = extent{uint16(end), width}
+		width := uint32(end - begin - c.more[i])
+		r.cells[i] = extent{uint32(end), width}
 		l.width[i] = max(l.width[i], width)
 		begin = end
 	}

@@ -130,6 +130,27 @@ ESTABLISHED 4026531840      0      0 127.0.0.1:7781 127.0.0.1:9   -    - 7/nc
 	}
 }
 
+// A cell may be as long as a recording can have it.
+func TestLongCell(t *testing.T) {
+	unit := strings.Repeat("\x7f", 16_371) + ".service"
+	e := change(0, 0, event.Established)
+	e.Type, e.Cgroup = event.Socket, "/"+unit
+	e.Status = &event.Status{Left: event.Unknown, Holders: []event.Holder{{PID: 7, FD: 3, Comm: "nc"}}}
+	var out strings.Builder
+	l := New(&out, "wide")
+	for _, e := range []event.Event{e, {Type: event.End}} {
+		if err := l.Take(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Flush(0); err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Repeat(`\x7f`, 16_371) + ".service 7/nc fd 3\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("%d bytes, without a unit of %d", out.Len(), len(want))
+	}
+}
+
 // A listing of 20,000 sockets as text; the cost is that of one.
 func BenchmarkListing(b *testing.B) {
 	const sockets = 20000
