@@ -53,7 +53,7 @@ lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) ## gofmt, go vet, golangci-lint, c
 	GOOS=darwin $(GO) vet $$($(GO) list ./... | grep -v /probe)
 	GOARCH=arm64 $(GO) vet ./...
 	$< run ./...
-	clang-format-19 --dry-run -Werror vmlinux.h bpf/*.c
+	clang-format-19 --dry-run -Werror vmlinux.h bpf/*.[ch]
 	mandoc -Tlint -Wwarning docs/sstrace.8
 
 $(TOOLS)/golangci-lint-$(GOLANGCI_LINT):
@@ -69,9 +69,9 @@ generate: ## compile bpf/ again, with clang-19
 	$(GO) generate ./internal/probe
 
 verify: ## compile bpf/ again and compare with what is committed
-	@old=$$(mktemp -d) && trap 'rm -r "$$old"' EXIT && cp internal/probe/bpf_bpfel.* "$$old" && \
+	@old=$$(mktemp -d) && trap 'rm -r "$$old"' EXIT && cp internal/probe/*_bpfel.* "$$old" && \
 	$(MAKE) --no-print-directory generate && \
-	for f in bpf_bpfel.go bpf_bpfel.o; do cmp "$$old/$$f" "internal/probe/$$f" || \
+	for f in bpf_bpfel.go bpf_bpfel.o list_bpfel.go list_bpfel.o; do cmp "$$old/$$f" "internal/probe/$$f" || \
 		{ echo "make: internal/probe/$$f was not what bpf/ compiles to; it is now: commit it" >&2; exit 1; }; done
 
 install: ## install what `make build` built, its man page and shell completions, below PREFIX (/usr/local)

@@ -82,7 +82,7 @@ func Open(f *filter.Filter, buffer int, rfc, stacks bool) (*Probe, error) {
 }
 
 func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
-	spec, o, err := readObject()
+	spec, o, err := readObject(loadBpf)
 	if err != nil {
 		return err
 	}
@@ -160,13 +160,13 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	return p.fill(f)
 }
 
-// readObject reads it, and beside it, for that takes longer, the types of the kernel. Those of its modules, which a host has a hundred of, are left out: all
+// readObject reads one, and beside it, for that takes longer, the types of the kernel. Those of its modules, which a host has a hundred of, are left out: all
 // that is looked at is in the kernel itself.
-func readObject() (*ebpf.CollectionSpec, ebpf.CollectionOptions, error) {
+func readObject(read func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, ebpf.CollectionOptions, error) {
 	o := ebpf.CollectionOptions{Cache: btf.NewCache()}
 	var types sync.WaitGroup
 	types.Go(func() { o.Programs.KernelTypes, _ = o.Cache.Kernel() }) // where it has none, loading says so
-	spec, err := loadBpf()
+	spec, err := read()
 	types.Wait()
 	return spec, o, err
 }

@@ -29,11 +29,8 @@ func (i *iterators) close() {
 
 // loadIterators loads them as cilium/ebpf does, which knows what old kernels lack, and why one refuses a program.
 func loadIterators() (objs iterators, err error) {
-	spec, o, err := readObject()
+	spec, o, err := readObject(loadList)
 	if err != nil {
-		return objs, err
-	}
-	if err := spec.Variables[bpfVarWantMini].Set(true); err != nil {
 		return objs, err
 	}
 	err = loadHere(spec, func() error { return spec.LoadAndAssign(&objs, &o) })
@@ -47,22 +44,23 @@ func loadQuickly() (objs iterators, err error) {
 	var untyped error
 	var reading sync.WaitGroup
 	reading.Go(func() { types, untyped = readKernelTypes() })
-	spec, err := loadBpf()
+	spec, err := loadList()
 	reading.Wait()
 	if err := errors.Join(err, untyped); err != nil {
 		return objs, err
 	}
-	if err := spec.Variables[bpfVarWantMini].Set(true); err != nil {
+	for _, m := range spec.Maps {
+		m.Key, m.Value = nil, nil // their types: nobody asks
+	}
+	var maps struct { // all that they use
+		Constants *ebpf.Map `ebpf:".rodata"`
+	}
+	if err := spec.LoadAndAssign(&maps, nil); err != nil {
 		return objs, err
 	}
-	spec.Maps[bpfMapFinWait2].MaxEntries = 1 // it stays empty
-	q := quickly{spec: spec, types: types}
-	if err := q.loadMaps(); err != nil {
-		return objs, err
-	}
-	defer q.close()
-	if objs.Sockets, err = q.load(bpfProgSockets); err == nil {
-		objs.Holders, err = q.load(bpfProgHolders)
+	defer func() { _ = maps.Constants.Close() }() // the programs keep it
+	if objs.Sockets, err = loadQuick(spec.Programs[listProgSockets], maps.Constants, types); err == nil {
+		objs.Holders, err = loadQuick(spec.Programs[listProgHolders], maps.Constants, types)
 	}
 	if err != nil {
 		objs.close()
@@ -70,46 +68,20 @@ func loadQuickly() (objs iterators, err error) {
 	return objs, err
 }
 
-// quickly loads iterator programs.
-type quickly struct {
-	spec  *ebpf.CollectionSpec
-	types *kernelTypes
-	maps  struct { // that they use
-		Constants *ebpf.Map `ebpf:".rodata"`
-		Data      *ebpf.Map `ebpf:".data"`
-		Zeroes    *ebpf.Map `ebpf:".bss"`
-		FinWait2  *ebpf.Map `ebpf:"fin_wait2"`
-	}
-}
-
-func (q *quickly) loadMaps() error {
-	for _, m := range q.spec.Maps {
-		m.Key, m.Value = nil, nil // nobody asks what is in it
-	}
-	return q.spec.LoadAndAssign(&q.maps, nil)
-}
-
-// close gives the maps back: a program keeps those that it uses.
-func (q *quickly) close() {
-	_ = errors.Join(q.maps.Constants.Close(), q.maps.Data.Close(), q.maps.Zeroes.Close(), q.maps.FinWait2.Close())
-}
-
-func (q *quickly) load(name string) (*ebpf.Program, error) {
-	prog := q.spec.Programs[name]
+// loadQuick loads one of them.
+func loadQuick(prog *ebpf.ProgramSpec, constants *ebpf.Map, types *kernelTypes) (*ebpf.Program, error) {
 	insns := slices.Clone(prog.Instructions)
-	if err := relocate(insns, q.types.Spec); err != nil {
+	if err := relocate(insns, types.Spec); err != nil {
 		return nil, err
 	}
-	for name, m := range map[string]*ebpf.Map{".rodata": q.maps.Constants, ".data": q.maps.Data, ".bss": q.maps.Zeroes, bpfMapFinWait2: q.maps.FinWait2} {
-		if err := insns.AssociateMap(name, m); err != nil && !errors.Is(err, asm.ErrUnreferencedSymbol) {
-			return nil, err
-		}
+	if err := insns.AssociateMap(".rodata", constants); err != nil && !errors.Is(err, asm.ErrUnreferencedSymbol) {
+		return nil, err
 	}
 	var code bytes.Buffer
 	if err := insns.Marshal(&code, binary.LittleEndian); err != nil {
 		return nil, err
 	}
-	target, ok := q.types.iterators[prog.AttachTo]
+	target, ok := types.iterators[prog.AttachTo]
 	if !ok {
 		return nil, fmt.Errorf("this kernel has no iterator %s", prog.AttachTo)
 	}

@@ -61,14 +61,16 @@ func List(f *filter.Filter) (*Listing, error) {
 }
 
 func (l *Listing) load(f *filter.Filter) error {
+	names := make(chan *namer, 1)
+	go func() { names <- newNamer() }()
 	objs, err := loadQuickly()
 	if err != nil {
 		objs, err = loadIterators()
 	}
+	l.lister = lister{iterators: objs, names: <-names, clock: &l.clock, netns: f.NetNS}
 	if err != nil {
 		return err
 	}
-	l.lister = lister{iterators: objs, names: newNamer(), clock: &l.clock, netns: f.NetNS}
 	for _, path := range f.Cgroups {
 		if _, err := l.names.cgroupFS.id(path); err != nil {
 			return err
@@ -164,7 +166,12 @@ func (l *lister) all() iter.Seq2[*event.Event, error] {
 		}()
 		holders, err := l.whoHolds(ends)
 		enough.Store(err != nil)
-		close(ends)
+		go func() {
+			for _, end := range l.ends { // for which there may have been no room
+				ends <- end
+			}
+			close(ends)
+		}()
 		l.seen = 0
 		none := []event.Holder{}
 		for events := range made {
@@ -352,7 +359,10 @@ func (l *lister) whoHolds(ends chan<- openEnd) (map[uint64][]event.Holder, error
 				last[f.Netns] = end
 				many[f.Netns]++
 				l.ends = append(l.ends, end)
-				ends <- end
+				select {
+				case ends <- end:
+				default: // who looks at namespaces is busy, and may wait for what comes of this
+				}
 			}
 		}
 		return found, true

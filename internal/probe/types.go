@@ -25,7 +25,7 @@ type kernelTypes struct {
 	iterators map[string]btf.TypeID // by name: the functions bpf_iter_NAME, to which iterators attach
 }
 
-// readKernelTypes reads those that our object names.
+// readKernelTypes reads those that the object of our iterators names.
 func readKernelTypes() (*kernelTypes, error) {
 	own, iterators, err := ownTypes()
 	if err != nil {
@@ -33,7 +33,10 @@ func readKernelTypes() (*kernelTypes, error) {
 	}
 	names := make(map[string]bool)
 	name := func(at uint32) {
-		text, _, _ := bytes.Cut(own.text(at), []byte("___")) // what follows it tells one version of a type from another
+		text := own.text(at)
+		if i := bytes.LastIndex(text, []byte("___")); i > 0 { // what follows it tells one version of a type from another
+			text = text[:i]
+		}
 		names[string(text)] = true
 	}
 	err = own.each(func(_ int, t btfType) {
@@ -55,9 +58,9 @@ func readKernelTypes() (*kernelTypes, error) {
 	return cut(raw, names, iterators)
 }
 
-// ownTypes are those of our object, and the names of its iterators.
+// ownTypes are those of that object, and the names of its iterators.
 func ownTypes() (types *btfData, iterators []string, err error) {
-	object, err := elf.NewFile(bytes.NewReader(_BpfBytes))
+	object, err := elf.NewFile(bytes.NewReader(_ListBytes))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -110,7 +113,7 @@ func cut(raw []byte, names map[string]bool, iterators []string) (*kernelTypes, e
 	for i, name := range iterators {
 		functions[i] = all.find("bpf_iter_" + name)
 	}
-	c := cutting{from: all, names: names, begin: make([]uint32, 1, len(all.types)/24), ids: map[uint32]uint32{0: 0}, types: make([]btfType, 1), strings: []byte{0}}
+	c := cutting{from: all, names: names, begin: make([]uint32, 1, 1+len(all.types)/24), ids: map[uint32]uint32{0: 0}, types: make([]btfType, 1), strings: []byte{0}}
 	var wanted []uint32
 	err = all.each(func(begin int, t btfType) {
 		id := uint32(len(c.begin))
@@ -167,6 +170,9 @@ const (
 )
 
 var errBTF = errors.New("this is BTF of a form that sstrace does not know")
+
+// btfUnused are bits of a type's second word that have no meaning; kinds and numbers of members may grow into them.
+const btfUnused = 0x60ff0000
 
 // btfMore is what follows a type of each kind: so many bytes, and so many for each member.
 var btfMore = [...]struct{ once, each int }{
@@ -232,10 +238,14 @@ func (b *btfData) each(do func(int, btfType)) error {
 // at gives the type that begins there.
 func (b *btfData) at(begin int) (btfType, bool) {
 	t := btfType(b.types[begin:])
-	if len(t) < btfTypeSize || t.kind() == 0 || t.kind() >= len(btfMore) || int(t.name()) >= len(b.strings) {
+	if len(t) < btfTypeSize {
 		return nil, false
 	}
-	more := btfMore[t.kind()]
+	kind := t.kind()
+	if kind == 0 || kind >= len(btfMore) || t.word(4)&btfUnused != 0 {
+		return nil, false
+	}
+	more := &btfMore[kind]
 	size := btfTypeSize + more.once + t.members()*more.each
 	if size > len(t) {
 		return nil, false
