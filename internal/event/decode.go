@@ -9,10 +9,7 @@ import (
 	"iter"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // Read gives the Events of a recording, in order, until its end or the first error, which names the line; each is good until the next one. Keys that it does
@@ -56,28 +53,7 @@ func (e *Event) DecodeJSON(line []byte) error {
 	return d.decode(line, e)
 }
 
-// decoder scans one flat JSON object. names keeps the few strings that recur in a recording, so that a line costs no
-// allocation; it is emptied when a hostile recording makes it grow.
-type decoder struct {
-	names map[string]string
-	in    []byte
-	pos   int
-	buf   []byte // of a string with escapes
-}
-
 const maxNames = 1 << 14
-
-func (d *decoder) intern(b []byte) string {
-	if s, ok := d.names[string(b)]; ok {
-		return s
-	}
-	if len(d.names) >= maxNames {
-		clear(d.names)
-	}
-	s := string(b)
-	d.names[s] = s
-	return s
-}
 
 func (d *decoder) decode(line []byte, e *Event) error {
 	*e = Event{Dur: Unknown, UID: NoUID, SynRetrans: Unknown}
@@ -217,40 +193,6 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	return s.check(e, version)
 }
 
-// members gives each key of an object; whoever gets it decodes the value before it asks for the next.
-func (d *decoder) members(yield func(key []byte, err error) bool) {
-	if !d.take('{') {
-		yield(nil, d.fail("not a JSON object: a recording is made with -o ndjson"))
-		return
-	}
-	for first := true; !d.take('}'); first = false {
-		if !first && !d.take(',') {
-			yield(nil, d.fail("expected , or }"))
-			return
-		}
-		key, err := d.text()
-		if err == nil && !d.take(':') {
-			err = d.fail("expected :")
-		}
-		if !yield(key, err) {
-			return
-		}
-	}
-}
-
-// bool decodes true or false.
-func (d *decoder) bool(v *bool) error {
-	d.space()
-	for _, b := range []bool{true, false} {
-		if text := strconv.FormatBool(b); bytes.HasPrefix(d.in[d.pos:], []byte(text)) {
-			d.pos += len(text)
-			*v = b
-			return nil
-		}
-	}
-	return d.fail("expected true or false")
-}
-
 // closer decodes true, false or null.
 func (d *decoder) closer(c *Closer) error {
 	d.space()
@@ -369,190 +311,6 @@ func (s *fields) check(e *Event, version uint64) error {
 	return nil
 }
 
-func (d *decoder) fail(what string) error {
-	return fmt.Errorf("column %d: %s", d.pos+1, what)
-}
-
-func (d *decoder) space() {
-	for d.pos < len(d.in) {
-		switch d.in[d.pos] {
-		case ' ', '\t', '\r', '\n':
-			d.pos++
-		default:
-			return
-		}
-	}
-}
-
-// take steps over c and the white space before it, if it is next.
-func (d *decoder) take(c byte) bool {
-	d.space()
-	if d.pos < len(d.in) && d.in[d.pos] == c {
-		d.pos++
-		return true
-	}
-	return false
-}
-
-func (d *decoder) null() bool {
-	d.space()
-	if len(d.in)-d.pos >= 4 && string(d.in[d.pos:d.pos+4]) == "null" {
-		d.pos += 4
-		return true
-	}
-	return false
-}
-
-// number decodes an integer into v, or leaves v alone for null.
-func number[T ~uint16 | ~uint32 | ~uint64 | ~int32 | ~int64](d *decoder, v *T) error {
-	if d.null() {
-		return nil
-	}
-	start := d.pos
-	for d.pos < len(d.in) && strings.IndexByte("+-.0123456789eE", d.in[d.pos]) >= 0 {
-		d.pos++
-	}
-	var n uint64
-	digits := d.in[start:d.pos]
-	if len(digits) == 0 || len(digits) > 1 && digits[0] == '0' {
-		return d.fail("expected an integer or null")
-	}
-	for _, c := range digits {
-		next := n*10 + uint64(c-'0')
-		if c < '0' || c > '9' || n > (1<<64-1)/10 || next < n {
-			return d.fail(fmt.Sprintf("%s is not a non-negative integer", digits))
-		}
-		n = next
-	}
-	*v = T(n)
-	if uint64(*v) != n || *v < 0 {
-		return d.fail(fmt.Sprintf("%s is too large", digits))
-	}
-	return nil
-}
-
-// text decodes a JSON string; the result is valid until the next call.
-func (d *decoder) text() ([]byte, error) {
-	if !d.take('"') {
-		return nil, d.fail("expected a string")
-	}
-	start := d.pos
-	for d.pos < len(d.in) {
-		switch c := d.in[d.pos]; {
-		case c == '"':
-			d.pos++
-			return d.in[start : d.pos-1], nil
-		case c == '\\' || c >= utf8.RuneSelf:
-			d.buf = append(d.buf[:0], d.in[start:d.pos]...)
-			return d.escaped()
-		case c < ' ':
-			return nil, d.fail("control character in a string")
-		}
-		d.pos++
-	}
-	return nil, d.fail("string without end")
-}
-
-// escaped goes on with a string that is not plain ASCII. What is not UTF-8 becomes U+FFFD, as in encoding/json.
-func (d *decoder) escaped() ([]byte, error) {
-	for d.pos < len(d.in) {
-		c := d.in[d.pos]
-		switch {
-		case c == '"':
-			d.pos++
-			return d.buf, nil
-		case c < ' ':
-			return nil, d.fail("control character in a string")
-		case c >= utf8.RuneSelf:
-			r, size := utf8.DecodeRune(d.in[d.pos:])
-			d.buf = utf8.AppendRune(d.buf, r)
-			d.pos += size
-			continue
-		case c != '\\':
-			d.buf = append(d.buf, c)
-			d.pos++
-			continue
-		}
-		if d.pos+1 >= len(d.in) {
-			break
-		}
-		c = d.in[d.pos+1]
-		d.pos += 2
-		switch c {
-		case '"', '\\', '/':
-			d.buf = append(d.buf, c)
-		case 'b':
-			d.buf = append(d.buf, '\b')
-		case 'f':
-			d.buf = append(d.buf, '\f')
-		case 'n':
-			d.buf = append(d.buf, '\n')
-		case 'r':
-			d.buf = append(d.buf, '\r')
-		case 't':
-			d.buf = append(d.buf, '\t')
-		case 'u':
-			r, ok := d.hex4()
-			if !ok {
-				return nil, d.fail(`bad \u escape`)
-			}
-			if utf16.IsSurrogate(r) {
-				r = d.lowSurrogate(r)
-			}
-			d.buf = utf8.AppendRune(d.buf, r)
-		default:
-			return nil, d.fail("bad escape in a string")
-		}
-	}
-	return nil, d.fail("string without end")
-}
-
-// lowSurrogate joins high with the escape after it, or gives U+FFFD and leaves that escape for the next turn.
-func (d *decoder) lowSurrogate(high rune) rune {
-	at := d.pos
-	if len(d.in)-d.pos >= 6 && d.in[d.pos] == '\\' && d.in[d.pos+1] == 'u' {
-		d.pos += 2
-		if low, ok := d.hex4(); ok {
-			if r := utf16.DecodeRune(high, low); r != utf8.RuneError {
-				return r
-			}
-		}
-	}
-	d.pos = at
-	return utf8.RuneError
-}
-
-func (d *decoder) hex4() (rune, bool) {
-	if len(d.in)-d.pos < 4 {
-		return 0, false
-	}
-	var r rune
-	for _, c := range d.in[d.pos : d.pos+4] {
-		switch {
-		case c >= '0' && c <= '9':
-			r = r<<4 | rune(c-'0')
-		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			r = r<<4 | rune(c|0x20-'a'+10)
-		default:
-			return 0, false
-		}
-	}
-	d.pos += 4
-	return r, true
-}
-
-func (d *decoder) string(v *string) error {
-	if d.null() {
-		return nil
-	}
-	b, err := d.text()
-	if err != nil {
-		return err
-	}
-	*v = d.intern(b)
-	return nil
-}
-
 // enum decodes a name into its value, or leaves v alone for null.
 func enum[T ~uint8](d *decoder, names []string, v *T) error {
 	if d.null() {
@@ -609,50 +367,5 @@ func (d *decoder) time(v *int64) error {
 		return fmt.Errorf("%q is not an RFC 3339 time", b)
 	}
 	*v = t.UnixNano()
-	return nil
-}
-
-// maxDepth of a value under an unknown key; our own keys have none.
-const maxDepth = 64
-
-// skip steps over the value of a key that this version does not know.
-func (d *decoder) skip(depth int) error {
-	d.space()
-	if d.pos == len(d.in) || depth > maxDepth {
-		return d.fail("expected a value")
-	}
-	switch d.in[d.pos] {
-	case '"':
-		_, err := d.text()
-		return err
-	case '{', '[':
-		opening := d.in[d.pos]
-		closing := opening + 2 // the same distance in ASCII for both pairs
-		d.pos++
-		for first := true; !d.take(closing); first = false {
-			if !first && !d.take(',') {
-				return d.fail("expected , or " + string(closing))
-			}
-			if opening == '{' {
-				if _, err := d.text(); err != nil {
-					return err
-				}
-				if !d.take(':') {
-					return d.fail("expected :")
-				}
-			}
-			if err := d.skip(depth + 1); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	start := d.pos
-	for d.pos < len(d.in) && strings.IndexByte(",}] \t\r\n", d.in[d.pos]) < 0 {
-		d.pos++
-	}
-	if d.pos == start {
-		return d.fail("expected a value")
-	}
 	return nil
 }
