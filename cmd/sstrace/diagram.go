@@ -21,8 +21,8 @@ func diagramQuestion() *question {
 median time in the state that was left; at each state how many connections ended there in a way that the figure does not draw, and why. It is
 drawn once, at the end: of a recording, or live after Ctrl-C, --for, or the end of COMMAND. -o svg is for a browser, text for the terminal, dot
 for Graphviz, ndjson one line for each kind of change.`,
-			Example: `  sstrace diagram --for 10s -w diagram.svg
-  sstrace diagram -o text -p 6379 -- redis-cli -p 6379 ping
+			Example: `  sudo sstrace diagram --for 10s -w diagram.svg
+  sudo sstrace diagram -o text -p 6379 -- redis-cli -p 6379 ping
   sstrace diagram -o text -r trace.ndjson`,
 		},
 		formats: diagram.Formats,
