@@ -142,9 +142,11 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 
-/* Reads a file descriptor that iter/task_file has come to; false if it is no socket of ours. An O_PATH descriptor has no private_data. */
-static __always_inline bool read_holder(struct holder_found *found, const struct bpf_iter__task_file *ctx)
+/* Every file descriptor of the host that is a socket; user space joins them by sk. An O_PATH descriptor has no private_data. */
+SEC("iter/task_file")
+int holders(struct bpf_iter__task_file *ctx)
 {
+	struct holder_found found = {};
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct socket *socket;
@@ -152,20 +154,21 @@ static __always_inline bool read_holder(struct holder_found *found, const struct
 	__u16 proto, family;
 
 	if (!task || !file || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
-		return false;
+		return 0;
 	socket = file->private_data;
 	sk = BPF_CORE_READ(socket, sk);
 	if (!sk)
-		return false;
+		return 0;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	proto = BPF_CORE_READ(sk, sk_protocol);
 	if ((family != AF_INET && family != AF_INET6) ||
 	    (proto != IPPROTO_TCP && proto != IPPROTO_MPTCP && proto != IPPROTO_SCTP))
-		return false;
-	found->sk = (__u64)sk;
-	found->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	found->pid = task->tgid;
-	found->fd = ctx->fd;
-	__builtin_memcpy(found->comm, task->group_leader->comm, sizeof(found->comm));
-	return true;
+		return 0;
+	found.sk = (__u64)sk;
+	found.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	found.pid = task->tgid;
+	found.fd = ctx->fd;
+	__builtin_memcpy(found.comm, task->group_leader->comm, sizeof(found.comm));
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
 }

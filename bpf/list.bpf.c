@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What sstrace ls needs of the kernel side. It has an object of its own, a tenth of the other one, for a listing takes hardly longer than loading.
+ * What sstrace ls needs of the kernel side. It has an object of its own, a small part of the other one, for much of what a listing takes is loading.
  */
 #include "../vmlinux.h"
 
@@ -21,17 +21,6 @@ int sockets(struct bpf_iter__tcp *ctx)
 	struct sock_found found = {};
 
 	if (skc && read_existing(&found, skc))
-		bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
-	return 0;
-}
-
-/* Every file descriptor of the host that is a socket; user space joins them by sk. */
-SEC("iter/task_file")
-int holders(struct bpf_iter__task_file *ctx)
-{
-	struct holder_found found = {};
-
-	if (read_holder(&found, ctx))
 		bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

@@ -1283,14 +1283,3 @@ int sockets(struct bpf_iter__tcp *ctx)
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }
-
-/* Every file descriptor of the host that is a socket; user space joins them by sk. */
-SEC("iter/task_file")
-int holders(struct bpf_iter__task_file *ctx)
-{
-	struct holder_found found = {};
-
-	if (read_holder(&found, ctx))
-		bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
-	return 0;
-}

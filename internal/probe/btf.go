@@ -19,7 +19,7 @@ import (
 // typesFile is the kernel's BTF.
 const typesFile = "/sys/kernel/btf/vmlinux"
 
-// kernelTypes is of the kernel's types what our iterators need. cilium/ebpf makes ready all 100,000 of them, which takes longer than listing 10,000 sockets.
+// kernelTypes is of the kernel's types what our iterators need. cilium/ebpf makes ready all of them, more than a hundred thousand, before it loads a program.
 type kernelTypes struct {
 	*btf.Spec                       // structs, unions and enums, without what they point to: enough for CO-RE
 	iterators map[string]btf.TypeID // by name: the functions bpf_iter_NAME, to which iterators attach

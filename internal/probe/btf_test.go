@@ -178,3 +178,22 @@ func tag(t *testing.T, p *ebpf.Program) string {
 	}
 	return fmt.Sprint(info.Tag, " ", size)
 }
+
+// What it takes to load what a listing needs: by the few types that it needs, and by all.
+func BenchmarkLoading(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("needs root")
+	}
+	_ = rlimit.RemoveMemlock()
+	for name, load := range map[string]func() (iterators, error){"quickly": loadQuickly, "whole": loadIterators} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				objs, err := load()
+				if err != nil {
+					b.Fatal(err)
+				}
+				objs.close()
+			}
+		})
+	}
+}

@@ -37,8 +37,8 @@ func loadIterators() (objs iterators, err error) {
 	return objs, err
 }
 
-// loadQuickly loads them by as few of the kernel's types as they need, in a third of the time. That matters where the listing takes hardly longer. Where it fails
-// loadIterators may not, or tells why.
+// loadQuickly loads them by as few of the kernel's types as they need, in a quarter of the time (BenchmarkLoading). Where it
+// fails loadIterators may not, or tells why.
 func loadQuickly() (objs iterators, err error) {
 	var types *kernelTypes
 	var untyped error

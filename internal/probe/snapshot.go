@@ -121,70 +121,21 @@ func (l *Listing) Now() (wall, mono int64) {
 // Closed is how many network namespaces All may not enter: their sockets are missing.
 func (l *Listing) Closed() int { return l.closed }
 
-// all gives the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of. Two threads read them
-// while this one finds who holds them, and another makes Events. The two never wait for who takes what they found, for it is to be of one moment: there
-// is room for 15 million.
+// all gives the sockets in every network namespace that a process is in, that has a name, or that a process has a socket of. While this thread finds who holds
+// them, two others read them, and one makes Events.
 func (l *lister) all() iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
-		found := make(chan []bpfSockFound, 1<<16)
-		ends := make(chan openEnd, 1<<16)
 		var enough atomic.Bool
-		var unread error
-		go func() {
-			defer close(found)
-			unread = l.eachNetNS(2, ends, func() error {
-				if enough.Load() {
-					return nil
-				}
-				return iterate(l.Sockets, func(some []bpfSockFound) (room []bpfSockFound, more bool) {
-					if len(some) < atOnce/4 {
-						found <- slices.Clone(some)
-						return some, !enough.Load()
-					}
-					found <- some
-					return make([]bpfSockFound, atOnce), !enough.Load()
-				})
-			})
-			for range ends { // where that came to nothing, too, nobody may wait
-			}
-		}()
-		made, spare := make(chan []event.Event, 4), make(chan []event.Event, 4)
-		for range cap(spare) {
-			spare <- blankSockets(atOnce)
-		}
-		go func() {
-			defer close(made)
-			backlog0 := make(map[port]bool)
-			for some := range found {
-				events := (<-spare)[:len(some)]
-				for i := range some {
-					l.socket(&some[i], &events[i])
-					events[i].Role = role(&some[i], backlog0)
-				}
-				made <- events
-			}
-		}()
+		ends := make(chan openEnd, 1<<16)
+		found, unread := l.read(ends, &enough)
+		made, spare := l.events(found)
 		holders, err := l.whoHolds(ends)
 		enough.Store(err != nil)
-		go func() {
-			for _, end := range l.ends { // for which there may have been no room
-				ends <- end
-			}
-			close(ends)
-		}()
 		l.seen = 0
-		none := []event.Holder{}
 		for events := range made {
 			for i := 0; i < len(events) && !enough.Load(); i++ {
 				e := &events[i]
-				if e.Status.Holders = none; !e.Mini {
-					if of := holders[e.Sk]; of != nil {
-						e.Status.Holders = of
-					}
-				}
-				if pid, comm := onlyHolder(e.Status.Holders); pid != 0 {
-					e.OwnerPID, e.OwnerComm, e.OwnerVia = pid, comm, event.ViaSnapshot
-				}
+				hold(e, holders[e.Sk])
 				l.seen++
 				if !yield(e, nil) {
 					enough.Store(true)
@@ -195,10 +146,56 @@ func (l *lister) all() iter.Seq2[*event.Event, error] {
 		switch {
 		case err != nil:
 			yield(nil, err)
-		case unread != nil && !enough.Load():
-			yield(nil, fmt.Errorf("look at existing sockets: %w", unread))
+		case *unread != nil && !enough.Load():
+			yield(nil, fmt.Errorf("look at existing sockets: %w", *unread))
 		}
 	}
+}
+
+// read reads the sockets of all namespaces, in two threads, until there are enough; err is told once found is closed. They never wait for who takes what they
+// found, for it is to be of one moment: there is room for 15 million.
+func (l *lister) read(ends <-chan openEnd, enough *atomic.Bool) (found chan []bpfSockFound, err *error) {
+	found, err = make(chan []bpfSockFound, 1<<16), new(error)
+	go func() {
+		defer close(found)
+		*err = l.eachNetNS(2, ends, func() error {
+			if enough.Load() {
+				return nil
+			}
+			return iterate(l.Sockets, func(some []bpfSockFound) (room []bpfSockFound, more bool) {
+				if len(some) < atOnce/4 {
+					found <- slices.Clone(some)
+					return some, !enough.Load()
+				}
+				found <- some
+				return make([]bpfSockFound, atOnce), !enough.Load()
+			})
+		})
+		for range ends { // where that came to nothing, too, nobody may wait
+		}
+	}()
+	return found, err
+}
+
+// events makes them of what was found, in a thread of its own. Who has taken some gives their room back as spare.
+func (l *lister) events(found <-chan []bpfSockFound) (made <-chan []event.Event, spare chan<- []event.Event) {
+	full, empty := make(chan []event.Event, 4), make(chan []event.Event, 4)
+	for range cap(empty) {
+		empty <- blankSockets(atOnce)
+	}
+	go func() {
+		defer close(full)
+		backlog0 := make(map[port]bool)
+		for some := range found {
+			events := (<-empty)[:len(some)]
+			for i := range some {
+				l.socket(&some[i], &events[i])
+				events[i].Role = role(&some[i], backlog0)
+			}
+			full <- events
+		}
+	}()
+	return full, empty
 }
 
 // blankSockets are Events that socket can fill.
@@ -235,6 +232,17 @@ func role(f *bpfSockFound, backlog0 map[port]bool) event.Role {
 		return event.Client
 	}
 	return 0
+}
+
+// hold tells e who holds it.
+func hold(e *event.Event, holders []event.Holder) {
+	if holders == nil {
+		holders = []event.Holder{} // it is known that there are none
+	}
+	e.Status.Holders = holders
+	if pid, comm := onlyHolder(holders); pid != 0 {
+		e.OwnerPID, e.OwnerComm, e.OwnerVia = pid, comm, event.ViaSnapshot
+	}
 }
 
 // onlyHolder gives the process that alone holds a socket: of several none is the owner for sure.
@@ -334,11 +342,19 @@ func jiffy(count uint64, mono int64) int64 {
 }
 
 // whoHolds finds the processes that have each socket among their file descriptors, by the address of its sock; and, as it goes, a few sockets of each
-// network namespace.
+// network namespace, after which it closes ends.
 func (l *lister) whoHolds(ends chan<- openEnd) (map[uint64][]event.Holder, error) {
 	holders := make(map[uint64][]event.Holder, 1<<13)
 	var room []event.Holder // most sockets have one holder
 	l.ends = l.ends[:0]
+	defer func() {
+		go func() {
+			for _, end := range l.ends { // for which there may have been no room
+				ends <- end
+			}
+			close(ends)
+		}()
+	}()
 	last := make(map[uint32]openEnd) // of each namespace
 	many := make(map[uint32]int)
 	err := iterate(l.Holders, func(found []bpfHolderFound) ([]bpfHolderFound, bool) {
