@@ -153,6 +153,18 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = number(d, &e.CgroupID)
 		case "task_tid":
 			err = number(d, &e.TaskTID)
+		case "ifindex":
+			err = number(d, &e.IfIndex)
+		case "ifname":
+			err = d.string(&e.IfName)
+		case "isn":
+			err = number(d, &e.ISN)
+		case "defer_ns":
+			err = number(d, &e.Deferred)
+		case "owner_host_pid":
+			err = d.hostPID(&e.OwnerPID)
+		case "task_host_pid":
+			err = d.hostPID(&e.TaskPID)
 		case "syn_retrans":
 			err = number(d, &e.SynRetrans)
 		case "totals":
@@ -193,6 +205,19 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	return s.check(e, version)
 }
 
+// hostPID decodes the number that a process has in the initial PID namespace alone, or null.
+func (d *decoder) hostPID(pid *uint32) error {
+	var host uint32
+	if err := number(d, &host); err != nil || host == 0 {
+		return err
+	}
+	if host >= HostPID || *pid != 0 {
+		return d.fail("a process ID of the host where there is one already, or that is too large")
+	}
+	*pid = host | HostPID
+	return nil
+}
+
 // closer decodes true, false or null.
 func (d *decoder) closer(c *Closer) error {
 	d.space()
@@ -229,6 +254,8 @@ func (d *decoder) totals(t *Totals) error {
 			err = number(d, &t.Retrans)
 		case "srtt_us":
 			err = number(d, &t.SRTT)
+		case "srtt_open_us":
+			err = number(d, &t.SRTTOpen)
 		case "min_rtt_us":
 			err = number(d, &t.MinRTT)
 		case "cong":
@@ -295,8 +322,8 @@ func (s *fields) check(e *Event, version uint64) error {
 		return fmt.Errorf("v is %d and this sstrace reads %d: use the version that wrote it", version, Version)
 	case e.Type == Change && (e.ID == 0 || e.Old == 0 || e.New == 0 || e.Family == 0 || e.Proto == 0):
 		return errors.New("a change without id, old, new, family or proto")
-	case e.Type == Accept && (e.ID == 0 || e.Family == 0 || e.Proto == 0):
-		return errors.New("an accept without id, family or proto")
+	case (e.Type == Accept || e.Type == ConnectFailed) && (e.ID == 0 || e.Family == 0 || e.Proto == 0):
+		return fmt.Errorf("a line of type %v without id, family or proto", e.Type)
 	case e.Type == Socket && (e.New == 0 || e.Family == 0 || e.Proto == 0):
 		return errors.New("a socket without state, family or proto")
 	case e.Type == Socket:

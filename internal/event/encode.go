@@ -60,12 +60,20 @@ func (e *Event) appendChange(b []byte) []byte {
 	b = append(b, `,"id":`...)
 	b = strconv.AppendUint(b, e.ID, 10)
 	b = e.appendWhich(b)
-	if e.Type == Accept {
+	switch e.Type {
+	case Accept:
 		b = append(b, `,"queue_ns":`...)
 		b = appendDur(b, e.Dur)
 		b = append(b, `,"role":`...)
 		b = appendName(b, e.Role.String())
-	} else {
+	case ConnectFailed:
+		b = append(b, `,"role":`...)
+		b = appendName(b, e.Role.String())
+		b = append(b, `,"reason":`...)
+		b = appendName(b, e.Reason.String())
+		b = append(b, `,"err":`...)
+		b = appendUint(b, uint64(e.Err))
+	default:
 		b = append(b, `,"old":`...)
 		b = appendName(b, e.Old.String())
 		b = append(b, `,"new":`...)
@@ -85,7 +93,11 @@ func (e *Event) appendChange(b []byte) []byte {
 	}
 	b = e.appendOwner(b)
 	b = append(b, `,"task_pid":`...)
-	b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
+	if e.TaskPID&HostPID != 0 {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
+	}
 	b = append(b, `,"task_comm":`...)
 	b = appendString(b, e.TaskComm)
 	b = e.appendWhose(b)
@@ -100,12 +112,38 @@ func (e *Event) appendChange(b []byte) []byte {
 		b = appendDur(b, int64(e.SynRetrans))
 	}
 	b = append(b, `,"task_tid":`...)
-	return appendUint(b, uint64(e.TaskTID))
+	b = appendPID(b, e.TaskTID, 0)
+	b = append(b, `,"ifindex":`...)
+	b = appendUint(b, uint64(e.IfIndex))
+	b = append(b, `,"ifname":`...)
+	if e.IfName == "" {
+		b = append(b, "null"...)
+	} else {
+		b = appendString(b, e.IfName)
+	}
+	b = append(b, `,"isn":`...)
+	b = appendUint(b, uint64(e.ISN))
+	if e.Type == Change {
+		b = append(b, `,"defer_ns":`...)
+		b = appendUint(b, uint64(e.Deferred))
+	}
+	b = append(b, `,"owner_host_pid":`...)
+	b = appendPID(b, e.OwnerPID, HostPID)
+	b = append(b, `,"task_host_pid":`...)
+	return appendPID(b, e.TaskPID, HostPID)
+}
+
+// appendPID appends pid if it is of the namespace that want says: HostPID, or 0 for our own. Else it appends null.
+func appendPID(b []byte, pid, want uint32) []byte {
+	if pid&HostPID != want {
+		return append(b, "null"...)
+	}
+	return appendUint(b, uint64(pid&^HostPID))
 }
 
 func (e *Event) appendOwner(b []byte) []byte {
 	b = append(b, `,"owner_pid":`...)
-	b = appendUint(b, uint64(e.OwnerPID))
+	b = appendPID(b, e.OwnerPID, 0)
 	b = append(b, `,"owner_comm":`...)
 	if e.OwnerPID == 0 {
 		b = append(b, "null"...)
@@ -197,6 +235,8 @@ func (t *Totals) appendJSON(b []byte) []byte {
 	b = strconv.AppendUint(b, uint64(t.Retrans), 10)
 	b = append(b, `,"srtt_us":`...)
 	b = appendUint(b, uint64(t.SRTT))
+	b = append(b, `,"srtt_open_us":`...)
+	b = appendUint(b, uint64(t.SRTTOpen))
 	b = append(b, `,"min_rtt_us":`...)
 	b = appendUint(b, uint64(t.MinRTT))
 	b = append(b, `,"cong":`...)

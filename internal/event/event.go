@@ -43,7 +43,12 @@ const (
 	Accept             // accept() gave a connection to a process; Dur is the time that it waited for that
 	Socket
 	Timer
+	ConnectFailed // connect() failed before it sent a SYN: no state changed, and Err says why
 )
+
+// HostPID marks a process ID of the initial PID namespace: the process has none in the namespace that sstrace runs in. Linux has
+// at most 1<<22 (PID_MAX_LIMIT in include/linux/threads.h), so the bit is free.
+const HostPID = 1 << 31
 
 // Deed is what happened to the timer of a mini-sock: a request sock is a handshake that is not over, a timewait sock a connection that
 // only waits for its end. The numbers are the kernel side's (enum kind in bpf/sstrace.bpf.c).
@@ -62,6 +67,10 @@ const (
 	Accepted        // nor this: accept() returned the socket to the current task
 	Reset           // nor this: the RST that ended the mini-sock whose timer was cancelled just before
 	AcceptedPerhaps // Accepted, if nothing else has told so: io_uring gave a number to the current task that is the socket's descriptor
+	RequestAcked    // the ACK of the handshake came and was dropped: its listener waits for data (TCP_DEFER_ACCEPT)
+	NoSyn           // connect() failed and changed no state
+	ConnectReturned // connect() failed after it had changed states itself; Err is what it returned
+	ProcessExited   // a process that called listen() has exited
 )
 
 // State is a TCP state, with the kernel's number (include/net/tcp_states.h; RFC 9293 section 3.3.2).
@@ -134,6 +143,14 @@ const (
 	ReasonResetSentLateData                    // data came after close(): RST was sent (RFC 9293 section 3.6.1)
 	ReasonListenerClosed                       // its listener was closed before it was accepted
 	ReasonUnexplained                          // none of these
+	ReasonNoPort                               // connect() found no free local port (EADDRNOTAVAIL): no SYN was sent
+	ReasonPortUnreachable                      // ICMP port unreachable answered the SYN, not an RST
+	ReasonRepaired                             // close() of a socket in TCP_REPAIR: nothing was sent
+	ReasonResetSentLinger2                     // closed with TCP_LINGER2 below 0: RST was sent in place of FIN_WAIT2
+	ReasonTooManyOrphans                       // more than tcp_max_orphans, or no memory for it (TCPAbortOnMemory)
+	ReasonAcceptQueueFull                      // the ACK of our SYN-ACK came, but the accept queue was full
+	ReasonNetNSGone                            // its network namespace was removed
+	ReasonResetSentSyn                         // a SYN came for a half-open connection, and RST was the answer
 )
 
 // Closer tells who closed first; zero before it is over, and where nobody did (a timeout) or it was not seen.
@@ -171,13 +188,14 @@ const (
 
 // The names of each enumeration, by value; the empty name is the unknown value.
 var (
-	typeNames   = []string{Change: "change", Lost: "lost", End: "end", Accept: "accept", Socket: "socket"}
+	typeNames   = []string{Change: "change", Lost: "lost", End: "end", Accept: "accept", Socket: "socket", ConnectFailed: "connect_failed"}
 	stateNames  = []string{"", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING"}
 	familyNames = []string{"", "ipv4", "ipv6", "ipv4-mapped"}
 	protoNames  = []string{"", "tcp", "mptcp", "sctp"}
 	originNames = []string{"", "tracepoint", "timer"}
 	reasonNames = []string{"", "normal", "refused", "reset_by_peer", "reset_sent_unread", "reset_sent_linger", "timeout", "keepalive", "unreachable",
-		"aborted", "given_up", "handshake_abandoned", "time_wait_expired", "time_wait_reused", "time_wait_overflow", "fin_wait2_timeout", "reset_sent_late_data", "listener_closed", "unknown"}
+		"aborted", "given_up", "handshake_abandoned", "time_wait_expired", "time_wait_reused", "time_wait_overflow", "fin_wait2_timeout", "reset_sent_late_data", "listener_closed", "unknown",
+		"no_port", "port_unreachable", "repaired", "reset_sent_linger2", "too_many_orphans", "accept_queue_full", "netns_gone", "reset_sent_syn"}
 	roleNames = []string{"", "client", "server", "listener"}
 	viaNames  = []string{"", "connect", "listen", "listener", "close", "snapshot", "accept"}
 )
@@ -211,7 +229,7 @@ type Event struct {
 	Wall int64  // ns since 1970 UTC; always known
 	Mono int64  // ns, CLOCK_MONOTONIC; always known
 
-	// Of a Change, and of an Accept but for Old, New, Origin, Reason and Err:
+	// Of a Change, a ConnectFailed, and an Accept, but for what these two lack (see appendChange):
 
 	CPU           uint32         // always known
 	ID            uint64         // numbers sockets within a run; always known
@@ -236,6 +254,10 @@ type Event struct {
 	TaskTID       uint32 // its thread; 0 in recordings of versions that did not tell
 	Totals        Totals
 	SynRetrans    int32  // SYNs or SYN-ACKs sent again, on the lines that leave SYN_SENT or SYN_RECV; else, and if not known, Unknown
+	IfIndex       uint32 // the device that the socket is bound to, part of its tuple (skc_bound_dev_if); 0: none
+	IfName        string // its name, when the kernel made this record
+	ISN           uint32 // the client's initial sequence number, the same at both ends of a connection
+	Deferred      int64  // ns from the ACK of the handshake to the end of SYN_RECV, where the listener waited for data (TCP_DEFER_ACCEPT)
 	UID           uint32 // of the socket; or NoUID
 	Cgroup        string // path
 	CgroupID      uint64
@@ -291,6 +313,7 @@ type Totals struct {
 	SegsIn        uint32
 	Retrans       uint32 // segments sent again, SYN and SYN-ACK too
 	SRTT          uint32 // smoothed round-trip time, µs; 0: not measured
+	SRTTOpen      uint32 // the same as the socket left ESTABLISHED, before the delayed ACK of a FIN could count, µs; 0: unknown
 	MinRTT        uint32 // µs; 0: not measured
 	Cong          string // the congestion control algorithm
 }

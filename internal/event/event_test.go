@@ -23,11 +23,15 @@ func sample() Event {
 
 // What an Event is as a line, the Event is again.
 func TestRoundTrip(t *testing.T) {
+	bound, hosts := sample(), sample()
+	bound.Local, bound.IfIndex, bound.IfName, bound.ISN, bound.Deferred = netip.MustParseAddrPort("[fe80::1]:8080"), 3, "eth\"0", 1<<32-1, 5
+	hosts.OwnerPID, hosts.TaskPID, hosts.TaskTID = 17837|HostPID, 17837|HostPID, 0
 	least := Event{Type: Change, Seq: 1, ID: 1, Family: IPv6, Proto: MPTCP, Old: Close, New: Listen, Dur: Unknown, Origin: Tracepoint}
 	for _, e := range []Event{
-		sample(), least,
+		sample(), least, bound, hosts,
+		{Type: ConnectFailed, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Role: Client, Reason: ReasonUnreachable, Err: 113, Dur: Unknown, SynRetrans: Unknown},
 		{Type: Change, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Old: FinWait2, New: TimeWait, Dur: 5, Origin: FromTimer, Closer: WeClosed, UID: NoUID, Totals: Totals{
-			Known: true, BytesAcked: 1 << 40, BytesReceived: 3, SegsOut: 4, SegsIn: 5, Retrans: 6, SRTT: 7, Cong: "cubic",
+			Known: true, BytesAcked: 1 << 40, BytesReceived: 3, SegsOut: 4, SegsIn: 5, Retrans: 6, SRTT: 7, SRTTOpen: 8, Cong: "cubic",
 		}},
 		{Type: Change, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Old: TimeWait, New: Close, Dur: 5, Origin: FromTimer, Closer: TheyClosed, Reason: ReasonTimeWaitExpired},
 		{Type: Accept, SynRetrans: Unknown, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Dur: 5, Role: Server, OwnerPID: 5, OwnerComm: "nc", OwnerVia: ViaAccept},
@@ -58,14 +62,15 @@ func TestLines(t *testing.T) {
 	want := `{"v":1,"type":"change","seq":41,"ts":"2026-11-22T14:02:11.123456789Z","mono_ns":1223321354948,"cpu":1,"id":12,"cookie":4711,"sk":"0xffff8881012e5340",` +
 		`"netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":40602,"raddr":"127.0.0.1","rport":7781,"old":"SYN_SENT","new":"ESTABLISHED",` +
 		`"dur_ns":57254,"origin":"tracepoint","role":"client","reason":null,"active_close":null,"err":104,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect",` +
-		`"task_pid":17837,"task_comm":"nc","uid":1000,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null,"syn_retrans":2,"task_tid":17838}` + "\n"
+		`"task_pid":17837,"task_comm":"nc","uid":1000,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null,"syn_retrans":2,"task_tid":17838,` +
+		`"ifindex":null,"ifname":null,"isn":null,"defer_ns":null,"owner_host_pid":null,"task_host_pid":null}` + "\n"
 	if got := string(e.AppendJSON(nil)); got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
 	e = Event{Type: Change, Dur: Unknown, SynRetrans: Unknown, Old: Listen, New: SynRecv}
 	for _, key := range []string{
 		"cookie", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "dur_ns", "origin", "role", "reason", "err", "owner_pid", "owner_comm", "owner_via", "cgroup", "cgroup_id",
-		"syn_retrans", "task_tid",
+		"syn_retrans", "task_tid", "ifindex", "ifname", "isn", "defer_ns", "owner_host_pid", "task_host_pid",
 	} {
 		if !bytes.Contains(e.AppendJSON(nil), []byte(`"`+key+`":null`)) {
 			t.Errorf("an unknown %s is not null: %s", key, e.AppendJSON(nil))
