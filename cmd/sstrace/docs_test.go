@@ -2,8 +2,11 @@ package main
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
+
+	"sstrace/internal/event"
 )
 
 // Every flag must be found by who looks for it: in the README or the man page, and with an example.
@@ -30,6 +33,21 @@ func TestFlagsAreDocumented(t *testing.T) {
 		}
 		if !strings.Contains(string(readme), flag) {
 			t.Errorf("%s is not in README.md", flag)
+		}
+	}
+}
+
+// Every reason stands where reasons are listed.
+func TestReasonsAreDocumented(t *testing.T) {
+	for path, quote := range map[string]string{"README.md": "`", "docs/ndjson.md": "`", "docs/ndjson.schema.json": `"`, "docs/sstrace.8": ""} {
+		text, err := os.ReadFile("../../" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range event.Reasons() {
+			if !regexp.MustCompile(quote + `\b` + r.String() + `\b` + quote).Match(text) {
+				t.Errorf("%s is not in %s", r, path)
+			}
 		}
 	}
 }

@@ -119,12 +119,16 @@ where something is missing, and exits with 0 if sstrace can run here and with 1 
 		RunE: func(*cobra.Command, []string) error { return check(os.Stdout) },
 	})
 	c.AddCommand(&cobra.Command{
-		Use:   "explain [STATE | OLD:NEW | REASON]",
-		Short: "Say what a state, a change or a reason means",
+		Use:   "explain [STATE | OLD:NEW | REASON | ERRNO]",
+		Short: "Say what a state, a change, a reason or an errno means",
 		Long: `explain says what a TCP state means: on which side it occurs, what ends it, how long is normal, what it means to see many, and
-which sysctl matters. It knows the states, the changes from one to another, and the reasons; without an argument it explains all states.`,
+which sysctl matters. It knows the states, the changes from one to another, the reasons, and the errnos that a TCP socket has or connect() returns,
+by name or number; without an argument it explains all states.`,
 		Example: `  sstrace explain CLOSE_WAIT
-  sstrace explain SYN_SENT:CLOSE`,
+  sstrace explain SYN_SENT:CLOSE
+  sstrace explain port_unreachable
+  sstrace explain ECONNREFUSED
+  sstrace explain 111`,
 		ValidArgs: explain.Topics(),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {

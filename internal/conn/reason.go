@@ -21,26 +21,15 @@ func closer(r event.Reason) event.Closer {
 	return 0
 }
 
-// reason tells why a full sock closed, by what it was like at that moment. The errors are those that net/ipv4/tcp_input.c,
-// tcp_timer.c, tcp_ipv4.c and tcp.c leave in sk_err before they close (Linux 6.18).
+// reason tells why a full sock closed, by what it was like at that moment. The kernel leaves an error in
+// sk_err before it closes.
 func reason(e *event.Event) event.Reason {
-	switch e.Err {
-	case 0:
-	case 111: // ECONNREFUSED
-		return event.ReasonRefused
-	case 104, 32: // ECONNRESET; EPIPE in CLOSE_WAIT
-		return event.ReasonResetByPeer
-	case 110: // ETIMEDOUT
-		if e.AtClose&event.Keepalive != 0 {
-			return event.ReasonKeepaliveTimeout
-		}
-		return event.ReasonTimedOut
-	case 103: // ECONNABORTED
-		return event.ReasonAborted
-	case 101, 113, 64, 92, 112: // ENETUNREACH, EHOSTUNREACH; ENONET, ENOPROTOOPT, EHOSTDOWN, by ICMP
-		return event.ReasonUnreachable
+	switch r := event.ErrnoReason(e.Err); {
+	case e.Err == 0:
+	case r == event.ReasonTimedOut && e.AtClose&event.Keepalive != 0:
+		return event.ReasonKeepaliveTimeout
 	default:
-		return event.ReasonUnexplained
+		return r
 	}
 	switch e.Old {
 	case event.Listen, event.LastAck:

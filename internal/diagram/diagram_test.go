@@ -186,7 +186,7 @@ func full(times int) (events []event.Event) {
 				events = append(events, e)
 			}
 			for _, old := range event.States() {
-				for reason := event.ReasonRefused; reason <= event.ReasonUnexplained; reason++ {
+				for _, reason := range event.Reasons()[1:] {
 					if old != event.Close {
 						events = append(events, event.Event{Role: role, Old: old, New: event.Close, Dur: 57254, Reason: reason})
 					}

@@ -217,6 +217,15 @@ func (r Reason) String() string { return name(reasonNames, r) }
 func (r Role) String() string   { return name(roleNames, r) }
 func (v Via) String() string    { return name(viaNames, v) }
 
+// Reasons returns all reasons.
+func Reasons() []Reason {
+	all := make([]Reason, len(reasonNames)-1)
+	for i := range all {
+		all[i] = Reason(i + 1)
+	}
+	return all
+}
+
 // States lists all states, in the kernel's order.
 func States() []State {
 	return []State{Established, SynSent, SynRecv, FinWait1, FinWait2, TimeWait, Close, CloseWait, LastAck, Listen, Closing}

@@ -1,10 +1,13 @@
-// Package explain says in words what the states, changes and reasons mean.
+// Package explain says in words what the states, changes, reasons and errnos mean.
 package explain
 
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+
+	"sstrace/internal/event"
 )
 
 // topic is one thing to explain. Its lines are for a terminal, about 100 characters wide.
@@ -95,7 +98,7 @@ var edges = []topic{
 	{"LISTEN:CLOSE", "The listener was closed: new SYNs are refused, and what waited in its queue is reset."},
 	{"SYN_SENT:ESTABLISHED", "The SYN-ACK has come: the client's handshake is over; DURATION is its round trip."},
 	{"SYN_SENT:SYN_RECV", "A SYN has come instead of a SYN-ACK: both sides opened at the same time."},
-	{"SYN_SENT:CLOSE", "The connect failed: REASON says refused, timeout, unreachable, or given_up."},
+	{"SYN_SENT:CLOSE", "The connect failed: see the reason."},
 	{"SYN_RECV:ESTABLISHED", "The ACK has come: the server's handshake is over; DURATION is a round trip. The connection waits for accept() now."},
 	{"SYN_RECV:CLOSE", "The handshake did not come to its end: see the reason."},
 	{"ESTABLISHED:FIN_WAIT1", "We close first: close() or shutdown(). This side will have the TIME_WAIT."},
@@ -114,35 +117,94 @@ var edges = []topic{
 
 var reasons = []topic{
 	{"normal", "Both sides closed, each with a FIN that was acknowledged; or a listener was closed."},
-	{"refused", "The peer answered the SYN with RST: nobody listens there (ECONNREFUSED)."},
-	{"reset_by_peer", "RST came (ECONNRESET; EPIPE in CLOSE_WAIT): the peer's program died, or closed with data unread, or with SO_LINGER 0; or a firewall sent it."},
-	{"reset_sent_unread", "Our program closed while data that had come was unread, so RST was sent instead of FIN (RFC 2525 section 2.17; net/ipv4/tcp.c, __tcp_close)."},
-	{"reset_sent_linger", "Our program closed with SO_LINGER on and its time 0, so RST was sent (net/ipv4/tcp.c, tcp_disconnect)."},
-	{"timeout", "What was sent was not acknowledged in time (ETIMEDOUT): tcp_syn_retries, tcp_retries2, tcp_orphan_retries, or TCP_USER_TIMEOUT."},
-	{"keepalive", "The peer did not answer keep-alive probes (ETIMEDOUT): tcp_keepalive_time, tcp_keepalive_intvl, tcp_keepalive_probes."},
-	{"unreachable", "ICMP said so until TCP gave up, or there was no route any more (EHOSTUNREACH, ENETUNREACH)."},
-	{"aborted", "An administrator ended it (ss -K: ECONNABORTED), or the program dissolved it with connect() to AF_UNSPEC."},
+	{"refused", `RST answered the SYN (ECONNREFUSED): nobody listens there, or a firewall rejects with RST.
+ICMP port unreachable has a reason of its own, port_unreachable.
+Source:    net/ipv4/tcp_input.c, tcp_reset`},
+	{"port_unreachable", `ICMP port unreachable answered the SYN (ECONNREFUSED): a firewall rejects (REJECT sends it by default), and no RST came.
+Source:    net/ipv4/icmp.c, icmp_err_convert; net/ipv6/icmp.c, tab_unreach`},
+	{"no_port", `connect() found no free local port for this destination (EADDRNOTAVAIL). No SYN was sent.
+Many:      all ports to one target are in use, many perhaps in TIME_WAIT: sstrace ls --state time-wait
+Sysctl:    net.ipv4.ip_local_port_range, tcp_tw_reuse
+Source:    net/ipv4/inet_hashtables.c, __inet_hash_connect`},
+	{"reset_by_peer", `RST came (ECONNRESET; EPIPE in CLOSE_WAIT): the peer's program died, or closed with data unread, or with SO_LINGER 0;
+or a firewall sent it.
+Source:    net/ipv4/tcp_input.c, tcp_reset`},
+	{"reset_sent_unread", `Our program closed while data that had arrived were unread, so RST was sent instead of FIN.
+Source:    RFC 2525 section 2.17; net/ipv4/tcp.c, __tcp_close`},
+	{"reset_sent_linger", `Our program closed with SO_LINGER on and its time 0, so RST was sent.
+Source:    net/ipv4/tcp.c, tcp_disconnect`},
+	{"reset_sent_linger2", `Our program closed with TCP_LINGER2 below 0: the connection does not stay in FIN_WAIT2, and RST was sent
+(TCPAbortOnLinger; TCPAbortOnData if the FIN was acknowledged only after close()).
+Source:    net/ipv4/tcp.c, __tcp_close; net/ipv4/tcp_input.c, tcp_rcv_state_process`},
+	{"reset_sent_late_data", `Data came after our program had called close() or shutdown(SHUT_RDWR), so RST was the answer (TCPAbortOnData).
+The peer wrote before it had read our end of file.
+Source:    RFC 9293 section 3.6.1; net/ipv4/tcp_input.c, tcp_rcv_state_process`},
+	{"reset_sent_syn", `A SYN inside the window came to a half-open connection, which RST ended: the peer, or somebody in its name, began anew.
+Source:    RFC 9293 section 3.10.7.4; net/ipv4/tcp_minisocks.c, tcp_check_req (embryonic_reset)`},
+	{"timeout", `A SYN, data, a FIN or a zero-window probe was not acknowledged in time (ETIMEDOUT), also where SO_KEEPALIVE is on.
+Sysctl:    net.ipv4.tcp_syn_retries, tcp_retries2, tcp_orphan_retries; and the option TCP_USER_TIMEOUT
+Source:    net/ipv4/tcp_timer.c, tcp_write_err`},
+	{"keepalive", `Keep-alive probes were not answered while nothing else was outstanding (ETIMEDOUT).
+Sysctl:    net.ipv4.tcp_keepalive_time, tcp_keepalive_intvl, tcp_keepalive_probes; and the options TCP_KEEPIDLE and so on
+Source:    net/ipv4/tcp_timer.c, tcp_keepalive_timer`},
+	{"unreachable", `ICMP reported that the destination is unreachable or prohibited, or no route led there any more. The error tells which:
+sstrace explain EHOSTUNREACH, and so on.
+A handshake ends at once; an established connection only when what it sends is not acknowledged for all the retries.
+Source:    RFC 1122 section 4.2.3.9; net/ipv4/icmp.c, icmp_err_convert; net/ipv6/icmp.c, tab_unreach`},
+	{"aborted", `An administrator (ss -K) or a BPF program ended it (ECONNABORTED), or our program dissolved it with connect() to AF_UNSPEC,
+in whatever state. A subflow is ended so by its MPTCP connection.
+Source:    net/ipv4/tcp.c, tcp_abort, tcp_disconnect`},
 	{"given_up", "The program closed the socket before its connect() had an answer."},
-	{"handshake_abandoned", "The ACK of our SYN-ACK never came, for all the retries (tcp_synack_retries); or it came while the accept queue was full, and was dropped."},
+	{"handshake_abandoned", `The ACK of our SYN-ACK never came, for all the retries; or, with TCP_DEFER_ACCEPT, no data did.
+If the ACK came and was dropped, the reason is accept_queue_full.
+Sysctl:    net.ipv4.tcp_synack_retries
+Source:    net/ipv4/inet_connection_sock.c, reqsk_timer_handler`},
+	{"accept_queue_full", `The ACK of our SYN-ACK came while the listener's accept queue was full. It was dropped until the retries ended, or
+answered with RST if tcp_abort_on_overflow is 1.
+Many:      the program accepts too slowly, or its backlog is too small: sstrace leaks, or sstrace ls --state listen
+Sysctl:    net.ipv4.tcp_abort_on_overflow, tcp_synack_retries; net.core.somaxconn bounds listen()'s backlog
+Source:    net/ipv4/tcp_minisocks.c, tcp_check_req`},
 	{"listener_closed", "The listener was closed before anybody accepted the connection; it was reset, or its handshake dropped."},
 	{"time_wait_expired", "60 s in TIME_WAIT are over."},
 	{"time_wait_reused", "A new connection with the same addresses and ports took the place of the one in TIME_WAIT: by connect() (tcp_tw_reuse), or because a SYN came that must be new."},
 	{"time_wait_overflow", "There was no TIME_WAIT: tcp_max_tw_buckets are there already."},
 	{"fin_wait2_timeout", "We had closed, and the peer did not within tcp_fin_timeout (60 s)."},
-	{"reset_sent_late_data", "Data came after our program had closed, so RST was the answer (TCPAbortOnData; RFC 9293 section 3.6.1; net/ipv4/tcp_input.c, tcp_rcv_state_process). The peer wrote before it had read our end of file."},
-	{"unknown", "None of these: sstrace does not guess. A connection in TIME_WAIT whose network namespace goes is among them."},
+	{"too_many_orphans", `Our program had closed, and there were more such sockets than tcp_max_orphans allows, or TCP was out of memory: reset
+(TCPAbortOnMemory).
+Sysctl:    net.ipv4.tcp_max_orphans, tcp_mem
+Source:    net/ipv4/tcp.c, __tcp_close, tcp_check_oom; net/ipv4/tcp_timer.c, tcp_out_of_resources`},
+	{"repaired", `Our program closed a socket in TCP_REPAIR, as CRIU does after it has saved the connection: nothing was sent, and the peer
+does not notice.
+Source:    net/ipv4/tcp.c, __tcp_close`},
+	{"netns_gone", "Its network namespace was removed."},
+	{"unknown", "None of these: sstrace does not guess."},
 }
+
+// errnos returns a topic for each errno.
+func errnos() []topic {
+	var all []topic
+	for _, e := range event.Errnos() {
+		text := fmt.Sprintf("%s\nNumber:    %d\n", e.Text, e.Number)
+		if e.Reason != event.ReasonUnexplained {
+			text += fmt.Sprintf("Reason:    %v\n", e.Reason)
+		}
+		all = append(all, topic{e.Name, text + "Source:    " + e.Source})
+	}
+	return all
+}
+
+func topics() []topic { return slices.Concat(states, reasons, edges, errnos()) }
 
 // Topics lists all that can be explained.
 func Topics() []string {
 	var names []string
-	for _, t := range slices.Concat(states, reasons, edges) {
+	for _, t := range topics() {
 		names = append(names, t.name)
 	}
 	return names
 }
 
-// Explain explains a state, a change OLD:NEW or a reason; all states for "". An unknown one is an error that names the known.
+// Explain explains a state, a change OLD:NEW, a reason, or an errno by its name or number; all states for "". An unknown one is an error that names the known.
 func Explain(what string) (string, error) {
 	if what == "" {
 		var b strings.Builder
@@ -155,7 +217,10 @@ func Explain(what string) (string, error) {
 		return b.String(), nil
 	}
 	want := plain(what)
-	for _, t := range slices.Concat(states, reasons, edges) {
+	if n, err := strconv.ParseInt(strings.TrimPrefix(want, "errno"), 10, 32); err == nil {
+		want = plain(event.ErrnoName(int32(n)))
+	}
+	for _, t := range topics() {
 		if plain(t.name) == want {
 			return t.String(), nil
 		}

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,7 +14,7 @@ func TestEverythingIsExplained(t *testing.T) {
 	for _, s := range event.States() {
 		names = append(names, s.String(), strings.ToLower(strings.ReplaceAll(s.String(), "_", "-")), "TCP_"+s.String())
 	}
-	for r := event.ReasonNormal; r <= event.ReasonUnexplained; r++ {
+	for _, r := range event.Reasons() {
 		names = append(names, r.String())
 	}
 	names = append(names, "SYN_SENT:CLOSE", "syn-sent:close", "SYN_SENT → CLOSE")
@@ -29,6 +30,30 @@ func TestEverythingIsExplained(t *testing.T) {
 	}
 	if _, err := Explain("CLOSE:TIME_WAIT"); err == nil || !strings.Contains(err.Error(), "LISTEN") {
 		t.Errorf("an impossible change: %v", err)
+	}
+}
+
+// Each errno is found by its name, in any case, and by its number, and its reason is explained, too.
+func TestErrnos(t *testing.T) {
+	for _, e := range event.Errnos() {
+		text, err := Explain(e.Name)
+		if err != nil || !strings.HasPrefix(text, e.Name+"\n  "+e.Text) || !strings.Contains(text, e.Source) {
+			t.Errorf("%s: %q, %v", e.Name, text, err)
+		}
+		number := strconv.Itoa(int(e.Number))
+		for _, other := range []string{strings.ToLower(e.Name), number, "errno " + number} {
+			if same, err := Explain(other); err != nil || same != text {
+				t.Errorf("%s: %q, %v; want %q", other, same, err, text)
+			}
+		}
+		if _, err := Explain(e.Reason.String()); err != nil {
+			t.Errorf("%s: %v", e.Name, err)
+		}
+	}
+	for _, unknown := range []string{"0", "9999", "errno", "EXYZ"} {
+		if text, err := Explain(unknown); err == nil {
+			t.Errorf("%s: %q, want an error", unknown, text)
+		}
 	}
 }
 

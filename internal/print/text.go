@@ -276,15 +276,8 @@ func appendVisible(b []byte, s string) []byte {
 // Visible gives s as it may be shown to a person.
 func Visible(s string) string { return string(appendVisible(nil, s)) }
 
-// errNames are the errno values that TCP leaves in sk_err, by Linux's numbers (include/uapi/asm-generic/errno.h), on any system.
-var errNames = map[int32]string{
-	1: "EPERM", 12: "ENOMEM", 13: "EACCES", 32: "EPIPE", 71: "EPROTO", 77: "EBADFD", 90: "EMSGSIZE", 92: "ENOPROTOOPT", 99: "EADDRNOTAVAIL",
-	100: "ENETDOWN", 101: "ENETUNREACH", 102: "ENETRESET", 103: "ECONNABORTED", 104: "ECONNRESET", 110: "ETIMEDOUT", 111: "ECONNREFUSED",
-	112: "EHOSTDOWN", 113: "EHOSTUNREACH",
-}
-
 func errName(err int32) string {
-	if n, ok := errNames[err]; ok {
+	if n := event.ErrnoName(err); n != "" {
 		return n
 	}
 	if err == 0 {
