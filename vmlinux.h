@@ -98,10 +98,6 @@ typedef struct {
 	__u32 val;
 } kuid_t;
 
-struct ns_common {
-	__u32 inum;
-};
-
 typedef struct {
 	int counter;
 } atomic_t;
@@ -109,6 +105,12 @@ typedef struct {
 typedef struct {
 	atomic_t refs;
 } refcount_t;
+
+struct ns_common {
+	__u32 inum;
+	refcount_t __ns_ref; /* from 6.18 */
+	refcount_t count; /* from 5.11 to 6.17 */
+};
 
 struct inet_timewait_death_row {
 	refcount_t tw_refcount; /* from 5.18 */
@@ -121,15 +123,30 @@ struct inet_timewait_death_row___before_5_18 {
 
 struct netns_ipv4 {
 	struct inet_timewait_death_row tcp_death_row;
+	__u8 sysctl_tcp_abort_on_overflow; /* an int before 5.13, whose low byte this is */
 };
 
 struct netns_ipv4___from_5_18_to_6_0 {
 	struct inet_timewait_death_row *tcp_death_row;
 };
 
+struct hlist_node {
+	struct hlist_node *next;
+	struct hlist_node **pprev;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
 struct net {
 	struct ns_common ns;
 	struct netns_ipv4 ipv4;
+	struct hlist_head *dev_index_head;
+};
+
+struct net___before_5_11 {
+	refcount_t count;
 };
 
 typedef struct {
@@ -165,16 +182,13 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	int skc_bound_dev_if; /* of a request sock it is ir_iif */
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	atomic64_t skc_cookie;
 	unsigned long skc_flags; /* of a sock: bits of enum sock_flags */
 	struct sock *skc_listener; /* of a request_sock */
-};
-
-struct hlist_node {
-	struct hlist_node **pprev;
 };
 
 struct timer_list {
@@ -190,6 +204,7 @@ typedef struct {
 struct socket;
 
 struct sk_buff_head {
+	struct sk_buff *next;
 	__u32 qlen;
 };
 
@@ -199,6 +214,8 @@ struct sock {
 	__u8 sk_shutdown;
 	__u16 sk_protocol;
 	int sk_err;
+	int sk_err_soft;
+	struct sk_buff_head sk_error_queue;
 	kuid_t sk_uid;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
@@ -222,7 +239,12 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct request_sock_queue {
+	__u8 rskq_defer_accept;
+};
+
 struct inet_connection_sock {
+	struct request_sock_queue icsk_accept_queue;
 	struct timer_list icsk_retransmit_timer; /* up to 6.19 */
 	__u8 icsk_retransmits;
 	const struct tcp_congestion_ops *icsk_ca_ops;
@@ -236,8 +258,13 @@ struct request_sock {
 	struct timer_list rsk_timer;
 };
 
+struct inet_request_sock {
+	__u16 acked : 1;
+};
+
 struct tcp_request_sock {
 	__u64 snt_synack;
+	__u32 rcv_isn;
 };
 
 struct inet_timewait_sock {
@@ -273,10 +300,22 @@ struct tcp_sock {
 	__u32 total_retrans;
 	__u32 srtt_us;
 	struct minmax rtt_min;
+	__u8 repair : 1;
+	__u8 syn_data : 1;
+	__u8 syn_fastopen : 1;
 	bool is_mptcp; /* a subflow; only with CONFIG_MPTCP */
 };
 
+struct mptcp_sock {
+	struct sock *first; /* its first subflow */
+};
+
+typedef enum {
+	SS_UNCONNECTED = 1,
+} socket_state;
+
 struct socket {
+	socket_state state;
 	struct sock *sk;
 };
 
@@ -291,10 +330,24 @@ struct file {
 
 struct net_device {
 	possible_net_t nd_net;
+	int ifindex;
+	char name[16];
+	struct hlist_node index_hlist;
+};
+
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+struct sock_exterr_skb { /* what sk_buff.cb is in a queue of errors */
+	struct sock_extended_err ee;
 };
 
 struct sk_buff {
 	struct net_device *dev;
+	int skb_iif;
+	char cb[48];
 	__be16 protocol;
 	__u16 transport_header;
 	__u16 network_header;
@@ -310,8 +363,29 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
+struct signal_struct {
+	atomic_t live;
+};
+
 struct task_struct {
 	int tgid;
+	unsigned int flags;
+	struct pid *thread_pid;
+	struct signal_struct *signal;
 	struct files_struct *files;
 	char comm[16];
 	struct task_struct *group_leader;
@@ -393,6 +467,13 @@ struct bpf_iter__task_file {
 };
 
 #pragma clang attribute pop
+
+/* The record of a syscalls/sys_enter_* tracepoint, likewise. */
+struct sys_enter {
+	__u64 common;
+	__s32 nr;
+	__u64 args[6];
+};
 
 /* The record of a syscalls/sys_exit_* tracepoint, as its format file in tracefs has it, on every kernel. */
 struct sys_exit {

@@ -31,8 +31,22 @@ enum kind {
 	SYN_TIMER_STARTED, /* a connect() has sent its SYN: now its local port is known */
 	CHANGE_SECOND, /* a CHANGE, by change_missed */
 	ACCEPTED, /* accept() has given the socket to the current task */
-	MINI_RESET, /* the RST that ended the mini-sock whose timer was cancelled just before; or, in FIN_WAIT2, data, to which RST is the answer: err is 0 then */
+	MINI_RESET, /* the segment that ended the socket of which this CPU's last record told; see trace_dropped */
 	ACCEPTED_PERHAPS, /* ACCEPTED, if nobody has told so before: see io_uring_completed */
+	REQUEST_ACKED, /* the ACK came and was dropped, because the listener waits for data (TCP_DEFER_ACCEPT) */
+	NO_SYN, /* connect() failed and changed no state; err is its errno */
+	CONNECT_RETURNED, /* connect() returns, and the socket has closed inside it; err is its errno, or 0 */
+	PROCESS_EXITED, /* a process that called listen() has exited */
+};
+
+/* What a record's flags say of its socket. */
+enum {
+	FLAG_PORT_STALE = 1 << 0, /* it has no local port: lport is the one of its last connection */
+	FLAG_ACKED = 1 << 1, /* of a request sock: the ACK has come, and was dropped */
+	FLAG_DEFERS = 1 << 2, /* of a request sock: its listener waits for data (TCP_DEFER_ACCEPT) */
+	FLAG_QUEUE_FULL = 1 << 3, /* of a request sock: its listener's accept queue is full */
+	FLAG_BY_ICMP = 1 << 4, /* of a request sock: ICMP ended it */
+	FLAG_DESTROYED = 1 << 5, /* the current task asked to destroy it (ss -K) */
 };
 
 /* One state change as the kernel tells it. internal/probe reads it in place: see record.go before changing a member. */
@@ -51,8 +65,13 @@ struct event {
 	__u32 task_tid; /* the thread */
 	__s32 err; /* sk_err */
 	__s32 stack; /* of the thread in user space, in stacks; negative: not asked for, or not to be had */
+	__u32 ifindex; /* of the device that the socket is bound to; 0: none */
+	__u32 isn; /* the client's initial sequence number, at both ends; 0: unknown */
+	__u32 srtt_us; /* times 8, of a change from ESTABLISHED; 0: unknown */
+	__s32 err_soft; /* of a change from SYN_SENT to CLOSE without sk_err: what ICMP said before; 0: nothing */
+	__u32 closing; /* of a change to CLOSE: the CLOSING_ bits */
 	__u8 family;
-	__u8 closing; /* of a change to CLOSE: the CLOSING_ bits; of a request sock: how often its SYN-ACK was sent again */
+	__u8 flags; /* the FLAG_ bits */
 	__u16 proto;
 	__u16 lport; /* host byte order, as rport; 0: not known yet */
 	__u16 rport;
@@ -60,13 +79,16 @@ struct event {
 	__u8 new_state;
 	__u8 by_task; /* the current task made this change by its own call: it is the owner */
 	__u8 kind;
+	__u8 retries; /* of a request sock: how often its SYN-ACK was sent again */
+	__u8 tcp_flags; /* of MINI_RESET: those of the segment */
+	__u8 pad[2];
 	__u8 laddr[16]; /* IPv4 as ::ffff:a.b.c.d */
 	__u8 raddr[16];
 	__u8 task_comm[16]; /* the thread's */
 	__u8 owner_comm[16]; /* the process's, set if by_task */
 };
 
-_Static_assert(sizeof(struct event) == 152, "struct event: no holes, and in step with record.go");
+_Static_assert(sizeof(struct event) == 176, "struct event: no holes, and in step with record.go");
 
 /* The record of a change to CLOSE has, behind it, what struct tcp_sock counted: tcp_info has the same (include/uapi/linux/tcp.h). */
 struct closed {
@@ -95,12 +117,20 @@ const struct holder_found *unused_holder_found __attribute__((unused));
 enum {
 	CLOSING_SHUT = 1 << 0, /* shut down both ways: close() */
 	CLOSING_LINGER0 = 1 << 1, /* SO_LINGER with time 0: close() resets */
-	CLOSING_KEEPALIVE = 1 << 2, /* SO_KEEPALIVE, and nothing to send: of all timers only that one runs */
+	CLOSING_KEEPALIVE = 1 << 2, /* SO_KEEPALIVE */
 	CLOSING_UNACCEPTED = 1 << 3, /* no process ever had it */
 	CLOSING_ORPHAN = 1 << 4, /* no process has it any more */
 	CLOSING_FIN_CAME = 1 << 5, /* the peer's */
 	CLOSING_TIMEWAIT_FULL = 1 << 6, /* no more timewait socks are allowed, or it is not known */
 	CLOSING_NO_FIN_WAIT2 = 1 << 7, /* TCP_LINGER2 below 0: an orphan does not wait for a FIN */
+	CLOSING_UNREAD = 1 << 8, /* data came that no process has read */
+	CLOSING_REPAIR = 1 << 9, /* TCP_REPAIR is on */
+	CLOSING_IN_CONNECT = 1 << 10, /* the current task closes it in its own connect() */
+	CLOSING_UNACKED = 1 << 11, /* something that was sent, or is to be sent, has not been acknowledged: a SYN, data, a FIN */
+	CLOSING_NETNS_GONE = 1 << 12, /* no process is in its network namespace any more */
+	CLOSING_RECV_SHUT = 1 << 13, /* nothing will be received any more: close(), shutdown(), or the peer's FIN */
+	CLOSING_OWNED = 1 << 14, /* its lock is owned: the change is made by a system call on it */
+	CLOSING_NO_SYN = 1 << 15, /* no segment was sent */
 };
 
 /*
@@ -141,6 +171,15 @@ const volatile bool have_task_pt_regs = false;
 /* From 7.0 a task may be preempted while it runs a tracepoint's programs, or between two of them, and go on on another CPU. */
 const volatile bool preemptible = false;
 
+/* The code of the ICMP handlers in the running kernel, for the rfc vocabulary alone. */
+const volatile __u64 icmp_handlers[4] = {}; /* tcp_v4_err from, to, tcp_v6_err from, to */
+
+/* The programs at the beginning and end of connect() are attached. */
+const volatile bool trace_connects = false;
+
+/* sstrace runs in a PID namespace of its own, of this inode; 0: in the initial one, whose numbers the kernel uses. */
+const volatile __u32 pid_namespace = 0;
+
 /* The stack in user space of who connects and who accepts. */
 const volatile bool want_stacks = false;
 
@@ -170,6 +209,8 @@ struct ends {
 	__u16 lport;
 	__u16 rport;
 	__u32 netns;
+	__u32 ifindex;
+	__u32 pad;
 };
 
 /* A change that `change` took and `change_missed` has not checked yet. */
@@ -192,9 +233,11 @@ struct cpu {
 	__u32 depth; /* of taken */
 	__u32 inside; /* `change` runs: interrupts find it skipped */
 	struct taken taken[TAKEN_DEPTH];
-	__u64 cancelled; /* the mini-sock whose timer was cancelled last, until its timer does something else */
-	struct ends cancelled_ends;
-	__u32 cancelled_state; /* of a timewait sock its substate, else 0 */
+	__u64 ended; /* the mini-sock whose timer was cancelled last, until its timer does something else; or a sock that closed */
+	struct ends ended_ends;
+	__u32 ended_state; /* TCP_SYN_RECV of a request sock, else the state that it ended in */
+	__u32 has_child; /* a request's child was made: its timer is to be cancelled next */
+	__u64 frames[24]; /* of the kernel's stack, while one program looks at it */
 };
 
 /* Inserted: by the kernel side only. Deleted: never, never reset. Read by user space. */
@@ -235,6 +278,57 @@ struct {
 
 /* How many are in it. */
 __u64 fin_wait2_count;
+
+/*
+ * Request socks whose listener waits for data, by their ends. Inserted: when their timer starts. Deleted: when it is cancelled, or the ACK has
+ * come. A full map costs the moment of that ACK, nothing else.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct ends);
+	__type(value, __u64);
+} deferred SEC(".maps");
+
+__u64 deferred_count;
+
+/* A connect() that has not returned. */
+struct connecting {
+	__u64 addr; /* in user space */
+	__u64 sk;
+	__u32 fresh; /* the socket was unconnected before it */
+	__u32 changed; /* it has come to SYN_SENT */
+	__u64 closed; /* and this one to CLOSE again */
+};
+
+/* By thread. Inserted: as connect() begins. Deleted: as it returns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct connecting);
+} connects SEC(".maps");
+
+/* The processes that called listen(). Inserted: then, and by user space for those that had done so before. Deleted: when they exit. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u8);
+} listening SEC(".maps");
+
+struct device {
+	__u32 netns;
+	__u32 ifindex;
+};
+
+/* The names of devices that sockets are bound to. Inserted: with a record of such a socket. Deleted: never; a full map costs names, nothing else. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct device);
+	__type(value, char[16]);
+} devices SEC(".maps");
 
 /* User space clears it after its first look: timewait socks that begin later are told by their timers. */
 volatile bool first_look = true;
@@ -292,8 +386,11 @@ struct about {
 	__u16 proto;
 	__u32 netns;
 	__u32 uid;
-	const struct cgroup *cgroup;
+	__u32 ifindex;
 	bool user_known; /* uid and cgroup are: a timewait sock has none */
+	bool port_stale; /* lport is the one of the socket's last connection */
+	const struct cgroup *cgroup;
+	const struct net *net;
 };
 
 /*
@@ -317,14 +414,19 @@ static __always_inline void read_sock(struct about *a, const struct sock *sk)
 	}
 	a->proto = sk->sk_protocol;
 	a->netns = sk->__sk_common.skc_net.net->ns.inum;
+	a->ifindex = sk->__sk_common.skc_bound_dev_if;
+	a->net = a->ifindex ? BPF_CORE_READ(sk, __sk_common.skc_net.net) : 0; /* a number, for note_device */
 	a->uid = sk->sk_uid.val;
 	a->cgroup = cgroup_of(sk);
 	a->user_known = true;
+	a->port_stale = false;
 }
 
 /* The same of what begins with a sock_common, by probe reads alone. user: whose uid and cgroup it has; a timewait sock has none. */
 static __always_inline void read_common(struct about *a, const struct sock_common *skc, const struct sock *user)
 {
+	const struct net *net = BPF_CORE_READ(skc, skc_net.net);
+
 	a->family = BPF_CORE_READ(skc, skc_family);
 	a->lport = BPF_CORE_READ(skc, skc_num);
 	a->rport = bpf_ntohs(BPF_CORE_READ(skc, skc_dport));
@@ -336,7 +438,10 @@ static __always_inline void read_common(struct about *a, const struct sock_commo
 		map_ipv4(a->raddr, BPF_CORE_READ(skc, skc_daddr));
 	}
 	a->proto = IPPROTO_TCP;
-	a->netns = BPF_CORE_READ(skc, skc_net.net, ns.inum);
+	a->net = net;
+	a->netns = BPF_CORE_READ(net, ns.inum);
+	a->ifindex = BPF_CORE_READ(skc, skc_bound_dev_if);
+	a->port_stale = false;
 	a->user_known = user;
 	a->uid = user ? BPF_CORE_READ(user, sk_uid.val) : 0;
 	a->cgroup = user ? cgroup_of(user) : 0;
@@ -441,11 +546,12 @@ static __noinline bool wanted(const struct about *t, int old, int new)
 			return false;
 		if ((filter_ports & PORT_REMOTE) && !(ports[t->rport] & PORT_REMOTE))
 			return false;
-		return (new == TCP_SYN_SENT && !t->lport) || old == TCP_SYN_SENT;
+		return (new == TCP_SYN_SENT && (!t->lport || t->port_stale)) || old == TCP_SYN_SENT;
 	}
 	return true;
 }
 
+#define RCV_SHUTDOWN 1
 #define SHUTDOWN_MASK 3
 
 /*
@@ -511,31 +617,142 @@ static __always_inline bool timewait_full(const struct sock *sk)
 	return count >= BPF_CORE_READ(row, sysctl_max_tw_buckets);
 }
 
-static __always_inline __u8 closing(const struct sock *sk, int old)
+/* No process is in net any more, as check_net in include/net/net_namespace.h asks. */
+static __always_inline bool netns_gone(const struct net *net)
+{
+	const struct net___before_5_11 *old = (const void *)net;
+
+	if (bpf_core_field_exists(net->ns.__ns_ref))
+		return !BPF_CORE_READ(net, ns.__ns_ref.refs.counter);
+	if (bpf_core_field_exists(net->ns.count))
+		return !BPF_CORE_READ(net, ns.count.refs.counter);
+	return bpf_core_field_exists(old->count) && !BPF_CORE_READ(old, count.refs.counter);
+}
+
+/*
+ * tp is sk, or 0 if that is none of TCP. The bits are collected in the record, which the verifier does not look into: it would follow each combination
+ * of them.
+ */
+static __always_inline void closing(volatile __u32 *bits, const struct sock *sk, const struct tcp_sock *tp, int old,
+				    bool in_connect)
 {
 	unsigned long flags = sk->__sk_common.skc_flags;
-	__u8 bits = 0;
+	bool fin_came = has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_DONE));
 
+	*bits = 0;
 	if (sk->sk_shutdown == SHUTDOWN_MASK)
-		bits |= CLOSING_SHUT;
-	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_LINGER)) && !BPF_CORE_READ(sk, sk_lingertime))
-		bits |= CLOSING_LINGER0;
-	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN)) &&
-	    !BPF_CORE_READ((struct tcp_sock *)sk, packets_out) && !BPF_CORE_READ(sk, sk_write_queue.qlen))
-		bits |= CLOSING_KEEPALIVE;
-	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_DEAD)))
-		bits |= CLOSING_ORPHAN;
-	else if (!BPF_CORE_READ(sk, sk_socket) && !is_subflow(sk))
-		bits |= CLOSING_UNACCEPTED;
-	if (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) {
-		if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_DONE)))
-			bits |= CLOSING_FIN_CAME;
-		else if (timewait_full(sk))
-			bits |= CLOSING_TIMEWAIT_FULL;
-		if (BPF_CORE_READ((struct tcp_sock *)sk, linger2) < 0)
-			bits |= CLOSING_NO_FIN_WAIT2;
+		*bits |= CLOSING_SHUT;
+	if (sk->sk_shutdown & RCV_SHUTDOWN)
+		*bits |= CLOSING_RECV_SHUT;
+	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_LINGER)) && !sk->sk_lingertime)
+		*bits |= CLOSING_LINGER0;
+	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN)))
+		*bits |= CLOSING_KEEPALIVE;
+	if (sk->sk_lock.owned)
+		*bits |= CLOSING_OWNED;
+	if (in_connect)
+		*bits |= CLOSING_IN_CONNECT;
+	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_DEAD))) {
+		*bits |= CLOSING_ORPHAN;
+		if (netns_gone(sk->__sk_common.skc_net.net))
+			*bits |= CLOSING_NETNS_GONE;
+	} else if (!sk->sk_socket && !is_subflow(sk)) {
+		*bits |= CLOSING_UNACCEPTED;
 	}
-	return bits;
+	if (old == TCP_FIN_WAIT2 || old == TCP_CLOSING) {
+		if (fin_came)
+			*bits |= CLOSING_FIN_CAME;
+		else if (timewait_full(sk))
+			*bits |= CLOSING_TIMEWAIT_FULL;
+	}
+	if (!tp)
+		return;
+	if (tp->linger2 < 0)
+		*bits |= CLOSING_NO_FIN_WAIT2;
+	/* Its queues are empty by now (tcp_done_with_error in net/ipv4/tcp_input.c, __tcp_close in tcp.c), but not these numbers. */
+	if (tp->write_seq != tp->snd_una)
+		*bits |= CLOSING_UNACKED;
+	if ((__s32)(tp->rcv_nxt - tp->copied_seq - fin_came) > 0) /* a FIN that was read counts in both */
+		*bits |= CLOSING_UNREAD;
+	if (BPF_CORE_READ_BITFIELD(tp, repair))
+		*bits |= CLOSING_REPAIR;
+	if (!tp->segs_out)
+		*bits |= CLOSING_NO_SYN;
+}
+
+#define SO_EE_ORIGIN_ICMP 2 /* include/uapi/linux/errqueue.h */
+#define SO_EE_ORIGIN_ICMP6 3
+
+/*
+ * What ICMP said while a connect() held the socket's lock: then it is no reason to close (tcp_v4_err, tcp_v6_err), but the program is told. Asking for
+ * SO_ERROR clears sk_err_soft; from 6.0 the message is also in the queue of errors.
+ */
+static __always_inline int icmp_error(const struct sock *sk)
+{
+	const struct sk_buff *skb = sk->sk_error_queue.next;
+	const struct sock_exterr_skb *queued = (const void *)skb + bpf_core_field_offset(struct sk_buff, cb);
+	__u8 origin;
+
+	if (sk->sk_err_soft)
+		return sk->sk_err_soft;
+	if (!sk->sk_error_queue.qlen)
+		return 0;
+	origin = BPF_CORE_READ(queued, ee.ee_origin);
+	if (origin != SO_EE_ORIGIN_ICMP && origin != SO_EE_ORIGIN_ICMP6)
+		return 0;
+	return BPF_CORE_READ(queued, ee.ee_errno);
+}
+
+#define HOST_PID (1U << 31) /* as HostPID in internal/event */
+#define MAX_PID_NS_LEVEL 32 /* include/linux/pid_namespace.h */
+
+/*
+ * What sstrace's own PID namespace calls a task, which is pid for the kernel; or that with HOST_PID, if it has no number there. As a global
+ * function it is verified once, not on each path to it.
+ */
+__noinline __u32 pid_here(__u64 task_address, __u32 pid)
+{
+	const struct task_struct *task = (const void *)task_address;
+	const void *numbers;
+	__u32 levels;
+
+	if (!pid_namespace || !pid)
+		return pid;
+	numbers = (const void *)BPF_CORE_READ(task, thread_pid);
+	levels = BPF_CORE_READ((const struct pid *)numbers, level);
+	numbers += bpf_core_field_offset(struct pid, numbers);
+	for (__u32 i = 1; i < MAX_PID_NS_LEVEL && i <= levels; i++) {
+		const struct upid *upid = numbers + i * bpf_core_type_size(struct upid);
+
+		if (BPF_CORE_READ(upid, ns, ns.inum) == pid_namespace)
+			return BPF_CORE_READ(upid, nr);
+	}
+	return pid | HOST_PID;
+}
+
+#define DEVICE_HASH 256 /* NETDEV_HASHENTRIES in include/linux/netdevice.h */
+
+/* Note the name of a device that a socket is bound to: its number means nothing outside its network namespace, and its name may change. */
+__noinline int note_device(__u64 net_address, __u32 netns, __u32 ifindex)
+{
+	const struct net *net = (const void *)net_address;
+	struct device key = { .netns = netns, .ifindex = ifindex };
+	const struct hlist_head *heads = BPF_CORE_READ(net, dev_index_head);
+	const struct hlist_node *node = BPF_CORE_READ(&heads[ifindex % DEVICE_HASH], first);
+	char name[16];
+
+	for (int i = 0; i < 16 && node; i++) {
+		const struct net_device *dev =
+			(const void *)node - bpf_core_field_offset(struct net_device, index_hlist);
+
+		if (BPF_CORE_READ(dev, ifindex) == (int)ifindex) {
+			bpf_core_read(&name, sizeof(name), &dev->name);
+			bpf_map_update_elem(&devices, &key, &name, BPF_ANY);
+			return 0;
+		}
+		node = BPF_CORE_READ(node, next);
+	}
+	return 0;
 }
 
 /*
@@ -545,13 +762,21 @@ static __always_inline __u8 closing(const struct sock *sk, int old)
 static __always_inline struct event *begin(struct cpu *cpu, const struct about *a, const void *sk, int old, int new,
 					   const __u64 size)
 {
+	struct task_struct *task = (void *)bpf_get_current_task(); /* its _btf sibling is from 5.11 */
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 pid = pid_tgid >> 32, tid = pid_tgid;
 	struct event *e;
-	__u64 pid_tgid;
 
 	if (!wanted(a, old, new)) {
 		__sync_fetch_and_add(&cpu->filtered, 1);
 		return 0;
 	}
+	if (pid_namespace) {
+		pid = pid_here((__u64)BPF_CORE_READ(task, group_leader), pid);
+		tid = pid_here((__u64)task, tid);
+	}
+	if (a->ifindex)
+		note_device((__u64)a->net, a->netns, a->ifindex);
 	e = bpf_ringbuf_reserve(&events, size, 0);
 	if (!e) {
 		__sync_fetch_and_add(&losses, 1);
@@ -566,10 +791,18 @@ static __always_inline struct event *begin(struct cpu *cpu, const struct about *
 	e->uid = a->uid;
 	e->cpu = bpf_get_smp_processor_id();
 	e->retrans = 0;
-	pid_tgid = bpf_get_current_pid_tgid();
-	e->task_pid = pid_tgid >> 32;
-	e->task_tid = pid_tgid;
+	e->task_pid = pid;
+	e->task_tid = tid;
 	e->stack = -1;
+	e->ifindex = a->ifindex;
+	e->isn = 0;
+	e->srtt_us = 0;
+	e->err_soft = 0;
+	e->closing = 0;
+	e->flags = a->port_stale ? FLAG_PORT_STALE : 0;
+	e->retries = 0;
+	e->tcp_flags = 0;
+	__builtin_memset(e->pad, 0, sizeof(e->pad));
 	e->family = a->family;
 	e->proto = a->proto;
 	e->lport = a->lport;
@@ -594,9 +827,13 @@ static __always_inline void submit(struct cpu *cpu, struct event *e)
 	__sync_fetch_and_add(&cpu->emitted, 1);
 }
 
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h: a worker of MPTCP or io_uring closes what nobody called close() for */
+
 static __always_inline void fill_change(void *ctx, struct event *e, const struct about *a, const struct sock *sk,
 					int old, int new, enum kind kind)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
+
 	/* A child whose remote end comes late gets its real cookie late, too: the one asked for now would be thrown away. */
 	if (have_cookie && !(old == TCP_LISTEN && new == TCP_SYN_RECV && !a->rport))
 		e->cookie = bpf_get_socket_cookie((void *)sk);
@@ -605,10 +842,8 @@ static __always_inline void fill_change(void *ctx, struct event *e, const struct
 	e->listener = 0;
 	e->err = sk->sk_err;
 	e->kind = kind;
-	e->by_task = by_task(sk, old, new);
+	e->by_task = by_task(sk, old, new) && !(BPF_CORE_READ(task, flags) & PF_KTHREAD);
 	if (e->by_task) {
-		struct task_struct *task = (void *)bpf_get_current_task(); /* its _btf sibling is from 5.11 */
-
 		BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
 		if (want_stacks && new == TCP_SYN_SENT)
 			e->stack = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
@@ -617,51 +852,231 @@ static __always_inline void fill_change(void *ctx, struct event *e, const struct
 	}
 }
 
-static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *sk, int old, int new, enum kind kind)
+#define ECONNRESET 104
+#define TCP_FLAG_RST 4
+
+/* The sock behind a file, or 0. A socket's file has a socket's inode mode and its struct socket in private_data (net/socket.c, sock_alloc_file). */
+static __always_inline struct sock *sock_of(struct file *file)
 {
-	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
-	struct about a;
-	struct event *e;
-	struct closed *c;
-	__u16 retrans = 0;
+	struct socket *socket;
 
-	__sync_fetch_and_add(&cpu->seen, 1);
-	if (old == TCP_SYN_RECV)
-		cpu->cancelled = 0; /* its request's timer was: no RST did that */
-	if (old == TCP_SYN_SENT || old == TCP_SYN_RECV) /* a child begins with its request's number */
-		retrans = BPF_CORE_READ(tp, total_retrans);
-	read_sock(&a, sk);
-	if (new != TCP_CLOSE) {
-		e = begin(cpu, &a, sk, old, new, sizeof(*e));
-		if (!e)
-			return 0;
-		fill_change(ctx, e, &a, sk, old, new, kind);
-		e->closing = 0;
-		e->retrans = retrans;
-		submit(cpu, e);
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return 0;
-	}
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
 
-	c = (struct closed *)begin(cpu, &a, sk, old, new, sizeof(*c));
+/* The file behind a file descriptor of the current task, or 0. */
+static __always_inline struct file *file_of(__u32 fd)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file **fds, *file = 0;
+
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return 0;
+	fds = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), fds + fd);
+	return file;
+}
+
+#define SOCK_DESTROY 21 /* include/uapi/linux/sock_diag.h */
+#define NETLINK_SOCK_DIAG 4 /* include/uapi/linux/netlink.h */
+
+/*
+ * The current task is inside sendmsg() or sendto() with a request to destroy the socket with these ports, as ss -K does (struct inet_diag_req_v2 behind a
+ * struct nlmsghdr; sock_diag_destroy in net/core/sock_diag.c). A softirq may run on top of it, so what else explains an end comes first. Who asks by another
+ * system call is not told.
+ */
+static __noinline bool destroys(__u16 lport, __u16 rport)
+{
+	struct {
+		__u32 len;
+		__u16 type;
+		__u16 flags;
+		__u32 seq;
+		__u32 pid;
+		__u8 family;
+		__u8 protocol;
+		__u8 ext;
+		__u8 pad;
+		__u32 states;
+		__be16 sport;
+		__be16 dport;
+	} message;
+	unsigned long fd, arg;
+	struct pt_regs *regs;
+	struct sock *sk;
+	bool is_sendmsg;
+
+	if (!have_task_pt_regs)
+		return false;
+	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (bpf_core_field_exists(regs->orig_ax)) { /* x86-64: arch/x86/entry/syscalls/syscall_64.tbl */
+		unsigned long nr = BPF_CORE_READ(regs, orig_ax);
+
+		if (nr != 44 && nr != 46)
+			return false;
+		is_sendmsg = nr == 46;
+		fd = BPF_CORE_READ(regs, di);
+		arg = BPF_CORE_READ(regs, si);
+	} else { /* arm64: include/uapi/asm-generic/unistd.h */
+		struct pt_regs___arm64 *arm64 = (void *)regs;
+		int nr = BPF_CORE_READ(arm64, syscallno);
+
+		if (nr != 206 && nr != 211)
+			return false;
+		is_sendmsg = nr == 211;
+		fd = BPF_CORE_READ(arm64, orig_x0);
+		arg = BPF_CORE_READ(arm64, regs[1]);
+	}
+	sk = sock_of(file_of(fd));
+	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != AF_NETLINK ||
+	    BPF_CORE_READ(sk, sk_protocol) != NETLINK_SOCK_DIAG)
+		return false;
+	if (is_sendmsg && (bpf_probe_read_user(&arg, sizeof(arg), (void *)arg + 16) || /* struct user_msghdr: msg_iov */
+			   bpf_probe_read_user(&arg, sizeof(arg), (void *)arg)))
+		return false;
+	return !bpf_probe_read_user(&message, sizeof(message), (void *)arg) && message.type == SOCK_DESTROY &&
+	       bpf_ntohs(message.sport) == lport && bpf_ntohs(message.dport) == rport;
+}
+
+/* The client's initial sequence number, of a sock that has just come through its handshake; 0: unknown. */
+static __always_inline __u32 initial_sequence(const struct sock *sk, const struct tcp_sock *tp, int old, int new)
+{
+	if (!tp || new != TCP_ESTABLISHED)
+		return 0;
+	if (old == TCP_SYN_SENT) /* with TCP Fast Open more than the SYN may have been acknowledged */
+		return BPF_CORE_READ_BITFIELD(tp, syn_data) ? 0 : tp->snd_una - 1;
+	if (old == TCP_SYN_RECV && !sk->sk_socket) /* none that opened at the same time as its peer */
+		return BPF_CORE_READ_BITFIELD(tp, syn_fastopen) ? 0 : tp->rcv_nxt - 1;
+	return 0;
+}
+
+/* The connect() that the current task is in, as it changes sk by itself; or 0. */
+static __always_inline struct connecting *connecting(const struct sock *sk)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+
+	return trace_connects && sk->sk_lock.owned ? bpf_map_lookup_elem(&connects, &thread) : 0;
+}
+
+/*
+ * A sock that a segment may have closed tells neither what that was, nor whether it came at all: an RST and data that come too late leave the same error
+ * (tcp_reset in net/ipv4/tcp_input.c), and none if no process has the sock (tcp_rcv_state_process), as its timer leaves none either. The segment is
+ * dropped next, see skb_dropped.
+ */
+static __always_inline bool segment_tells(__u32 bits, int old, int err)
+{
+	if (old != TCP_FIN_WAIT1 && old != TCP_FIN_WAIT2)
+		return false;
+	if (err)
+		return err == ECONNRESET && (bits & CLOSING_RECV_SHUT);
+	return old == TCP_FIN_WAIT2 && (bits & CLOSING_ORPHAN) && !(bits & CLOSING_FIN_CAME);
+}
+
+static __always_inline void note_ended(struct cpu *cpu, const void *sk, const struct about *a, int state)
+{
+	cpu->ended = (__u64)sk;
+	cpu->ended_state = state;
+	__builtin_memcpy(cpu->ended_ends.laddr, a->laddr, sizeof(a->laddr));
+	__builtin_memcpy(cpu->ended_ends.raddr, a->raddr, sizeof(a->raddr));
+	cpu->ended_ends.lport = a->lport;
+	cpu->ended_ends.rport = a->rport;
+	cpu->ended_ends.netns = a->netns;
+	cpu->ended_ends.ifindex = a->ifindex;
+}
+
+static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct sock *sk, const struct tcp_sock *tp,
+				       const struct about *a, int old, enum kind kind, __u16 retrans)
+{
+	struct connecting *inside = sk->sk_err ? 0 : connecting(sk);
+	struct closed *c;
+	struct event *e;
+	__u32 bits;
+
+	if (inside)
+		inside->closed = (__u64)sk;
+	c = (struct closed *)begin(cpu, a, sk, old, TCP_CLOSE, sizeof(*c));
 	if (!c)
 		return 0;
-	fill_change(ctx, &c->event, &a, sk, old, new, kind);
-	c->event.closing = closing(sk, old);
-	c->event.retrans = retrans;
-	c->is_tcp = a.proto == IPPROTO_TCP && old != TCP_LISTEN;
-	if (c->is_tcp) {
-		c->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
-		c->bytes_received = BPF_CORE_READ(tp, bytes_received);
-		c->segs_out = BPF_CORE_READ(tp, segs_out);
-		c->segs_in = BPF_CORE_READ(tp, segs_in);
-		c->retrans = BPF_CORE_READ(tp, total_retrans);
-		c->srtt_us = BPF_CORE_READ(tp, srtt_us);
-		c->min_rtt_us = BPF_CORE_READ(tp, rtt_min.s[0].v);
+	e = &c->event;
+	fill_change(ctx, e, a, sk, old, TCP_CLOSE, kind);
+	closing(&e->closing, sk, tp, old, inside);
+	bits = *(volatile __u32 *)&e->closing;
+	if (want_mini && segment_tells(bits, old, e->err))
+		note_ended(cpu, sk, a, old);
+	e->retrans = retrans;
+	if (old == TCP_SYN_SENT && !sk->sk_err)
+		e->err_soft = icmp_error(sk);
+	if (old == TCP_LISTEN && !(bits & CLOSING_SHUT) && destroys(a->lport, 0)) {
+		e->flags |= FLAG_DESTROYED;
+		e->by_task = 0;
+	}
+	c->is_tcp = tp && old != TCP_LISTEN;
+	if (tp && old != TCP_LISTEN) {
+		if (old == TCP_ESTABLISHED)
+			e->srtt_us = tp->srtt_us;
+		c->bytes_acked = tp->bytes_acked;
+		c->bytes_received = tp->bytes_received;
+		c->segs_out = tp->segs_out;
+		c->segs_in = tp->segs_in;
+		c->retrans = tp->total_retrans;
+		c->srtt_us = tp->srtt_us;
+		c->min_rtt_us = tp->rtt_min.s[0].v;
 		BPF_CORE_READ_INTO(&c->cong, (const struct inet_connection_sock *)sk, icsk_ca_ops, name);
 	} else {
 		__builtin_memset(&c->bytes_acked, 0, sizeof(*c) - __builtin_offsetof(struct closed, bytes_acked));
 	}
-	submit(cpu, &c->event);
+	submit(cpu, e);
+	return 0;
+}
+
+/* A process that called listen(): when it exits, whoever it left the listener to is the owner. */
+static __always_inline void note_listening(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 pid = pid_here((__u64)BPF_CORE_READ(task, group_leader), bpf_get_current_pid_tgid() >> 32);
+	__u8 yes = 1;
+
+	bpf_map_update_elem(&listening, &pid, &yes, BPF_ANY);
+}
+
+static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *sk, int old, int new, enum kind kind)
+{
+	const struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct connecting *inside;
+	struct about a;
+	struct event *e;
+	__u16 retrans = 0;
+
+	__sync_fetch_and_add(&cpu->seen, 1);
+	if (old == TCP_SYN_RECV)
+		cpu->ended = 0; /* its request's timer was cancelled: no RST did that */
+	if (old == TCP_LISTEN && new == TCP_SYN_RECV)
+		cpu->has_child = 1;
+	if (tp && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) /* a child begins with its request's number */
+		retrans = tp->total_retrans;
+	read_sock(&a, sk);
+	if (new == TCP_CLOSE)
+		return trace_close(ctx, cpu, sk, tp, &a, old, kind, retrans);
+	if (new == TCP_SYN_SENT) {
+		inside = connecting(sk);
+		if (inside)
+			inside->changed = 1;
+		a.port_stale = a.lport && !sk->__sk_common.skc_num; /* inet_put_port leaves inet_sport as it was */
+	}
+	e = begin(cpu, &a, sk, old, new, sizeof(*e));
+	if (!e)
+		return 0;
+	fill_change(ctx, e, &a, sk, old, new, kind);
+	e->retrans = retrans;
+	e->isn = initial_sequence(sk, tp, old, new);
+	if (tp && old == TCP_ESTABLISHED)
+		e->srtt_us = tp->srtt_us;
+	if (want_mini && new == TCP_LISTEN && e->by_task)
+		note_listening();
+	submit(cpu, e);
 	return 0;
 }
 
@@ -786,99 +1201,13 @@ int BPF_PROG(change_missed_3, const struct sock *sk, const int old, const int ne
 	return 0;
 }
 
-/* The sock behind a file, or 0. A socket's file has a socket's inode mode and its struct socket in private_data (net/socket.c, sock_alloc_file). */
-static __always_inline struct sock *sock_of(struct file *file)
-{
-	struct socket *socket;
-
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return 0;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
-}
-
-/* The file behind a file descriptor of the current task, or 0. */
-static __always_inline struct file *file_of(__u32 fd)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct file **fds, *file = 0;
-
-	if (fd >= BPF_CORE_READ(fdt, max_fds))
-		return 0;
-	fds = BPF_CORE_READ(fdt, fd);
-	bpf_probe_read_kernel(&file, sizeof(file), fds + fd);
-	return file;
-}
-
-#define SOCK_DESTROY 21 /* include/uapi/linux/sock_diag.h */
-#define NETLINK_SOCK_DIAG 4 /* include/uapi/linux/netlink.h */
-
-/*
- * The current task is inside sendmsg() or sendto() with a request to destroy the socket with these ports, as ss -K does (struct inet_diag_req_v2 behind a
- * struct nlmsghdr; sock_diag_destroy in net/core/sock_diag.c). A softirq may run on top of it, so what else explains an end comes first. Who asks by another
- * system call is not told.
- */
-static __noinline bool destroys(__u16 lport, __u16 rport)
-{
-	struct {
-		__u32 len;
-		__u16 type;
-		__u16 flags;
-		__u32 seq;
-		__u32 pid;
-		__u8 family;
-		__u8 protocol;
-		__u8 ext;
-		__u8 pad;
-		__u32 states;
-		__be16 sport;
-		__be16 dport;
-	} message;
-	unsigned long fd, arg;
-	struct pt_regs *regs;
-	struct sock *sk;
-	bool is_sendmsg;
-
-	if (!have_task_pt_regs)
-		return false;
-	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	if (bpf_core_field_exists(regs->orig_ax)) { /* x86-64: arch/x86/entry/syscalls/syscall_64.tbl */
-		unsigned long nr = BPF_CORE_READ(regs, orig_ax);
-
-		if (nr != 44 && nr != 46)
-			return false;
-		is_sendmsg = nr == 46;
-		fd = BPF_CORE_READ(regs, di);
-		arg = BPF_CORE_READ(regs, si);
-	} else { /* arm64: include/uapi/asm-generic/unistd.h */
-		struct pt_regs___arm64 *arm64 = (void *)regs;
-		int nr = BPF_CORE_READ(arm64, syscallno);
-
-		if (nr != 206 && nr != 211)
-			return false;
-		is_sendmsg = nr == 211;
-		fd = BPF_CORE_READ(arm64, orig_x0);
-		arg = BPF_CORE_READ(arm64, regs[1]);
-	}
-	sk = sock_of(file_of(fd));
-	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != AF_NETLINK ||
-	    BPF_CORE_READ(sk, sk_protocol) != NETLINK_SOCK_DIAG)
-		return false;
-	if (is_sendmsg && (bpf_probe_read_user(&arg, sizeof(arg), (void *)arg + 16) || /* struct user_msghdr: msg_iov */
-			   bpf_probe_read_user(&arg, sizeof(arg), (void *)arg)))
-		return false;
-	return !bpf_probe_read_user(&message, sizeof(message), (void *)arg) && message.type == SOCK_DESTROY &&
-	       bpf_ntohs(message.sport) == lport && bpf_ntohs(message.dport) == rport;
-}
-
 /*
  * Mini-socks. The three programs hang on every timer of the host, so the first thing is to leave: two loads and three compares for
  * a timer that is not ours. They run with interrupts off, or (timer_expire_entry) in the one softirq that runs timers: nothing
  * nests in them that they would have to tell.
  */
 static __always_inline int trace_mini(const struct sock_common *skc, const struct sock *user, enum kind kind, int state,
-				      __u8 retries)
+				      __u8 retries, __u8 flags)
 {
 	struct about a;
 	struct event *e;
@@ -896,22 +1225,20 @@ static __always_inline int trace_mini(const struct sock_common *skc, const struc
 	e->listener = (__u64)user;
 	e->err = 0;
 	e->kind = kind;
-	e->closing = retries;
-	if (state == TCP_SYN_RECV)
+	e->retries = retries;
+	e->flags |= flags;
+	if (state == TCP_SYN_RECV) {
 		e->retrans = BPF_CORE_READ((const struct request_sock *)skc, num_retrans);
-	e->by_task =
-		(kind == REQUEST_TIMER_CANCELLED || kind == TIMEWAIT_TIMER_CANCELLED) && destroys(a.lport, a.rport);
+		e->isn = BPF_CORE_READ((const struct tcp_request_sock *)skc, rcv_isn);
+	} else if (kind == SYN_TIMER_STARTED) {
+		e->isn = BPF_CORE_READ((const struct tcp_sock *)skc, snd_una); /* nothing is acknowledged yet */
+	}
+	e->by_task = 0;
+	if ((kind == REQUEST_TIMER_CANCELLED || kind == TIMEWAIT_TIMER_CANCELLED) && destroys(a.lport, a.rport))
+		e->flags |= FLAG_DESTROYED;
 	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	submit(cpu, e);
 	return 0;
-}
-
-static __always_inline int trace_request(struct timer_list *timer, enum kind kind)
-{
-	struct request_sock *req = (void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer);
-
-	return trace_mini((void *)req, BPF_CORE_READ(req, __req_common.skc_listener), kind, TCP_SYN_RECV,
-			  BPF_CORE_READ_BITFIELD_PROBED(req, num_timeout));
 }
 
 static __always_inline void read_ends(struct ends *ends, const struct sock_common *skc)
@@ -924,25 +1251,68 @@ static __always_inline void read_ends(struct ends *ends, const struct sock_commo
 	ends->lport = a.lport;
 	ends->rport = a.rport;
 	ends->netns = a.netns;
+	ends->ifindex = a.ifindex;
+	ends->pad = 0;
 }
 
-/* Remember a timewait sock in FIN_WAIT2, for skb_dropped; or forget it. */
-static __always_inline void watch_fin(const struct inet_timewait_sock *tw, bool start)
+/* Remember skc for skb_dropped, in map, of which count is the number; or forget it. */
+static __always_inline void watch(void *map, __u64 *count, const struct sock_common *skc, bool start)
 {
 	struct ends ends;
-	__u64 value = (__u64)tw;
+	__u64 value = (__u64)skc;
 
-	if (!start && !fin_wait2_count)
+	if (!start && !*count)
 		return;
-	read_ends(&ends, &tw->__tw_common);
+	read_ends(&ends, skc);
 	if (start) {
-		if (!bpf_map_update_elem(&fin_wait2, &ends, &value, BPF_NOEXIST))
-			__sync_fetch_and_add(&fin_wait2_count, 1);
+		if (!bpf_map_update_elem(map, &ends, &value, BPF_NOEXIST))
+			__sync_fetch_and_add(count, 1);
 		else
-			bpf_map_update_elem(&fin_wait2, &ends, &value, BPF_EXIST); /* one that was not seen to end */
-	} else if (!bpf_map_delete_elem(&fin_wait2, &ends)) {
-		__sync_fetch_and_add(&fin_wait2_count, -1);
+			bpf_map_update_elem(map, &ends, &value, BPF_EXIST); /* one that was not seen to end */
+	} else if (!bpf_map_delete_elem(map, &ends)) {
+		__sync_fetch_and_add(count, -1);
 	}
+}
+
+/* A timewait sock in FIN_WAIT2 waits for the FIN. */
+static __always_inline void watch_fin(const struct inet_timewait_sock *tw, bool start)
+{
+	watch(&fin_wait2, &fin_wait2_count, &tw->__tw_common, start);
+}
+
+/*
+ * What a request's record says beside its tuple. A listener that waits for data drops the ACK, notes that it came, and makes no child (tcp_check_req in
+ * net/ipv4/tcp_minisocks.c); and so does one whose accept queue is full.
+ */
+static __always_inline __u8 request_flags(const struct request_sock *req, const struct sock *listener)
+{
+	__u8 flags = 0;
+
+	if (BPF_CORE_READ_BITFIELD_PROBED((const struct inet_request_sock *)req, acked))
+		flags |= FLAG_ACKED;
+	if (BPF_CORE_READ((const struct inet_connection_sock *)listener, icsk_accept_queue.rskq_defer_accept))
+		flags |= FLAG_DEFERS;
+	return flags;
+}
+
+/* The accept queue of listener is full, as sk_acceptq_is_full in include/net/sock.h asks. */
+static __always_inline bool queue_full(const struct sock *listener)
+{
+	return BPF_CORE_READ(listener, sk_ack_backlog) > BPF_CORE_READ(listener, sk_max_ack_backlog);
+}
+
+static __always_inline int trace_request(struct timer_list *timer, enum kind kind, __u8 flags)
+{
+	struct request_sock *req = (void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer);
+	const struct sock *listener = BPF_CORE_READ(req, __req_common.skc_listener);
+
+	flags |= request_flags(req, listener);
+	if (kind != REQUEST_TIMER_STARTED && queue_full(listener))
+		flags |= FLAG_QUEUE_FULL;
+	if (kind == REQUEST_TIMER_STARTED ? (flags & FLAG_DEFERS) && !(flags & FLAG_ACKED) : !!deferred_count)
+		watch(&deferred, &deferred_count, &req->__req_common, kind == REQUEST_TIMER_STARTED);
+	return trace_mini((void *)req, listener, kind, TCP_SYN_RECV, BPF_CORE_READ_BITFIELD_PROBED(req, num_timeout),
+			  flags);
 }
 
 static __always_inline int trace_timewait(struct timer_list *timer, enum kind kind)
@@ -952,7 +1322,7 @@ static __always_inline int trace_timewait(struct timer_list *timer, enum kind ki
 
 	if (kind == TIMEWAIT_TIMER_CANCELLED || state == TCP_FIN_WAIT2)
 		watch_fin(tw, kind == TIMEWAIT_TIMER_STARTED);
-	return trace_mini((void *)tw, 0, kind, state, 0);
+	return trace_mini((void *)tw, 0, kind, state, 0, 0);
 }
 
 /* A connect() has chosen its port by the time it arms the timer for its first SYN. */
@@ -966,74 +1336,100 @@ static __always_inline int trace_syn(struct timer_list *timer)
 
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT || BPF_CORE_READ(icsk, icsk_retransmits))
 		return 0;
-	return trace_mini((void *)sk, sk, SYN_TIMER_STARTED, TCP_SYN_SENT, 0);
+	return trace_mini((void *)sk, sk, SYN_TIMER_STARTED, TCP_SYN_SENT, 0, 0);
 }
 
 /* Remember a mini-sock whose timer is cancelled, for skb_dropped; or, with 0, forget it: its timer goes on. */
-static __always_inline void note_cancelled(const struct sock_common *skc, int state)
+static __always_inline void note_cancelled(struct cpu *cpu, const struct sock_common *skc, int state)
 {
-	__u32 zero = 0;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
-
-	if (!cpu)
-		return;
-	cpu->cancelled = (__u64)skc;
-	cpu->cancelled_state = state;
+	cpu->ended = (__u64)skc;
+	cpu->ended_state = state;
 	if (skc)
-		read_ends(&cpu->cancelled_ends, skc);
+		read_ends(&cpu->ended_ends, skc);
+}
+
+/*
+ * ICMP ends a request sock (tcp_req_err in net/ipv4/tcp_ipv4.c), and no tracepoint tells: the handler is on the kernel's stack. A walk of the stack takes a
+ * microsecond, so it is not for the timers of requests that have just got their child.
+ */
+static __noinline bool in_icmp_handler(void *ctx, struct cpu *cpu)
+{
+	long size = bpf_get_stack(ctx, cpu->frames, sizeof(cpu->frames), 0);
+
+	for (__u32 i = 0; i < sizeof(cpu->frames) / sizeof(cpu->frames[0]); i++) {
+		__u64 at = cpu->frames[i];
+
+		if (size < 0 || i >= size / sizeof(cpu->frames[0]))
+			break;
+		if ((at >= icmp_handlers[0] && at < icmp_handlers[1]) ||
+		    (at >= icmp_handlers[2] && at < icmp_handlers[3]))
+			return true;
+	}
+	return false;
 }
 
 SEC("tp_btf/timer_start")
 int BPF_PROG(timer_started, struct timer_list *timer)
 {
 	__u64 function = (__u64)timer->function;
+	__u32 zero = 0;
+	struct cpu *cpu;
 
 	if (function == tcp_write_timer)
 		return trace_syn(timer);
-	if (function == reqsk_timer_handler) {
-		note_cancelled(0, 0);
-		return trace_request(timer, REQUEST_TIMER_STARTED);
-	}
-	if (function == tw_timer_handler) {
-		note_cancelled(0, 0);
-		return trace_timewait(timer, TIMEWAIT_TIMER_STARTED);
-	}
-	return 0;
+	if (function != reqsk_timer_handler && function != tw_timer_handler)
+		return 0;
+	cpu = bpf_map_lookup_elem(&cpus, &zero);
+	if (!cpu)
+		return 0;
+	note_cancelled(cpu, 0, 0);
+	return function == reqsk_timer_handler ? trace_request(timer, REQUEST_TIMER_STARTED, 0)
+					       : trace_timewait(timer, TIMEWAIT_TIMER_STARTED);
 }
 
 SEC("tp_btf/timer_cancel")
 int BPF_PROG(timer_cancelled, struct timer_list *timer)
 {
 	__u64 function = (__u64)timer->function;
+	struct inet_timewait_sock *tw;
+	__u32 zero = 0;
+	struct cpu *cpu;
+	__u8 flags = 0;
 
+	if (function != reqsk_timer_handler && function != tw_timer_handler)
+		return 0;
+	cpu = bpf_map_lookup_elem(&cpus, &zero);
+	if (!cpu)
+		return 0;
 	if (function == reqsk_timer_handler) {
-		note_cancelled((void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer), 0);
-		return trace_request(timer, REQUEST_TIMER_CANCELLED);
+		note_cancelled(cpu, (void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer),
+			       TCP_SYN_RECV);
+		if (cpu->has_child)
+			cpu->has_child = 0;
+		else if (in_icmp_handler(ctx, cpu))
+			flags = FLAG_BY_ICMP;
+		return trace_request(timer, REQUEST_TIMER_CANCELLED, flags);
 	}
-	if (function == tw_timer_handler) {
-		struct inet_timewait_sock *tw =
-			(void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
-
-		note_cancelled((void *)tw, BPF_CORE_READ(tw, tw_substate));
-		return trace_timewait(timer, TIMEWAIT_TIMER_CANCELLED);
-	}
-	return 0;
+	tw = (void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
+	note_cancelled(cpu, (void *)tw, BPF_CORE_READ(tw, tw_substate));
+	return trace_timewait(timer, TIMEWAIT_TIMER_CANCELLED);
 }
 
 SEC("tp_btf/timer_expire_entry")
 int BPF_PROG(timer_expired, struct timer_list *timer)
 {
 	__u64 function = (__u64)timer->function;
+	__u32 zero = 0;
+	struct cpu *cpu;
 
-	if (function == reqsk_timer_handler) {
-		note_cancelled(0, 0);
-		return trace_request(timer, REQUEST_TIMER_EXPIRED);
-	}
-	if (function == tw_timer_handler) {
-		note_cancelled(0, 0);
-		return trace_timewait(timer, TIMEWAIT_TIMER_EXPIRED);
-	}
-	return 0;
+	if (function != reqsk_timer_handler && function != tw_timer_handler)
+		return 0;
+	cpu = bpf_map_lookup_elem(&cpus, &zero);
+	if (!cpu)
+		return 0;
+	note_cancelled(cpu, 0, 0);
+	return function == reqsk_timer_handler ? trace_request(timer, REQUEST_TIMER_EXPIRED, 0)
+					       : trace_timewait(timer, TIMEWAIT_TIMER_EXPIRED);
 }
 
 /* The ends of the connection that a received TCP segment belongs to, and its flags; -1 if it is none, or cannot be told. */
@@ -1057,90 +1453,136 @@ static __always_inline int read_segment(struct ends *ends, const struct sk_buff 
 	} else {
 		return -1;
 	}
-	if (protocol != IPPROTO_TCP || !skb->dev || bpf_probe_read_kernel(ports, sizeof(ports), tcp) ||
+	if (protocol != IPPROTO_TCP || bpf_probe_read_kernel(ports, sizeof(ports), tcp) ||
 	    bpf_probe_read_kernel(&flags, 1, tcp + 13))
 		return -1;
 	ends->rport = bpf_ntohs(ports[0]);
 	ends->lport = bpf_ntohs(ports[1]);
-	ends->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	if (skb->dev)
+		ends->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
 	return flags;
 }
 
-static __always_inline bool same_ends(const struct ends *a, const struct ends *b)
+/*
+ * Is it the segment that ended what this CPU noted last? One that came to a full sock has no device any more (tcp_v4_rcv), and hence no network namespace.
+ * Which device a sock is bound to does not matter: another one with these ends did not end here just now.
+ */
+static __always_inline bool ended_by(const struct cpu *cpu, const struct ends *segment)
 {
-	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+	const __u64 *x = (const __u64 *)&cpu->ended_ends, *y = (const __u64 *)segment;
 
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] &&
+	       cpu->ended_ends.lport == segment->lport && cpu->ended_ends.rport == segment->rport &&
+	       (!segment->netns || cpu->ended_ends.netns == segment->netns);
 }
 
-/* A mini-sock is gone by the time that the RST which ended it is dropped, so its ends are told as they were noted. */
-static __always_inline int trace_reset(struct cpu *cpu, int err)
+/* A mini-sock is gone by the time that the segment which ended it is dropped, so its ends are told as they were noted. */
+static __always_inline int trace_dropped(struct cpu *cpu, __u8 tcp_flags)
 {
 	struct about a = { .family = AF_INET6, .proto = IPPROTO_TCP };
 	struct event *e;
 
-	__builtin_memcpy(a.laddr, cpu->cancelled_ends.laddr, sizeof(a.laddr));
-	__builtin_memcpy(a.raddr, cpu->cancelled_ends.raddr, sizeof(a.raddr));
-	a.lport = cpu->cancelled_ends.lport;
-	a.rport = cpu->cancelled_ends.rport;
-	a.netns = cpu->cancelled_ends.netns;
+	__builtin_memcpy(a.laddr, cpu->ended_ends.laddr, sizeof(a.laddr));
+	__builtin_memcpy(a.raddr, cpu->ended_ends.raddr, sizeof(a.raddr));
+	a.lport = cpu->ended_ends.lport;
+	a.rport = cpu->ended_ends.rport;
+	a.netns = cpu->ended_ends.netns;
 	__sync_fetch_and_add(&cpu->seen, 1);
-	e = begin(cpu, &a, (void *)cpu->cancelled, 0, 0, sizeof(*e));
-	cpu->cancelled = 0;
-	if (!e)
+	e = begin(cpu, &a, (void *)cpu->ended, 0, 0, sizeof(*e));
+	if (!e) {
+		cpu->ended = 0;
 		return 0;
+	}
+	e->ifindex = cpu->ended_ends.ifindex;
 	e->cookie = 0;
 	e->listener = 0;
-	e->err = err;
+	e->err = 0;
 	e->kind = MINI_RESET;
-	e->closing = 0;
+	e->tcp_flags = tcp_flags;
 	e->by_task = 0;
 	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
+	cpu->ended = 0;
 	submit(cpu, e);
 	return 0;
 }
 
-#define TCP_FLAG_RST 4
-#define ECONNRESET 104
+/* What is in map for the connection of a segment: of a sock bound to no device, or to one that it came through. */
+static __always_inline void *find_watched(void *map, struct ends *ends, const struct sk_buff *skb)
+{
+	__u64 *found = bpf_map_lookup_elem(map, ends);
+
+	if (found)
+		return (void *)*found;
+	ends->ifindex = skb->dev ? skb->dev->ifindex : 0; /* that of a VRF, if there is one */
+	found = bpf_map_lookup_elem(map, ends);
+	if (found)
+		return (void *)*found;
+	ends->ifindex = skb->skb_iif;
+	found = bpf_map_lookup_elem(map, ends);
+	if (found)
+		return (void *)*found;
+	ends->ifindex = 0;
+	return 0;
+}
+
+/* The FIN that a timewait sock in FIN_WAIT2 waits for has come, if it is in TIME_WAIT now. */
+static __always_inline int fin_came(struct ends *ends, const struct sk_buff *skb)
+{
+	struct inet_timewait_sock *tw = find_watched(&fin_wait2, ends, skb);
+
+	if (!tw || BPF_CORE_READ(tw, tw_substate) != TCP_TIME_WAIT)
+		return 0;
+	/* Two CPUs may be here with two FINs. */
+	if (bpf_map_delete_elem(&fin_wait2, ends))
+		return 0;
+	__sync_fetch_and_add(&fin_wait2_count, -1);
+	return trace_mini((void *)tw, 0, TIMEWAIT_TIMER_STARTED, TCP_TIME_WAIT, 0, 0);
+}
+
+/* The ACK of a handshake whose listener waits for data has come, if the request sock says so now. */
+static __always_inline int ack_came(struct ends *ends, const struct sk_buff *skb)
+{
+	struct request_sock *req = find_watched(&deferred, ends, skb);
+
+	if (!req || !BPF_CORE_READ_BITFIELD_PROBED((const struct inet_request_sock *)req, acked))
+		return 0;
+	if (bpf_map_delete_elem(&deferred, ends))
+		return 0;
+	__sync_fetch_and_add(&deferred_count, -1);
+	return trace_mini((void *)req, BPF_CORE_READ(req, __req_common.skc_listener), REQUEST_ACKED, TCP_SYN_RECV, 0,
+			  0);
+}
 
 /*
- * Two things about mini-socks only a packet tells, and it is always dropped after that (tcp_v4_rcv, tcp_v6_rcv: discard_it).
+ * Some things only a segment tells, and it is always dropped after that (tcp_v4_rcv, tcp_v6_rcv: discard_it).
  *
  * The FIN that a timewait sock in FIN_WAIT2 waits for makes it TIME_WAIT, and starts its timer again. But a timer that stays in the same
  * bucket of the wheel (2 s wide at 60 s and 250 Hz) is only written to, and no tracepoint tells (__mod_timer in kernel/time/timer.c).
  *
- * And an RST ends a mini-sock; its timer is cancelled, which alone does not tell why. So do data after a close(): a timewait sock in FIN_WAIT2 answers them
- * with RST (TCP_TW_RST in tcp_v4_rcv).
+ * A listener that waits for data (TCP_DEFER_ACCEPT) drops the ACK of the handshake.
+ *
+ * And a segment ends a mini-sock, whose timer is cancelled, which alone does not tell why: an RST; a SYN in SYN_RECV; an ACK in SYN_RECV while the accept queue
+ * is full, with tcp_abort_on_overflow; data in FIN_WAIT2 after close(), which are answered with RST (TCP_TW_RST in tcp_v4_rcv). Full socks: see segment_tells.
  */
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(skb_dropped, struct sk_buff *skb)
 {
 	struct ends ends = {};
-	struct inet_timewait_sock *tw;
-	__u64 *found;
 	__u32 zero = 0;
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
 	int flags;
 
-	if (!cpu || (!fin_wait2_count && !cpu->cancelled))
+	if (!cpu || (!fin_wait2_count && !deferred_count && !cpu->ended))
 		return 0;
 	flags = read_segment(&ends, skb);
 	if (flags < 0)
 		return 0;
-	if (cpu->cancelled && ((flags & TCP_FLAG_RST) || cpu->cancelled_state == TCP_FIN_WAIT2) &&
-	    same_ends(&ends, &cpu->cancelled_ends))
-		return trace_reset(cpu, flags & TCP_FLAG_RST ? ECONNRESET : 0);
-	found = bpf_map_lookup_elem(&fin_wait2, &ends);
-	if (!found)
-		return 0;
-	tw = (void *)*found;
-	if (BPF_CORE_READ(tw, tw_substate) != TCP_TIME_WAIT)
-		return 0;
-	/* Two CPUs may be here with two FINs. */
-	if (bpf_map_delete_elem(&fin_wait2, &ends))
-		return 0;
-	__sync_fetch_and_add(&fin_wait2_count, -1);
-	return trace_mini((void *)tw, 0, TIMEWAIT_TIMER_STARTED, TCP_TIME_WAIT, 0);
+	if (cpu->ended && ended_by(cpu, &ends) &&
+	    ((flags & TCP_FLAG_RST) || cpu->ended_state != TCP_TIME_WAIT))
+		return trace_dropped(cpu, flags);
+	if (deferred_count)
+		ack_came(&ends, skb);
+	return fin_wait2_count ? fin_came(&ends, skb) : 0;
 }
 
 /* A process has taken sk from its listener's queue. */
@@ -1169,12 +1611,22 @@ static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 	e->listener = 0;
 	e->err = 0;
 	e->kind = kind;
-	e->closing = 0;
 	e->by_task = 1;
 	BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
 	if (want_stacks)
 		e->stack = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
 	submit(cpu, e);
+	return 0;
+}
+
+/* A process has taken the socket of sk from its listener's queue: of an MPTCP connection also its subflow, which alone is there for who asks for TCP. */
+static __always_inline int trace_accept(void *ctx, struct sock *sk)
+{
+	const struct mptcp_sock *msk = (const void *)sk;
+
+	trace_accepted(ctx, sk, ACCEPTED);
+	if (sk && bpf_core_type_exists(struct mptcp_sock) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
+		trace_accepted(ctx, BPF_CORE_READ(msk, first), ACCEPTED);
 	return 0;
 }
 
@@ -1186,13 +1638,150 @@ static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 SEC("tracepoint/syscalls/sys_exit_accept")
 int accepted(struct sys_exit *ctx)
 {
-	return ctx->ret < 0 ? 0 : trace_accepted(ctx, sock_of(file_of(ctx->ret)), ACCEPTED);
+	return ctx->ret < 0 ? 0 : trace_accept(ctx, sock_of(file_of(ctx->ret)));
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int accepted4(struct sys_exit *ctx)
 {
-	return ctx->ret < 0 ? 0 : trace_accepted(ctx, sock_of(file_of(ctx->ret)), ACCEPTED);
+	return ctx->ret < 0 ? 0 : trace_accept(ctx, sock_of(file_of(ctx->ret)));
+}
+
+/*
+ * connect() fails without a change of state where there is no route (tcp_v4_connect, tcp_v6_connect), or a program in the cgroup or a security module
+ * refuses it. What it returns also tells why a socket that went to SYN_SENT came back in the same call. But a connect() that only asks what
+ * became of an earlier one, or of a socket that is not free, is no attempt: the socket was unconnected before.
+ */
+SEC("tracepoint/syscalls/sys_enter_connect")
+int connect_begins(struct sys_enter *ctx)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct file *file = file_of(ctx->args[0]);
+	struct connecting c = { .addr = ctx->args[1] };
+	struct sock *sk = sock_of(file);
+	struct socket *socket;
+	__u16 family, proto;
+
+	if (!sk)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	proto = BPF_CORE_READ(sk, sk_protocol);
+	if ((family != AF_INET && family != AF_INET6) ||
+	    (proto != IPPROTO_TCP && proto != IPPROTO_MPTCP && proto != IPPROTO_SCTP))
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	c.sk = (__u64)sk;
+	c.fresh = BPF_CORE_READ(socket, state) == SS_UNCONNECTED &&
+		  BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE;
+	bpf_map_update_elem(&connects, &thread, &c, BPF_ANY);
+	return 0;
+}
+
+/* struct sockaddr_in, struct sockaddr_in6 */
+struct address {
+	__u16 family;
+	__be16 port;
+	union {
+		__be32 v4;
+		struct {
+			__u32 flow;
+			__u8 v6[16];
+		};
+	};
+};
+
+static __always_inline int trace_connect(struct sock *sk, const struct address *to, int err, enum kind kind)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 zero = 0;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct about a;
+	struct event *e;
+
+	if (!cpu)
+		return 0;
+	__sync_fetch_and_add(&cpu->seen, 1);
+	read_common(&a, &sk->__sk_common, sk);
+	a.proto = BPF_CORE_READ(sk, sk_protocol);
+	if (kind == NO_SYN && (to->family == AF_INET || to->family == AF_INET6)) {
+		a.rport = bpf_ntohs(to->port);
+		if (to->family == AF_INET6)
+			__builtin_memcpy(a.raddr, to->v6, sizeof(a.raddr));
+		else
+			map_ipv4(a.raddr, to->v4);
+	}
+	e = begin(cpu, &a, sk, 0, 0, sizeof(*e));
+	if (!e)
+		return 0;
+	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	e->listener = 0;
+	e->err = err;
+	e->kind = kind;
+	e->by_task = 1;
+	BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
+	submit(cpu, e);
+	return 0;
+}
+
+#define EINPROGRESS 115
+#define AF_UNSPEC 0
+
+SEC("tracepoint/syscalls/sys_exit_connect")
+int connect_returns(struct sys_exit *ctx)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct connecting *found = bpf_map_lookup_elem(&connects, &thread);
+	struct address to = {};
+	struct connecting c;
+	int err = -ctx->ret;
+
+	if (!found)
+		return 0;
+	c = *found;
+	bpf_map_delete_elem(&connects, &thread);
+	if (c.closed)
+		return trace_connect((void *)c.closed, &to, err, CONNECT_RETURNED);
+	if (c.changed || !c.fresh || err <= 0 || err == EINPROGRESS)
+		return 0;
+	if (bpf_probe_read_user(&to, sizeof(to), (void *)c.addr)) /* a sockaddr_in may end where a page does */
+		bpf_probe_read_user(&to, 8, (void *)c.addr);
+	if (to.family == AF_UNSPEC)
+		return 0;
+	return trace_connect((void *)c.sk, &to, err, NO_SYN);
+}
+
+/*
+ * A process that called listen() may leave the listener to its children, as a daemon does. Only the last of its threads counts. What it
+ * still has open is closed after this.
+ */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exited, struct task_struct *task)
+{
+	__u32 zero = 0, pid;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct event *e;
+
+	if (!cpu || task->signal->live.counter)
+		return 0;
+	pid = pid_here((__u64)BPF_CORE_READ(task, group_leader), task->tgid);
+	if (bpf_map_delete_elem(&listening, &pid))
+		return 0;
+	__sync_fetch_and_add(&cpu->seen, 1);
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		__sync_fetch_and_add(&losses, 1);
+		__sync_fetch_and_add(&cpu->ring_full, 1);
+		return 0;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->mono_ns = bpf_ktime_get_ns();
+	e->losses = *(volatile __u64 *)&losses;
+	e->cpu = bpf_get_smp_processor_id();
+	e->task_pid = pid;
+	e->stack = -1;
+	e->kind = PROCESS_EXITED;
+	submit(cpu, e);
+	return 0;
 }
 
 /* The file in a slot of a ring's own table (direct descriptors), or 0. */

@@ -93,6 +93,7 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 	var rfc conn.Machine
 	if o.states == "rfc" {
 		rfc.Blind = p.Blind() != nil
+		rfc.Heir = p.Heir
 		track = rfc.Take
 		idle = func(mono int64) (bool, error) {
 			if err := rfc.Settle(mono, t.pass); err != nil {

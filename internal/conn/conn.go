@@ -57,6 +57,9 @@ type sock struct {
 	cgroup    string
 	cgroupID  uint64
 	totals    event.Totals // once the full socket is gone
+	acked     int64        // Mono of the ACK that its listener dropped, to wait for data; 0: none
+	srtt      uint32       // as it left ESTABLISHED, µs
+	listener  uint64       // whose owner is its owner, of ViaListener
 }
 
 type closedSock struct {

@@ -2,18 +2,57 @@ package conn
 
 import "sstrace/internal/event"
 
-// endedBy tells why a mini-sock's timer was cancelled, if nothing else does: the current task asked for that, or it is not known.
+// endedBy returns why a request or timewait sock's timer was cancelled, if nothing that followed says so.
 func endedBy(e *event.Event) event.Reason {
-	if e.OwnerPID != 0 {
+	switch {
+	case e.Flags&event.Destroyed != 0:
 		return event.ReasonAborted
+	case e.Flags&event.ByICMP != 0:
+		return event.ReasonUnreachable
 	}
 	return event.ReasonUnexplained
 }
 
-// closer tells who ended a connection that no FIN did.
+// expired returns why a handshake came to nothing when its SYN-ACK had been sent for the last time. listening reports whether its
+// listener is still there.
+func expired(e *event.Event, listening bool) event.Reason {
+	switch {
+	case !listening:
+		return event.ReasonListenerClosed
+	case e.Flags&event.Acked != 0 && (e.Flags&event.Defers == 0 || e.Flags&event.QueueFull != 0):
+		return event.ReasonAcceptQueueFull
+	}
+	return event.ReasonHandshakeAbandoned
+}
+
+// The flags of a TCP header (RFC 9293 section 3.1).
+const (
+	flagSYN = 1 << 1
+	flagRST = 1 << 2
+)
+
+// bySegment returns why a socket ended, by the segment that ended it: r is the record of its end, and flags are the segment's.
+// A request sock is ended by RST or SYN in tcp_check_req, which also answers the ACK with RST if the accept queue is full and
+// tcp_abort_on_overflow is set (net/ipv4/tcp_minisocks.c). In FIN_WAIT1 and FIN_WAIT2 it is RST, or data that nobody will read.
+func bySegment(r *event.Event, flags uint8) event.Reason {
+	switch {
+	case flags&flagRST != 0:
+		return event.ReasonResetByPeer
+	case r.Deed != event.RequestCancelled:
+		return event.ReasonResetSentLateData
+	case flags&flagSYN != 0:
+		return event.ReasonResetSentSyn
+	case r.Flags&event.QueueFull != 0:
+		return event.ReasonAcceptQueueFull
+	}
+	return event.ReasonUnexplained
+}
+
+// closer returns which end ended a connection that no FIN did.
 func closer(r event.Reason) event.Closer {
 	switch r {
-	case event.ReasonResetSentUnread, event.ReasonResetSentLinger, event.ReasonAborted, event.ReasonGivenUp, event.ReasonListenerClosed:
+	case event.ReasonResetSentUnread, event.ReasonResetSentLinger, event.ReasonResetSentLinger2, event.ReasonResetSentSyn, event.ReasonAborted,
+		event.ReasonGivenUp, event.ReasonListenerClosed, event.ReasonRepaired:
 		return event.WeClosed
 	case event.ReasonRefused, event.ReasonResetByPeer:
 		return event.TheyClosed
@@ -21,40 +60,97 @@ func closer(r event.Reason) event.Closer {
 	return 0
 }
 
-// reason tells why a full sock closed, by what it was like at that moment. The kernel leaves an error in
-// sk_err before it closes.
-func reason(e *event.Event) event.Reason {
-	switch r := event.ErrnoReason(e.Err); {
-	case e.Err == 0:
-	case r == event.ReasonTimedOut && e.AtClose&event.Keepalive != 0:
-		return event.ReasonKeepaliveTimeout
-	default:
-		return r
+// segmentTells reports whether only the segment that may have closed a full sock tells why: see segment_tells in bpf/sstrace.bpf.c.
+func segmentTells(e *event.Event) bool {
+	switch {
+	case e.New != event.Close || e.Old != event.FinWait1 && e.Old != event.FinWait2:
+		return false
+	case e.Err != 0:
+		return e.Err == errReset && e.AtClose&event.RecvShut != 0
 	}
-	switch e.Old {
-	case event.Listen, event.LastAck:
+	return e.Old == event.FinWait2 && e.AtClose&event.Orphan != 0 && e.AtClose&event.FinCame == 0
+}
+
+// Errors that mean more than one thing (include/uapi/asm-generic/errno.h); event.ErrnoReason has the others.
+const (
+	errReset    = 104 // ECONNRESET
+	errTimedOut = 110 // ETIMEDOUT
+	errRefused  = 111 // ECONNREFUSED
+)
+
+// reason returns why a full sock closed, by what it was like at that moment. The errors are those that net/ipv4/tcp_input.c,
+// tcp_timer.c, tcp_ipv4.c and tcp.c leave in sk_err before they close (Linux 6.18). What a process that had asked for SO_ERROR was
+// told about an unanswered SYN stands in e.Err afterwards.
+func reason(e *event.Event) event.Reason {
+	if e.Err == 0 && e.Old == event.SynSent && e.SoftErr != 0 && e.AtClose&event.InConnect == 0 {
+		e.Err = e.SoftErr
+	}
+	switch {
+	case e.Err == 0:
+		return withoutError(e)
+	case e.Err == errTimedOut && e.AtClose&(event.Keepalive|event.Unacked) == event.Keepalive:
+		return event.ReasonKeepaliveTimeout // tcp_keepalive_timer probes only while nothing is outstanding
+	case e.Err != errRefused:
+		return event.ErrnoReason(e.Err)
+	case e.Old != event.SynSent:
+		return event.ReasonUnreachable // only a SYN is refused by RST
+	case e.SoftErr != 0 || e.Totals.Known && e.Totals.SegsIn == 0:
+		return event.ReasonPortUnreachable
+	}
+	return event.ReasonRefused
+}
+
+// withoutError returns why a sock without an error closed.
+func withoutError(e *event.Event) event.Reason {
+	at := func(bits event.AtClose) bool { return e.AtClose&bits == bits }
+	switch {
+	case e.Old == event.Listen && e.Flags&event.Destroyed != 0:
+		return event.ReasonAborted
+	case e.Old == event.Listen, e.Old == event.LastAck && !at(event.Unacked):
 		return event.ReasonNormal
-	case event.SynSent:
+	case at(event.Orphan):
+		return orphaned(e)
+	case at(event.Owned | event.Repair):
+		return event.ReasonRepaired
+	case at(event.InConnect):
+		return event.ReasonAborted // to AF_UNSPEC; what else it may be, its return tells
+	case e.Old == event.SynSent && at(event.Owned|event.NoSegment) && !at(event.Shut):
+		return event.ReasonNoPort
+	case e.Old == event.SynSent:
 		return event.ReasonGivenUp
-	case event.FinWait2, event.Closing: // no hand-over to a timewait sock: tcp_time_wait in net/ipv4/tcp_minisocks.c, or tcp_rcv_state_process in tcp_input.c
-		switch {
-		case e.AtClose&event.FinCame != 0:
-			return event.ReasonTimeWaitOverflow
-		case e.AtClose&(event.Orphan|event.TimeWaitFull|event.NoFinWait2) == event.Orphan:
-			return event.ReasonResetSentLateData
-		}
-	case event.SynRecv, event.Established, event.CloseWait:
-		switch {
-		case e.AtClose&event.Unaccepted != 0:
-			return event.ReasonListenerClosed
-		case e.Old == event.SynRecv:
-		case e.AtClose&event.Shut == 0:
-			return event.ReasonAborted
-		case e.AtClose&event.Linger0 != 0:
-			return event.ReasonResetSentLinger
-		default:
-			return event.ReasonResetSentUnread
-		}
+	case at(event.Unaccepted):
+		return event.ReasonListenerClosed
+	case at(event.FinCame) && !at(event.Unacked):
+		return event.ReasonTimeWaitOverflow
+	case !at(event.Owned):
+		return event.ReasonUnexplained
+	case !at(event.Shut):
+		return event.ReasonAborted
+	case at(event.Unread):
+		return event.ReasonResetSentUnread
+	case at(event.Linger0):
+		return event.ReasonResetSentLinger
+	}
+	return event.ReasonAborted
+}
+
+// orphaned returns why a sock that no process has any more closed: tcp_rcv_state_process in net/ipv4/tcp_input.c, tcp_time_wait in
+// tcp_minisocks.c, tcp_keepalive_timer and tcp_out_of_resources in tcp_timer.c, __tcp_close in tcp.c.
+func orphaned(e *event.Event) event.Reason {
+	at := func(bits event.AtClose) bool { return e.AtClose&bits == bits }
+	switch {
+	case at(event.NetNSGone):
+		return event.ReasonNetNSGone
+	case (e.Old == event.FinWait2 || e.Old == event.Closing) && at(event.FinCame) && !at(event.Unacked):
+		return event.ReasonTimeWaitOverflow
+	case e.Old == event.FinWait2 && at(event.NoFinWait2):
+		return event.ReasonResetSentLinger2
+	case e.Old == event.FinWait2 && at(event.TimeWaitFull):
+		return event.ReasonTimeWaitOverflow
+	case e.Old == event.FinWait2:
+		return event.ReasonFinWait2Timeout
+	case e.Old == event.FinWait1, e.Old == event.Closing, e.Old == event.LastAck:
+		return event.ReasonTooManyOrphans
 	}
 	return event.ReasonUnexplained
 }

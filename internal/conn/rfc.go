@@ -20,12 +20,16 @@ type Machine struct {
 	Blind bool
 	// Merged is how many records were told in another's line, or said nothing new.
 	Merged uint64
+	// Heir returns the process that a listener belongs to now that process gone, which had called listen(), has exited: pid 0 if
+	// no other one holds it. nil: it is unknown.
+	Heir func(sk uint64, gone uint32) (pid uint32, comm string)
 
 	requests map[ends]*sock   // handshakes that are not over
 	adopted  map[uint64]bool  // addresses of requests that have a child, and whose timer is still to be cancelled
 	handed   map[ends]*record // timewait socks whose sock has not closed yet
 	gone     map[ends]*record // timewait socks that ended early
 	cpus     map[uint32]*record
+	unclear  map[uint64]*record // socks that closed, and what follows tells why
 
 	handedSocks [64]handedSock // the socks that handed over last
 	nextHanded  int
@@ -42,6 +46,7 @@ const patience = 5e6
 type ends struct {
 	local, remote netip.AddrPort
 	netns         uint32
+	ifindex       uint32 // of the device that the socket is bound to
 }
 
 // handedSock is a sock that has closed because a timewait sock has taken over.
@@ -51,7 +56,7 @@ type handedSock struct {
 	old    event.State
 }
 
-func endsOf(e *event.Event) ends { return ends{e.Local, e.Remote, e.NetNS} }
+func endsOf(e *event.Event) ends { return ends{e.Local, e.Remote, e.NetNS, e.IfIndex} }
 
 // record is one that waits, or a line behind it.
 type record struct {
@@ -71,6 +76,7 @@ const (
 	forClose       // a timewait sock for the end of its sock
 	forNext        // a timer that was cancelled or has expired for what its CPU does next
 	forReuse       // a timewait sock that ended early for who takes its place
+	forReason      // a sock that closed for the segment that closed it, or for the error that connect() returns
 )
 
 // Take takes a record, in the order of its source, and calls emit for each line that is ready.
@@ -78,7 +84,8 @@ func (m *Machine) Take(e *event.Event, emit func(*event.Event) error) error {
 	if m.requests == nil {
 		m.init()
 		m.adopted = make(map[uint64]bool)
-		m.requests, m.handed, m.gone, m.cpus = make(map[ends]*sock), make(map[ends]*record), make(map[ends]*record), make(map[uint32]*record)
+		m.requests, m.handed, m.gone = make(map[ends]*sock), make(map[ends]*record), make(map[ends]*record)
+		m.cpus, m.unclear = make(map[uint32]*record), make(map[uint64]*record)
 	}
 	if e.Type == event.Socket {
 		m.found(e)
@@ -90,7 +97,7 @@ func (m *Machine) Take(e *event.Event, emit func(*event.Event) error) error {
 	}
 	if before := m.cpus[e.CPU]; before != nil && e.Type != event.Lost {
 		delete(m.cpus, e.CPU)
-		m.decide(before, e.Type == event.Timer && before.e.Sk == e.Sk && endsOf(&before.e) == endsOf(e) && goesOn(&before.e, e))
+		m.decide(before, e.Type == event.Timer && endsOf(&before.e) == endsOf(e) && (before.e.Sk == e.Sk && goesOn(&before.e, e) || m.migrates(&before.e, e)))
 	}
 	line := e.Type == event.Lost || m.take(e)
 	if m.head == len(m.queue) {
@@ -112,8 +119,22 @@ func (m *Machine) take(e *event.Event) bool {
 		return m.change(e)
 	case event.Accept:
 		return m.accepted(e)
+	case event.ConnectFailed:
+		return m.connectFailed(e)
 	}
 	switch e.Deed {
+	case event.RequestAcked:
+		m.Merged++
+		if s := m.at(e); s != nil {
+			s.acked = e.Mono
+		}
+		return false
+	case event.ConnectReturned:
+		m.returned(e)
+		return false
+	case event.ProcessExited:
+		m.exited(e)
+		return false
 	case event.RequestStarted:
 		return m.requested(e)
 	case event.RequestCancelled:
@@ -130,11 +151,9 @@ func (m *Machine) take(e *event.Event) bool {
 	case event.SynSentStarted:
 		return m.synSent(e)
 	}
-	if e.Deed == event.RequestExpired {
-		e.Reason = event.ReasonHandshakeAbandoned // if it is not started again
-		if l := m.socks[e.Listener]; l == nil || l.state != event.Listen {
-			e.Reason = event.ReasonListenerClosed
-		}
+	if e.Deed == event.RequestExpired { // if it is not started again
+		l := m.socks[e.Listener]
+		e.Reason = expired(e, l != nil && l.state == event.Listen)
 	}
 	m.cpus[e.CPU] = m.enqueue(e, nil, forNext)
 	return false
@@ -214,6 +233,8 @@ func (m *Machine) giveUp(r *record) {
 			delete(m.gone, endsOf(&r.e))
 		}
 		r.line = m.end(r.s, &r.e, endedBy(&r.e))
+	case forReason:
+		delete(m.unclear, r.e.Sk)
 	}
 }
 
@@ -227,6 +248,26 @@ func goesOn(before, e *event.Event) bool {
 		return e.Deed == event.RequestStarted && e.Retries > 0
 	}
 	return e.Deed == event.TimeWaitExpired || e.Deed == event.TimeWaitStarted
+}
+
+// migrates reports whether e begins the request sock of the same handshake at another listener, whose own was closed
+// (net.ipv4.tcp_migrate_req; reqsk_timer_handler in net/ipv4/inet_connection_sock.c, from Linux 5.14). Then it is the same connection.
+func (m *Machine) migrates(before, e *event.Event) bool {
+	if before.Deed != event.RequestExpired || e.Deed != event.RequestStarted || e.Retries == 0 || before.ISN != e.ISN {
+		return false
+	}
+	if s := m.at(before); s != nil {
+		m.becomeMini(s, e)
+		m.inherit(s, e.Listener)
+	}
+	return true
+}
+
+// inherit makes the owner of a listener that of one of its connections.
+func (m *Machine) inherit(s *sock, listener uint64) {
+	if l := m.socks[listener]; l != nil && l.pid != 0 {
+		s.pid, s.comm, s.via, s.listener = l.pid, l.comm, event.ViaListener, listener
+	}
 }
 
 // decide tells what it meant that a timer was cancelled or expired, now that its CPU has gone on with the same timer, or with something
@@ -325,9 +366,7 @@ func (m *Machine) requested(e *event.Event) bool {
 	s := m.add(e)
 	m.becomeMini(s, e)
 	s.role = event.Server
-	if l := m.socks[e.Listener]; l != nil && l.pid != 0 {
-		s.pid, s.comm, s.via = l.pid, l.comm, event.ViaListener
-	}
+	m.inherit(s, e.Listener)
 	e.Old = event.Listen
 	return m.tell(s, e)
 }
@@ -381,9 +420,13 @@ func (m *Machine) child(request *sock, e *event.Event) {
 	m.Merged++
 }
 
-// reset: an RST, or data that came too late, has ended the mini-sock whose timer was cancelled just before, on the same CPU.
+// reset: a segment has ended a mini-sock, whose timer was cancelled just before, on the same CPU; or a full sock.
 func (m *Machine) reset(e *event.Event) {
 	m.Merged++
+	if r := m.unclear[e.Sk]; r != nil && endsOf(&r.e) == endsOf(e) {
+		m.settleReason(r, bySegment(&r.e, e.Segment))
+		return
+	}
 	r := m.cpus[e.CPU]
 	if r != nil && r.e.Sk == e.Sk {
 		delete(m.cpus, e.CPU)
@@ -394,11 +437,66 @@ func (m *Machine) reset(e *event.Event) {
 		return
 	}
 	r.waits = noMore
-	why := event.ReasonResetByPeer
-	if e.Err == 0 {
-		why = event.ReasonResetSentLateData
+	r.line = m.end(r.s, &r.e, bySegment(&r.e, e.Segment))
+}
+
+// settleReason: it is clear now why the sock of r closed.
+func (m *Machine) settleReason(r *record, why event.Reason) {
+	delete(m.unclear, r.e.Sk)
+	r.waits, r.e.Reason = noMore, why
+	if r.e.Closer == 0 || r.e.Old == event.SynSent {
+		r.e.Closer = closer(why)
 	}
-	r.line = m.end(r.s, &r.e, why)
+}
+
+// returned: a connect() in which a sock has closed returns. Where that was not by connect() to AF_UNSPEC, its error says why.
+func (m *Machine) returned(e *event.Event) {
+	m.Merged++
+	r := m.unclear[e.Sk]
+	switch {
+	case r == nil || r.e.Cookie != 0 && e.Cookie != 0 && r.e.Cookie != e.Cookie:
+	case e.Err == 0:
+		m.settleReason(r, event.ReasonAborted)
+	default:
+		r.e.Err = e.Err
+		m.settleReason(r, event.ErrnoReason(e.Err))
+	}
+}
+
+// connectFailed: connect() has changed no state, so a line of its own tells of it.
+func (m *Machine) connectFailed(e *event.Event) bool {
+	e.Reason = event.ErrnoReason(e.Err)
+	e.ID = m.lastID + 1
+	if s := m.socks[e.Sk]; s != nil && s.cookie != 0 && s.cookie == e.Cookie {
+		e.ID = s.id
+	} else {
+		m.lastID++
+	}
+	return true
+}
+
+// exited: a process that called listen() has exited. If its listener goes on, so do those that inherited it by fork(): the owner, also
+// of the connections that nobody has accepted yet, is one of them.
+func (m *Machine) exited(e *event.Event) {
+	m.Merged++
+	if m.Heir == nil {
+		return
+	}
+	for _, s := range m.socks {
+		if s.state != event.Listen || s.pid != e.OwnerPID {
+			continue
+		}
+		pid, comm := m.Heir(s.sk, e.OwnerPID)
+		if pid == 0 { // it is about to be closed
+			continue
+		}
+		for _, c := range m.socks {
+			if c.via == event.ViaListener && c.listener == s.sk {
+				c.pid, c.comm = pid, comm
+			}
+		}
+		s.pid, s.comm, s.via = pid, comm, event.ViaSnapshot
+	}
 }
 
 // synSent: a connect() has got its port.
@@ -416,6 +514,10 @@ func (m *Machine) complete(s *sock, e *event.Event) {
 	r := s.first
 	s.first, r.waits = nil, noMore
 	r.e.Local, r.e.Remote, r.e.Family = e.Local, e.Remote, e.Family
+	r.e.IfIndex, r.e.IfName = e.IfIndex, e.IfName
+	if r.e.ISN == 0 {
+		r.e.ISN = e.ISN
+	}
 	if r.e.Cookie == 0 {
 		r.e.Cookie = e.Cookie
 	}
@@ -434,7 +536,13 @@ func (m *Machine) change(e *event.Event) bool {
 	case e.Old == event.Listen && e.New == event.SynRecv:
 		return m.passive(e)
 	}
+	if e.New == event.SynSent && e.Flags&event.PortStale != 0 {
+		e.Local = netip.AddrPortFrom(e.Local.Addr(), 0)
+	}
 	s := m.socks[e.Sk]
+	if e.New == event.Close && e.AtClose&event.NoSegment != 0 && s != nil && s.first != nil && s.first.waits == forPort {
+		e.Local = netip.AddrPortFrom(e.Local.Addr(), 0) // it never got one: what is there is its last connection's
+	}
 	if s != nil && s.first != nil && s.first.waits == forRemote {
 		if request := m.requests[endsOf(e)]; request != nil {
 			m.adopt(request, s.first)
@@ -460,6 +568,14 @@ func (m *Machine) change(e *event.Event) bool {
 		return m.blindHandOver(s, e)
 	case e.New == event.Close:
 		e.Reason = reason(e)
+		m.tell(s, e)
+		if !m.Blind && segmentTells(e) || e.Err == 0 && e.AtClose&event.InConnect != 0 {
+			r := m.enqueue(e, nil, forReason)
+			r.line = true
+			m.unclear[e.Sk] = r
+			return false
+		}
+		return true
 	}
 	return m.tell(s, e)
 }
@@ -629,12 +745,21 @@ func (m *Machine) tell(s *sock, e *event.Event) bool {
 	if e.Cookie == 0 {
 		e.Cookie = s.cookie
 	}
+	if e.Old == event.SynRecv && s.acked != 0 {
+		e.Deferred = e.Mono - s.acked
+	}
+	if e.Old == event.Established {
+		s.srtt = e.SRTT
+	}
 	if e.Mini {
 		e.UID, e.Cgroup, e.CgroupID = event.NoUID, "", 0
 		if s.userKnown {
 			e.UID, e.Cgroup, e.CgroupID = s.uid, s.cgroup, s.cgroupID
 		}
 		e.Totals = s.totals
+	}
+	if e.Totals.Known {
+		e.Totals.SRTTOpen = s.srtt
 	}
 	s.old, s.state, s.since, s.losses = e.Old, e.New, e.Mono, e.Losses
 	switch {
@@ -645,7 +770,7 @@ func (m *Machine) tell(s *sock, e *event.Event) bool {
 	case e.New == event.CloseWait:
 		s.closer = event.TheyClosed
 	case e.New == event.SynSent:
-		s.closer = 0 // connects again
+		s.closer, s.srtt, s.acked = 0, 0, 0 // connects again
 	case e.New == event.Close && s.closer == 0:
 		s.closer = closer(e.Reason)
 	}

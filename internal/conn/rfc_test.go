@@ -22,7 +22,7 @@ func timer(sk uint64, mono int64, deed event.Deed, state event.State) event.Even
 
 // byTask is done by the current task's own call.
 func byTask(e event.Event) event.Event {
-	e.OwnerPID = 7
+	e.OwnerPID, e.Flags = 7, e.Flags|event.Destroyed
 	return e
 }
 

@@ -13,19 +13,40 @@ const Unknown = -1
 // NoUID is the Event.UID of a socket whose user is not known; the kernel's INVALID_UID (include/linux/uidgid.h).
 const NoUID = 1<<32 - 1
 
-// AtClose is what a socket is like as it closes (the CLOSING_ bits in bpf/sstrace.bpf.c).
-type AtClose uint8
+// AtClose describes a socket as it closes (the CLOSING_ bits in bpf/sstrace.bpf.c).
+type AtClose uint32
 
 // The bits of AtClose.
 const (
 	Shut         AtClose = 1 << iota // shut down both ways, as close() does
 	Linger0                          // SO_LINGER with time 0
-	Keepalive                        // SO_KEEPALIVE, and nothing to send
+	Keepalive                        // SO_KEEPALIVE
 	Unaccepted                       // no process ever had it
 	Orphan                           // no process has it any more
 	FinCame                          // the peer's
 	TimeWaitFull                     // no more timewait socks are allowed, or it is not known
 	NoFinWait2                       // TCP_LINGER2 below 0: once no process has it, it does not wait for a FIN
+	Unread                           // data came that no process has read
+	Repair                           // TCP_REPAIR is on
+	InConnect                        // the current task closes it in its own connect()
+	Unacked                          // a SYN, data or a FIN has not been acknowledged, or not even been sent
+	NetNSGone                        // no process is in its network namespace any more
+	RecvShut                         // nothing is received any more: close(), shutdown(), or the peer's FIN
+	Owned                            // a system call on it made the change
+	NoSegment                        // it has sent none
+)
+
+// Flags describes the socket of a record, or what happened to it (the FLAG_ bits in bpf/sstrace.bpf.c).
+type Flags uint8
+
+// The bits of Flags. All but PortStale and Destroyed are a request sock's.
+const (
+	PortStale Flags = 1 << iota // it has no local port: Local has the one of its last connection
+	Acked                       // the ACK came and was dropped
+	Defers                      // its listener waits for data (TCP_DEFER_ACCEPT)
+	QueueFull                   // its listener's accept queue is full
+	ByICMP                      // ICMP ended it
+	Destroyed                   // the current task asked for it to be destroyed (ss -K)
 )
 
 // Version is the value of the key "v": keys may be added within it, none is renamed, removed or given another meaning.
@@ -65,7 +86,7 @@ const (
 	SynSentStarted  // connect() has sent its SYN and hence chosen a port; Sk is the full socket
 	SecondChange    // no timer's deed: a change that the kernel side's second program took
 	Accepted        // nor this: accept() returned the socket to the current task
-	Reset           // nor this: the RST that ended the mini-sock whose timer was cancelled just before
+	Reset           // nor this: the segment that ended the socket that ended last on this CPU
 	AcceptedPerhaps // Accepted, if nothing else has told so: io_uring gave a number to the current task that is the socket's descriptor
 	RequestAcked    // the ACK of the handshake came and was dropped: its listener waits for data (TCP_DEFER_ACCEPT)
 	NoSyn           // connect() failed and changed no state
@@ -279,6 +300,10 @@ type Event struct {
 	Mini     bool    // Sk is not a struct sock
 	Retries  uint8   // of a request sock: how often its SYN-ACK was sent again
 	AtClose  AtClose // of a change to CLOSE
+	Flags    Flags
+	SoftErr  int32  // of a change from SYN_SENT to CLOSE: the errno of an ICMP message that came before it; 0: none
+	SRTT     uint32 // of a change from ESTABLISHED: the smoothed round-trip time, µs; 0: unknown
+	Segment  uint8  // of a Reset: the flags of the segment, as in its header (RFC 9293 section 3.1)
 
 	// Losses counts the changes lost in the whole run when the kernel made this record. It is not printed: the tracker
 	// compares two of a socket's to know whether anything may be missing between them.

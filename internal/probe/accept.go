@@ -34,13 +34,23 @@ func ioUringArgs() (uint8, error) {
 	return 0, nil
 }
 
-// attachAccept hangs the programs on the ends of accept() and accept4(). Such tracepoints are known by numbers in tracefs, which is not
-// mounted everywhere; then a thread mounts it for itself and ends.
-func (p *Probe) attachAccept() error {
+// attachCalls attaches the programs to the system calls accept(), accept4() and connect(). These tracepoints are known by numbers in
+// tracefs, which is not mounted everywhere; then a thread mounts it for itself and ends.
+func (p *Probe) attachCalls() error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine, and its mount with it
-		result <- func() error {
+		result <- func() (err error) {
+			var links []link.Link
+			defer func() {
+				if err == nil {
+					p.links = append(p.links, links...)
+					return
+				}
+				for _, l := range links { // a part of them would be worse than none
+					_ = l.Close()
+				}
+			}()
 			var stat unix.Statfs_t
 			if err := unix.Statfs(tracefs, &stat); err != nil || stat.Type != unix.TRACEFS_MAGIC {
 				if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
@@ -53,16 +63,16 @@ func (p *Probe) attachAccept() error {
 					return fmt.Errorf("mount tracefs for us: %w", err)
 				}
 			}
-			four, err := link.Tracepoint("syscalls", "sys_exit_accept4", p.objs.Programs[bpfProgAccepted4], nil)
-			if err != nil {
-				return fmt.Errorf("attach to syscalls:sys_exit_accept4: %w", err)
+			for _, call := range []struct{ tracepoint, program string }{
+				{"sys_exit_accept4", bpfProgAccepted4}, {"sys_exit_accept", bpfProgAccepted},
+				{"sys_exit_connect", bpfProgConnectReturns}, {"sys_enter_connect", bpfProgConnectBegins},
+			} {
+				l, err := link.Tracepoint("syscalls", call.tracepoint, p.objs.Programs[call.program], nil)
+				if err != nil {
+					return fmt.Errorf("attach to syscalls:%s: %w", call.tracepoint, err)
+				}
+				links = append(links, l)
 			}
-			old, err := link.Tracepoint("syscalls", "sys_exit_accept", p.objs.Programs[bpfProgAccepted], nil)
-			if err != nil {
-				_ = four.Close() // half of them would be worse than none
-				return fmt.Errorf("attach to syscalls:sys_exit_accept: %w", err)
-			}
-			p.links = append(p.links, four, old)
 			return nil
 		}()
 	}()

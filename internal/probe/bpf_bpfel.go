@@ -27,6 +27,15 @@ type bpfClosed struct {
 	Cong          [16]int8
 }
 
+type bpfConnecting struct {
+	_       structs.HostLayout
+	Addr    uint64
+	Sk      uint64
+	Fresh   uint32
+	Changed uint32
+	Closed  uint64
+}
+
 type bpfCpu struct {
 	_        structs.HostLayout
 	Seen     uint64
@@ -42,19 +51,28 @@ type bpfCpu struct {
 		States uint64
 		Seen   uint64
 	}
-	Cancelled      uint64
-	CancelledEnds  bpfEnds
-	CancelledState uint32
-	_              [4]byte
+	Ended      uint64
+	EndedEnds  bpfEnds
+	EndedState uint32
+	HasChild   uint32
+	Frames     [24]uint64
+}
+
+type bpfDevice struct {
+	_       structs.HostLayout
+	Netns   uint32
+	Ifindex uint32
 }
 
 type bpfEnds struct {
-	_     structs.HostLayout
-	Laddr [16]uint8
-	Raddr [16]uint8
-	Lport uint16
-	Rport uint16
-	Netns uint32
+	_       structs.HostLayout
+	Laddr   [16]uint8
+	Raddr   [16]uint8
+	Lport   uint16
+	Rport   uint16
+	Netns   uint32
+	Ifindex uint32
+	Pad     uint32
 }
 
 type bpfEvent struct {
@@ -73,8 +91,13 @@ type bpfEvent struct {
 	TaskTid   uint32
 	Err       int32
 	Stack     int32
+	Ifindex   uint32
+	Isn       uint32
+	SrttUs    uint32
+	ErrSoft   int32
+	Closing   uint32
 	Family    uint8
-	Closing   uint8
+	Flags     uint8
 	Proto     uint16
 	Lport     uint16
 	Rport     uint16
@@ -82,6 +105,9 @@ type bpfEvent struct {
 	NewState  uint8
 	ByTask    uint8
 	Kind      uint8
+	Retries   uint8
+	TcpFlags  uint8
+	Pad       [2]uint8
 	Laddr     [16]uint8
 	Raddr     [16]uint8
 	TaskComm  [16]uint8
@@ -137,10 +163,14 @@ type bpfSockFound struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapCgroups             = "cgroups"
+	bpfMapConnects            = "connects"
 	bpfMapCpus                = "cpus"
+	bpfMapDeferred            = "deferred"
+	bpfMapDevices             = "devices"
 	bpfMapEvents              = "events"
 	bpfMapFinWait2            = "fin_wait2"
 	bpfMapHosts               = "hosts"
+	bpfMapListening           = "listening"
 	bpfMapNetnses             = "netnses"
 	bpfMapStacks              = "stacks"
 	bpfMapTakenBySock         = "taken_by_sock"
@@ -151,13 +181,17 @@ const (
 	bpfProgChangeMissed       = "change_missed"
 	bpfProgChangeMissed2      = "change_missed_2"
 	bpfProgChangeMissed3      = "change_missed_3"
+	bpfProgConnectBegins      = "connect_begins"
+	bpfProgConnectReturns     = "connect_returns"
 	bpfProgHolders            = "holders"
 	bpfProgIoUringCompleted   = "io_uring_completed"
+	bpfProgProcessExited      = "process_exited"
 	bpfProgSkbDropped         = "skb_dropped"
 	bpfProgSockets            = "sockets"
 	bpfProgTimerCancelled     = "timer_cancelled"
 	bpfProgTimerExpired       = "timer_expired"
 	bpfProgTimerStarted       = "timer_started"
+	bpfVarDeferredCount       = "deferred_count"
 	bpfVarFilterCgroup        = "filter_cgroup"
 	bpfVarFilterHosts         = "filter_hosts"
 	bpfVarFilterNetns         = "filter_netns"
@@ -167,14 +201,17 @@ const (
 	bpfVarFirstLook           = "first_look"
 	bpfVarHaveCookie          = "have_cookie"
 	bpfVarHaveTaskPtRegs      = "have_task_pt_regs"
+	bpfVarIcmpHandlers        = "icmp_handlers"
 	bpfVarIoUringCompleteArgs = "io_uring_complete_args"
 	bpfVarLosses              = "losses"
+	bpfVarPidNamespace        = "pid_namespace"
 	bpfVarPorts               = "ports"
 	bpfVarPreemptible         = "preemptible"
 	bpfVarReaderWaiting       = "reader_waiting"
 	bpfVarRemoteComesLate     = "remote_comes_late"
 	bpfVarReqskTimerHandler   = "reqsk_timer_handler"
 	bpfVarTcpWriteTimer       = "tcp_write_timer"
+	bpfVarTraceConnects       = "trace_connects"
 	bpfVarTwTimerHandler      = "tw_timer_handler"
 	bpfVarUnusedClosed        = "unused_closed"
 	bpfVarUnusedEvent         = "unused_event"
@@ -237,8 +274,11 @@ type bpfProgramSpecs struct {
 	ChangeMissed     *ebpf.ProgramSpec `ebpf:"change_missed"`
 	ChangeMissed2    *ebpf.ProgramSpec `ebpf:"change_missed_2"`
 	ChangeMissed3    *ebpf.ProgramSpec `ebpf:"change_missed_3"`
+	ConnectBegins    *ebpf.ProgramSpec `ebpf:"connect_begins"`
+	ConnectReturns   *ebpf.ProgramSpec `ebpf:"connect_returns"`
 	Holders          *ebpf.ProgramSpec `ebpf:"holders"`
 	IoUringCompleted *ebpf.ProgramSpec `ebpf:"io_uring_completed"`
+	ProcessExited    *ebpf.ProgramSpec `ebpf:"process_exited"`
 	SkbDropped       *ebpf.ProgramSpec `ebpf:"skb_dropped"`
 	Sockets          *ebpf.ProgramSpec `ebpf:"sockets"`
 	TimerCancelled   *ebpf.ProgramSpec `ebpf:"timer_cancelled"`
@@ -251,10 +291,14 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Cgroups     *ebpf.MapSpec `ebpf:"cgroups"`
+	Connects    *ebpf.MapSpec `ebpf:"connects"`
 	Cpus        *ebpf.MapSpec `ebpf:"cpus"`
+	Deferred    *ebpf.MapSpec `ebpf:"deferred"`
+	Devices     *ebpf.MapSpec `ebpf:"devices"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	FinWait2    *ebpf.MapSpec `ebpf:"fin_wait2"`
 	Hosts       *ebpf.MapSpec `ebpf:"hosts"`
+	Listening   *ebpf.MapSpec `ebpf:"listening"`
 	Netnses     *ebpf.MapSpec `ebpf:"netnses"`
 	Stacks      *ebpf.MapSpec `ebpf:"stacks"`
 	TakenBySock *ebpf.MapSpec `ebpf:"taken_by_sock"`
@@ -265,6 +309,7 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	DeferredCount       *ebpf.VariableSpec `ebpf:"deferred_count"`
 	FilterCgroup        *ebpf.VariableSpec `ebpf:"filter_cgroup"`
 	FilterHosts         *ebpf.VariableSpec `ebpf:"filter_hosts"`
 	FilterNetns         *ebpf.VariableSpec `ebpf:"filter_netns"`
@@ -274,14 +319,17 @@ type bpfVariableSpecs struct {
 	FirstLook           *ebpf.VariableSpec `ebpf:"first_look"`
 	HaveCookie          *ebpf.VariableSpec `ebpf:"have_cookie"`
 	HaveTaskPtRegs      *ebpf.VariableSpec `ebpf:"have_task_pt_regs"`
+	IcmpHandlers        *ebpf.VariableSpec `ebpf:"icmp_handlers"`
 	IoUringCompleteArgs *ebpf.VariableSpec `ebpf:"io_uring_complete_args"`
 	Losses              *ebpf.VariableSpec `ebpf:"losses"`
+	PidNamespace        *ebpf.VariableSpec `ebpf:"pid_namespace"`
 	Ports               *ebpf.VariableSpec `ebpf:"ports"`
 	Preemptible         *ebpf.VariableSpec `ebpf:"preemptible"`
 	ReaderWaiting       *ebpf.VariableSpec `ebpf:"reader_waiting"`
 	RemoteComesLate     *ebpf.VariableSpec `ebpf:"remote_comes_late"`
 	ReqskTimerHandler   *ebpf.VariableSpec `ebpf:"reqsk_timer_handler"`
 	TcpWriteTimer       *ebpf.VariableSpec `ebpf:"tcp_write_timer"`
+	TraceConnects       *ebpf.VariableSpec `ebpf:"trace_connects"`
 	TwTimerHandler      *ebpf.VariableSpec `ebpf:"tw_timer_handler"`
 	UnusedClosed        *ebpf.VariableSpec `ebpf:"unused_closed"`
 	UnusedEvent         *ebpf.VariableSpec `ebpf:"unused_event"`
@@ -317,10 +365,14 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Cgroups     *ebpf.Map `ebpf:"cgroups"`
+	Connects    *ebpf.Map `ebpf:"connects"`
 	Cpus        *ebpf.Map `ebpf:"cpus"`
+	Deferred    *ebpf.Map `ebpf:"deferred"`
+	Devices     *ebpf.Map `ebpf:"devices"`
 	Events      *ebpf.Map `ebpf:"events"`
 	FinWait2    *ebpf.Map `ebpf:"fin_wait2"`
 	Hosts       *ebpf.Map `ebpf:"hosts"`
+	Listening   *ebpf.Map `ebpf:"listening"`
 	Netnses     *ebpf.Map `ebpf:"netnses"`
 	Stacks      *ebpf.Map `ebpf:"stacks"`
 	TakenBySock *ebpf.Map `ebpf:"taken_by_sock"`
@@ -330,10 +382,14 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Cgroups,
+		m.Connects,
 		m.Cpus,
+		m.Deferred,
+		m.Devices,
 		m.Events,
 		m.FinWait2,
 		m.Hosts,
+		m.Listening,
 		m.Netnses,
 		m.Stacks,
 		m.TakenBySock,
@@ -345,6 +401,7 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	DeferredCount       *ebpf.Variable `ebpf:"deferred_count"`
 	FilterCgroup        *ebpf.Variable `ebpf:"filter_cgroup"`
 	FilterHosts         *ebpf.Variable `ebpf:"filter_hosts"`
 	FilterNetns         *ebpf.Variable `ebpf:"filter_netns"`
@@ -354,14 +411,17 @@ type bpfVariables struct {
 	FirstLook           *ebpf.Variable `ebpf:"first_look"`
 	HaveCookie          *ebpf.Variable `ebpf:"have_cookie"`
 	HaveTaskPtRegs      *ebpf.Variable `ebpf:"have_task_pt_regs"`
+	IcmpHandlers        *ebpf.Variable `ebpf:"icmp_handlers"`
 	IoUringCompleteArgs *ebpf.Variable `ebpf:"io_uring_complete_args"`
 	Losses              *ebpf.Variable `ebpf:"losses"`
+	PidNamespace        *ebpf.Variable `ebpf:"pid_namespace"`
 	Ports               *ebpf.Variable `ebpf:"ports"`
 	Preemptible         *ebpf.Variable `ebpf:"preemptible"`
 	ReaderWaiting       *ebpf.Variable `ebpf:"reader_waiting"`
 	RemoteComesLate     *ebpf.Variable `ebpf:"remote_comes_late"`
 	ReqskTimerHandler   *ebpf.Variable `ebpf:"reqsk_timer_handler"`
 	TcpWriteTimer       *ebpf.Variable `ebpf:"tcp_write_timer"`
+	TraceConnects       *ebpf.Variable `ebpf:"trace_connects"`
 	TwTimerHandler      *ebpf.Variable `ebpf:"tw_timer_handler"`
 	UnusedClosed        *ebpf.Variable `ebpf:"unused_closed"`
 	UnusedEvent         *ebpf.Variable `ebpf:"unused_event"`
@@ -386,8 +446,11 @@ type bpfPrograms struct {
 	ChangeMissed     *ebpf.Program `ebpf:"change_missed"`
 	ChangeMissed2    *ebpf.Program `ebpf:"change_missed_2"`
 	ChangeMissed3    *ebpf.Program `ebpf:"change_missed_3"`
+	ConnectBegins    *ebpf.Program `ebpf:"connect_begins"`
+	ConnectReturns   *ebpf.Program `ebpf:"connect_returns"`
 	Holders          *ebpf.Program `ebpf:"holders"`
 	IoUringCompleted *ebpf.Program `ebpf:"io_uring_completed"`
+	ProcessExited    *ebpf.Program `ebpf:"process_exited"`
 	SkbDropped       *ebpf.Program `ebpf:"skb_dropped"`
 	Sockets          *ebpf.Program `ebpf:"sockets"`
 	TimerCancelled   *ebpf.Program `ebpf:"timer_cancelled"`
@@ -403,8 +466,11 @@ func (p *bpfPrograms) Close() error {
 		p.ChangeMissed,
 		p.ChangeMissed2,
 		p.ChangeMissed3,
+		p.ConnectBegins,
+		p.ConnectReturns,
 		p.Holders,
 		p.IoUringCompleted,
+		p.ProcessExited,
 		p.SkbDropped,
 		p.Sockets,
 		p.TimerCancelled,

@@ -173,7 +173,7 @@ func jit() Need {
 func miniSocks() Need {
 	n := Need{Name: "half-open, TIME_WAIT", Soft: true, OK: true, Found: "addresses in /proc/kallsyms",
 		Hint: "SYN_RECV begins with the ACK instead of the SYN, and the end of TIME_WAIT is not seen: sysctl kernel.kptr_restrict=1, and root or CAP_SYSLOG"}
-	if _, err := findTimers(); err != nil {
+	if _, err := findSymbols(); err != nil {
 		n.OK, n.Found = false, err.Error()
 	}
 	return n

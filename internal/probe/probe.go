@@ -92,10 +92,10 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	}
 	timers := rfc
 	if timers {
-		var addrs map[string]uint64
-		if addrs, p.blind = findTimers(); p.blind != nil {
+		var addrs *symbols
+		if addrs, p.blind = findSymbols(); p.blind != nil {
 			timers = false
-		} else if err := traceTimers(spec, addrs); err != nil {
+		} else if err := addrs.trace(spec); err != nil {
 			return err
 		}
 		if err := spec.Variables[bpfVarWantMini].Set(timers); err != nil {
@@ -112,9 +112,13 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	if timers { // that it was cancelled is told last, for it means little without what follows
 		tracing = append(tracing, bpfProgTimerStarted, bpfProgTimerExpired, bpfProgSkbDropped, bpfProgTimerCancelled)
 	}
-	var accepting []string
+	var calls []string
 	if rfc {
-		accepting = []string{bpfProgAccepted, bpfProgAccepted4}
+		tracing = append(tracing, bpfProgProcessExited)
+		calls = []string{bpfProgAccepted, bpfProgAccepted4, bpfProgConnectBegins, bpfProgConnectReturns}
+		if err := spec.Variables[bpfVarTraceConnects].Set(true); err != nil {
+			return err
+		}
 		args, err := ioUringArgs()
 		switch {
 		case err != nil:
@@ -130,8 +134,13 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 		return err
 	}
 	for name := range spec.Programs {
-		if !slices.Contains(tracing, name) && !slices.Contains(accepting, name) && name != bpfProgHolders && name != bpfProgSockets {
+		if !slices.Contains(tracing, name) && !slices.Contains(calls, name) && name != bpfProgHolders && name != bpfProgSockets {
 			delete(spec.Programs, name)
+		}
+	}
+	if inode, own := pidNamespace(); own {
+		if err := spec.Variables[bpfVarPidNamespace].Set(inode); err != nil {
+			return err
 		}
 	}
 	spec.Maps[bpfMapEvents].MaxEntries = uint32(buffer)
@@ -157,6 +166,7 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	if err := errors.Join(p.objs.Assign(&p.maps), p.objs.Assign(&p.vars)); err != nil {
 		return err
 	}
+	p.names.devices = p.maps.Devices
 	return p.fill(f)
 }
 
@@ -277,7 +287,7 @@ func (p *Probe) attach() error {
 		p.links = append(p.links, l)
 	}
 	if p.objs.Programs[bpfProgAccepted] != nil {
-		p.deaf = p.attachAccept()
+		p.deaf = p.attachCalls()
 	}
 	var err error
 	if p.reader, err = ringbuf.NewReader(p.maps.Events); err != nil {
@@ -285,6 +295,11 @@ func (p *Probe) attach() error {
 	}
 	if p.before, err = gathered(p.lister.all()); err != nil {
 		return err
+	}
+	for i := range p.before {
+		if e := &p.before[i]; e.New == event.Listen && e.OwnerPID != 0 {
+			_ = p.maps.Listening.Put(e.OwnerPID, uint8(1)) // if it is full, that one's exit is not seen
+		}
 	}
 	if err := p.vars.FirstLook.Set(false); err != nil {
 		return err

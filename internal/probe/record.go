@@ -11,6 +11,7 @@ import (
 
 	"sstrace/internal/event"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,6 +55,7 @@ type namer struct {
 	last     string
 	cgroups  map[uint64]string
 	cgroupFS cgroupFS
+	devices  *ebpf.Map // names, by network namespace and number; nil: none are known
 }
 
 // maxNames bounds each cache; a host that runs through more begins anew.
@@ -96,20 +98,40 @@ func (n *namer) cgroup(id uint64) string {
 	return path
 }
 
+// device returns the name of a device, or "" if it is unknown. It may be renamed, so it is looked up each time.
+func (n *namer) device(netns, ifindex uint32) string {
+	var name [16]byte
+	if n.devices == nil || n.devices.Lookup(bpfDevice{Netns: netns, Ifindex: ifindex}, &name) != nil {
+		return ""
+	}
+	return n.comm(&name)
+}
+
 // change makes an Event of what the kernel side tells; what the socket's history tells is internal/conn's.
 func (n *namer) change(r *bpfEvent) event.Event {
 	e := event.Event{
 		Type: event.Change, Deed: event.Deed(r.Kind), Listener: r.Listener, Mono: int64(r.MonoNs), CPU: uint32(r.Cpu), Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
 		Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.Err,
+		IfIndex: r.Ifindex, ISN: r.Isn, Flags: event.Flags(r.Flags), SRTT: r.SrttUs >> 3, Segment: r.TcpFlags,
 		TaskPID: r.TaskPid, TaskTID: r.TaskTid, SynRetrans: event.Unknown, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses,
 	}
 	switch e.Deed {
 	case event.Accepted, event.AcceptedPerhaps:
 		e.Type, e.Old = event.Accept, e.New
 	case 0, event.SecondChange:
-		e.AtClose = event.AtClose(r.Closing)
+		e.AtClose, e.SoftErr = event.AtClose(r.Closing), r.ErrSoft
+	case event.NoSyn:
+		e.Type, e.Role, e.OwnerVia = event.ConnectFailed, event.Client, event.ViaConnect
+	case event.ConnectReturned:
+		e.Type = event.Timer
+	case event.ProcessExited:
+		e.Type, e.OwnerPID = event.Timer, r.TaskPid
+		return e
 	default:
-		e.Type, e.Origin, e.Mini, e.Retries = event.Timer, event.FromTimer, e.Deed != event.SynSentStarted, r.Closing
+		e.Type, e.Origin, e.Mini, e.Retries = event.Timer, event.FromTimer, e.Deed != event.SynSentStarted, r.Retries
+	}
+	if r.Ifindex != 0 {
+		e.IfName = n.device(r.Netns, r.Ifindex)
 	}
 	if e.Old == event.SynSent || e.Old == event.SynRecv || e.Type == event.Timer && e.New == event.SynRecv {
 		e.SynRetrans = int32(r.Retrans)
