@@ -197,7 +197,7 @@ func (t *Tracker) play(s *sock, e *event.Event) {
 	case e.Old == event.Listen && e.New != event.Close: // of MPTCP's sockets straight to ESTABLISHED
 		s.role = event.Server
 		if l := t.listener(e); l != nil {
-			s.pid, s.comm, s.via = l.pid, l.comm, event.ViaListener
+			s.pid, s.comm, s.via, s.listener = l.pid, l.comm, event.ViaListener, l.sk
 		}
 	case e.Old == event.Listen:
 		s.role = event.Listener

@@ -270,6 +270,21 @@ func (m *Machine) inherit(s *sock, listener uint64) {
 	}
 }
 
+// moved gives s, which nobody has accepted yet, a new owner if its listener was closed without it: then it is in the accept queue of
+// another one on that port (net.ipv4.tcp_migrate_req; inet_csk_listen_stop in net/ipv4/inet_connection_sock.c, from Linux 5.14).
+func (m *Machine) moved(s *sock, e *event.Event) {
+	if s.via != event.ViaListener || s.listener == 0 || e.New == event.Close {
+		return
+	}
+	if l := m.socks[s.listener]; l != nil && l.state == event.Listen {
+		return
+	}
+	s.pid, s.comm, s.via, s.listener = 0, "", 0, 0
+	if l := m.Tracker.listener(e); l != nil {
+		m.inherit(s, l.sk)
+	}
+}
+
 // decide tells what it meant that a timer was cancelled or expired, now that its CPU has gone on with the same timer, or with something
 // else.
 func (m *Machine) decide(r *record, goesOn bool) {
@@ -560,6 +575,7 @@ func (m *Machine) change(e *event.Event) bool {
 	}
 	s = m.known(e)
 	m.play(s, e)
+	m.moved(s, e)
 	switch {
 	case e.New == event.SynSent && e.Local.Port() == 0:
 		s.first = m.enqueue(e, s, forPort)
