@@ -166,7 +166,12 @@ func (t *trip) travel(source iter.Seq2[*event.Event, error], track tracker) erro
 			return err
 		}
 		switch e.Type {
-		case event.Change, event.Accept, event.ConnectFailed, event.Lost, event.Timer, event.Socket:
+		case event.ConnectFailed:
+			if t.listing { // no socket of it exists
+				break
+			}
+			fallthrough
+		case event.Change, event.Accept, event.Lost, event.Timer, event.Socket:
 			if track != nil {
 				err = track(e, pass)
 			} else {

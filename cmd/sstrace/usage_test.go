@@ -98,12 +98,55 @@ func TestRingSize(t *testing.T) {
 	}
 }
 
-const recorded = `{"v":1,"type":"change","seq":1,"ts":"2026-11-22T14:02:11.123456789Z","mono_ns":1000000000,"cpu":0,"id":1,"cookie":4711,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":null,"raddr":"127.0.0.1","rport":7781,"old":"CLOSE","new":"SYN_SENT","dur_ns":null,"origin":"tracepoint","role":"client","reason":null,"active_close":null,"err":null,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null,"syn_retrans":null,"task_tid":null}
-{"v":1,"type":"change","seq":2,"ts":"2026-11-22T14:02:11.123514043Z","mono_ns":1000057254,"cpu":0,"id":1,"cookie":4711,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":40602,"raddr":"127.0.0.1","rport":7781,"old":"SYN_SENT","new":"ESTABLISHED","dur_ns":57254,"origin":"tracepoint","role":"client","reason":null,"active_close":null,"err":null,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null,"syn_retrans":1,"task_tid":null}
+const recorded = `{"v":1,"type":"change","seq":1,"ts":"2026-11-22T14:02:11.123456789Z","mono_ns":1000000000,"cpu":0,"id":1,"cookie":4711,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":null,"raddr":"127.0.0.1","rport":7781,"old":"CLOSE","new":"SYN_SENT","dur_ns":null,"origin":"tracepoint","role":"client","reason":null,"active_close":null,"err":null,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null,"syn_retrans":null,"task_tid":null,"ifindex":null,"ifname":null,"isn":null,"defer_ns":null,"owner_host_pid":null,"task_host_pid":null}
+{"v":1,"type":"change","seq":2,"ts":"2026-11-22T14:02:11.123514043Z","mono_ns":1000057254,"cpu":0,"id":1,"cookie":4711,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":"127.0.0.1","lport":40602,"raddr":"127.0.0.1","rport":7781,"old":"SYN_SENT","new":"ESTABLISHED","dur_ns":57254,"origin":"tracepoint","role":"client","reason":null,"active_close":null,"err":null,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/system.slice/redis.service","cgroup_id":4242,"container":null,"unit":"redis.service","totals":null,"syn_retrans":1,"task_tid":null,"ifindex":null,"ifname":null,"isn":null,"defer_ns":null,"owner_host_pid":null,"task_host_pid":null}
 {"v":1,"type":"lost","seq":3,"ts":"2026-11-22T14:02:11.123514143Z","mono_ns":1000057354,"ring_full":12}
-{"v":1,"type":"change","seq":4,"ts":"2026-11-22T14:03:11.123637499Z","mono_ns":61000180710,"cpu":1,"id":2,"cookie":null,"sk":"0xffff8881012e7a80","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"2001:db8::1","lport":7781,"raddr":"2001:db8:1111:2222:3333:4444:5555:6666","rport":40602,"old":"LISTEN","new":"SYN_RECV","dur_ns":60000123456,"origin":"tracepoint","role":"server","reason":null,"active_close":null,"err":104,"owner_pid":null,"owner_comm":null,"owner_via":null,"task_pid":0,"task_comm":"swapper/1","uid":1000,"cgroup":null,"cgroup_id":null,"container":null,"unit":null,"totals":{"bytes_acked":7,"bytes_received":1048576,"segs_out":12,"segs_in":730,"retrans":1,"srtt_us":20125,"min_rtt_us":null,"cong":"cubic"},"syn_retrans":null,"task_tid":4711}
+{"v":1,"type":"change","seq":4,"ts":"2026-11-22T14:03:11.123637499Z","mono_ns":61000180710,"cpu":1,"id":2,"cookie":null,"sk":"0xffff8881012e7a80","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"2001:db8::1","lport":7781,"raddr":"2001:db8:1111:2222:3333:4444:5555:6666","rport":40602,"old":"LISTEN","new":"SYN_RECV","dur_ns":60000123456,"origin":"tracepoint","role":"server","reason":null,"active_close":null,"err":104,"owner_pid":null,"owner_comm":null,"owner_via":null,"task_pid":0,"task_comm":"swapper/1","uid":1000,"cgroup":null,"cgroup_id":null,"container":null,"unit":null,"totals":{"bytes_acked":7,"bytes_received":1048576,"segs_out":12,"segs_in":730,"retrans":1,"srtt_us":20125,"srtt_open_us":null,"min_rtt_us":null,"cong":"cubic"},"syn_retrans":null,"task_tid":4711,"ifindex":null,"ifname":null,"isn":null,"defer_ns":null,"owner_host_pid":null,"task_host_pid":null}
 {"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:03:12.123637499Z","mono_ns":62000180710,"seen":18,"added":0,"filtered":3,"ring_full":12,"unread":0,"merged":0,"printed":3,"missed":0,"partial":false}
 `
+
+// bound is a recording of what is told apart by more than its addresses: a link-local connection that waited for data, whose processes have no number
+// in sstrace's PID namespace, and a connect() from a VRF that sent no SYN.
+const bound = `{"v":1,"type":"change","seq":1,"ts":"2026-11-22T14:02:11.000000000Z","mono_ns":1000000000,"cpu":0,"id":1,"cookie":5,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"fe80::1","lport":8080,"raddr":"fe80::2","rport":40000,"old":"LISTEN","new":"SYN_RECV","dur_ns":null,"origin":"timer","role":"server","reason":null,"active_close":null,"err":null,"owner_pid":null,"owner_comm":"redis-server","owner_via":"listener","task_pid":0,"task_comm":"swapper/1","uid":0,"cgroup":"/","cgroup_id":1,"container":null,"unit":null,"totals":null,"syn_retrans":null,"task_tid":null,"ifindex":3,"ifname":"eth0","isn":4294967295,"defer_ns":null,"owner_host_pid":8471,"task_host_pid":null}
+{"v":1,"type":"change","seq":2,"ts":"2026-11-22T14:02:13.180000000Z","mono_ns":3180000000,"cpu":0,"id":1,"cookie":5,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"fe80::1","lport":8080,"raddr":"fe80::2","rport":40000,"old":"SYN_RECV","new":"ESTABLISHED","dur_ns":2180000000,"origin":"timer","role":"server","reason":null,"active_close":null,"err":null,"owner_pid":null,"owner_comm":"redis-server","owner_via":"listener","task_pid":null,"task_comm":"\u001b[31mredis","uid":0,"cgroup":"/","cgroup_id":1,"container":null,"unit":null,"totals":null,"syn_retrans":0,"task_tid":null,"ifindex":3,"ifname":"eth0","isn":4294967295,"defer_ns":2179900000,"owner_host_pid":8471,"task_host_pid":8472}
+{"v":1,"type":"connect_failed","seq":3,"ts":"2026-11-22T14:02:14.000000000Z","mono_ns":4000000000,"cpu":0,"id":2,"cookie":6,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv4","proto":"tcp","laddr":null,"lport":null,"raddr":"203.0.113.1","rport":80,"role":"client","reason":"unreachable","err":113,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/","cgroup_id":1,"container":null,"unit":null,"task_tid":null,"ifindex":7,"ifname":"vrf-red","isn":null,"owner_host_pid":null,"task_host_pid":null}
+{"v":1,"type":"change","seq":4,"ts":"2026-11-22T14:02:15.000000000Z","mono_ns":5000000000,"cpu":0,"id":1,"cookie":5,"sk":"0xffff8881012e5340","netns":4026531840,"family":"ipv6","proto":"tcp","laddr":"fe80::1","lport":8080,"raddr":"fe80::2","rport":40000,"old":"LAST_ACK","new":"CLOSE","dur_ns":20,"origin":"tracepoint","role":"server","reason":"normal","active_close":false,"err":null,"owner_pid":17837,"owner_comm":"nc","owner_via":"connect","task_pid":17837,"task_comm":"nc","uid":0,"cgroup":"/","cgroup_id":1,"container":null,"unit":null,"totals":{"bytes_acked":1,"bytes_received":1,"segs_out":3,"segs_in":4,"retrans":0,"srtt_us":2500,"srtt_open_us":35,"min_rtt_us":20,"cong":"cubic"},"syn_retrans":1,"task_tid":null,"ifindex":3,"ifname":"eth0","isn":null,"defer_ns":null,"owner_host_pid":null,"task_host_pid":null}
+{"v":1,"type":"end","seq":5,"ts":"2026-11-22T14:02:16.000000000Z","mono_ns":6000000000,"seen":4,"added":0,"filtered":0,"ring_full":0,"unread":0,"merged":0,"printed":4,"missed":0,"partial":false}
+`
+
+// What was recorded is printed, filtered and read again, whatever the line is about.
+func TestReplayOfBoundSockets(t *testing.T) {
+	if got := sstrace(t, bound, "-r", "-", "-o", "ndjson").stdout; got != bound {
+		t.Errorf("a recording printed as NDJSON is not itself:\n%s", got)
+	}
+	schema := ndjsonSchema(t)
+	for line := range strings.Lines(bound + recorded) {
+		checkJSON(t, schema, line)
+	}
+	for args, name := range map[string]string{"": "bound.text", "-o wide": "bound.wide", "-o csv": "bound.csv"} {
+		golden(t, name, sstrace(t, bound, append([]string{"-r", "-"}, strings.Fields(args)...)...).stdout)
+	}
+	for args, want := range map[string]string{
+		"-p 80": "3", "--host 203.0.113.1": "3", "--pid 17837": "34", "--pid 8471": "", "--where owner_host_pid==8471": "12", "--where task_host_pid>0": "2",
+		"--where ifname=='vrf-red'": "3", "--where ifindex==3": "124", "--where defer_ns>1e9": "2", "--where isn!=nil": "12", "--where totals.srtt_open_us<40": "4",
+		"--where totals.srtt_us<40": "", "--state close": "4", "--edge SYN_SENT:CLOSE": "", "--where err==113&&old==nil": "3", "-4": "3", "-6": "124",
+	} {
+		r := sstrace(t, bound, append([]string{"-r", "-", "-o", "csv", "--time", "mono"}, strings.Fields(args)...)...)
+		got := ""
+		for i, line := range strings.Split(bound, "\n")[:4] {
+			mono, _, _ := strings.Cut(line[strings.Index(line, `"mono_ns":`)+len(`"mono_ns":`):], ",")
+			if strings.Contains(r.stdout, ","+mono+",") {
+				got += string(rune('1' + i))
+			}
+		}
+		if got != want || r.code != 0 || strings.Contains(r.stderr, "failed") {
+			t.Errorf("%s: lines %q, want %q; %s", args, got, want, r.stderr)
+		}
+	}
+	if r := sstrace(t, bound, "ls", "-r", "-"); r.code != 0 || strings.Contains(r.stdout, "203.0.113.1") {
+		t.Errorf("a connect() that failed left a socket: exit code %d, %s%s", r.code, r.stdout, r.stderr)
+	}
+}
 
 func TestReplay(t *testing.T) {
 	for _, test := range []struct {

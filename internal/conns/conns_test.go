@@ -156,6 +156,16 @@ func TestText(t *testing.T) {
 		"SYN_SENT 3.00ms, ESTABLISHED 7.00ms, FIN_WAIT1 3.00ms, FIN_WAIT2 1.00ms, 3 sent again"; got[1] != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got[1], want)
 	}
+	lines[8].Totals.SRTT, lines[8].Totals.SRTTOpen = 2500, 57 // with the delayed ACK of the FIN, and before it
+	if text := run(t, "text", false, lines...); !strings.Contains(text, "    57µs here ") {
+		t.Errorf("the round-trip time is not that of ESTABLISHED:\n%s", text)
+	}
+	if text := run(t, "text", true, lines...); !strings.Contains(text, ", RTT 57µs,") {
+		t.Errorf("the round-trip time is not that of ESTABLISHED:\n%s", text)
+	}
+	if text := run(t, "ndjson", false, lines...); !strings.Contains(text, `"srtt_us":2500,"srtt_open_us":57,`) {
+		t.Errorf("got %s", text)
+	}
 	if want := "-        - -     open "; len(got) != 4 || strings.Contains(got[2], want) {
 		t.Errorf("got %q", got)
 	}

@@ -260,8 +260,8 @@ func (c *Conns) epilogue(e *pair.End) string {
 	}
 	if t := e.Totals; t.Known {
 		parts = append(parts, "sent "+print.Bytes(t.BytesAcked), "received "+print.Bytes(t.BytesReceived))
-		if t.SRTT != 0 {
-			parts = append(parts, "RTT "+roundTrip(t.SRTT))
+		if rtt := roundTrip(&t); rtt != "-" {
+			parts = append(parts, "RTT "+rtt)
 		}
 		if t.Retrans > 0 {
 			parts = append(parts, fmt.Sprintf("%d segments sent again", t.Retrans))

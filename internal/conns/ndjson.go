@@ -50,6 +50,7 @@ type totals struct {
 	SegsIn        uint32  `json:"segs_in"`
 	Retrans       uint32  `json:"retrans"`
 	SRTT          *uint32 `json:"srtt_us"`
+	SRTTOpen      *uint32 `json:"srtt_open_us"`
 	MinRTT        *uint32 `json:"min_rtt_us"`
 	Cong          string  `json:"cong"`
 }
@@ -107,7 +108,9 @@ func (c *Conns) jsonLine(e *pair.End) *line {
 		l.ActiveClose = &active
 	}
 	if t := &e.Totals; t.Known {
-		l.Totals = &totals{t.BytesAcked, t.BytesReceived, t.SegsOut, t.SegsIn, t.Retrans, print.Known(t.SRTT, 0), print.Known(t.MinRTT, 0), t.Cong}
+		l.Totals = &totals{
+			t.BytesAcked, t.BytesReceived, t.SegsOut, t.SegsIn, t.Retrans, print.Known(t.SRTT, 0), print.Known(t.SRTTOpen, 0), print.Known(t.MinRTT, 0), t.Cong,
+		}
 	}
 	return l
 }

@@ -1,6 +1,7 @@
 package conns
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -41,9 +42,7 @@ func (c *Conns) line(e *pair.End) string {
 	sent, received, rtt := "-", "-", "-"
 	if t := e.Totals; t.Known {
 		sent, received = print.Bytes(t.BytesAcked), print.Bytes(t.BytesReceived)
-		if t.SRTT != 0 {
-			rtt = roundTrip(t.SRTT)
-		}
+		rtt = roundTrip(&t)
 	}
 	return c.row(opened(e), print.Duration(c.life(e)), print.OrDash(e.Role.String()), local, remote, who, sent, received, rtt, first(e), c.end(e), c.states(e))
 }
@@ -107,10 +106,15 @@ func (c *Conns) states(e *pair.End) string {
 	return strings.Join(parts, ", ")
 }
 
-// roundTrip writes a time that the kernel has in whole µs.
-func roundTrip(us uint32) string {
-	if us < 1000 {
+// roundTrip returns the round-trip time that the application saw, which the kernel has in whole µs; "-" if it is unknown. Behind a
+// FIN it contains the time for which the peer delayed its ACK.
+func roundTrip(t *event.Totals) string {
+	switch us := cmp.Or(t.SRTTOpen, t.SRTT); {
+	case us == 0:
+		return "-"
+	case us < 1000:
 		return fmt.Sprintf("%dµs", us)
+	default:
+		return print.Time(int64(us) * 1000)
 	}
-	return print.Time(int64(us) * 1000)
 }

@@ -247,6 +247,18 @@ func Reasons() []Reason {
 	return all
 }
 
+// Zone returns the name of the device that the socket is bound to, or its number where the name is unknown, as the zone of an
+// IPv6 address has it (RFC 4007 section 11.2); "" if the socket is bound to none.
+func (e *Event) Zone() string { return Zone(e.IfIndex, e.IfName) }
+
+// Zone is Event.Zone of these two.
+func Zone(index uint32, name string) string {
+	if name == "" && index != 0 {
+		return strconv.FormatUint(uint64(index), 10)
+	}
+	return name
+}
+
 // States lists all states, in the kernel's order.
 func States() []State {
 	return []State{Established, SynSent, SynRecv, FinWait1, FinWait2, TimeWait, Close, CloseWait, LastAck, Listen, Closing}

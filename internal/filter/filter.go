@@ -194,7 +194,7 @@ func (f *Filter) line(e *event.Event) bool {
 	switch {
 	case e.Type == event.Socket:
 		return f.Listed(e)
-	case e.Type == event.Accept && (len(f.states) > 0 || len(f.edges) > 0),
+	case e.Type != event.Change && (len(f.states) > 0 || len(f.edges) > 0),
 		len(f.states) > 0 && !slices.Contains(f.states, e.Old) && !slices.Contains(f.states, e.New),
 		len(f.edges) > 0 && !slices.Contains(f.edges, edge{e.Old, e.New}),
 		f.minDur > 0 && e.Dur < f.minDur,

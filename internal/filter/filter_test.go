@@ -32,6 +32,13 @@ func TestFilter(t *testing.T) {
 	mapped.Family = event.Mapped
 	unknown := e
 	unknown.Dur, unknown.OwnerPID, unknown.Cgroup = event.Unknown, 0, ""
+	counted := e
+	counted.Totals = event.Totals{Known: true, SRTTOpen: 35}
+	counted.IfIndex, counted.IfName, counted.ISN, counted.Deferred = 3, "eth0", 1<<32-1, 5
+	hosts := e
+	hosts.OwnerPID, hosts.TaskPID = 8471|event.HostPID, 8472|event.HostPID
+	noSyn := change(1, "", "10.1.2.3:443", 0, 0)
+	noSyn.Type, noSyn.Dur, noSyn.Reason, noSyn.Err = event.ConnectFailed, event.Unknown, event.ReasonUnreachable, 113
 	for _, test := range []struct {
 		name string
 		o    Options
@@ -83,6 +90,20 @@ func TestFilter(t *testing.T) {
 		{"where, null asked", Options{Where: `dur_ns == nil && owner_comm == nil`}, unknown, true},
 		{"where, null beside", Options{Where: `dur_ns > 1e6 || new == "ESTABLISHED"`}, unknown, true},
 		{"where, strings", Options{Where: `owner_comm startsWith "redis" and cgroup contains "slice" and raddr matches "^10\\."`}, e, true},
+		{"where, an object's null compared", Options{Where: `totals.srtt_us < 100 || totals.srtt_us >= 0`}, counted, false},
+		{"where, an object's null asked", Options{Where: `totals.srtt_us == nil && totals.srtt_open_us == 35 && totals.retrans == 0`}, counted, true},
+		{"where, null's member asked", Options{Where: `totals.srtt_us == nil && !(totals.srtt_us != nil)`}, e, true},
+		{"where, a device", Options{Where: `ifname == "eth0" && ifindex == 3 && isn == 4294967295 && defer_ns > 4`}, counted, true},
+		{"pid of the host's", Options{PIDs: []string{"8471"}}, hosts, false},
+		{"where, pid of the host's", Options{Where: `owner_pid == nil && owner_host_pid == 8471 && task_host_pid == 8472 && task_pid == nil`}, hosts, true},
+		{"comm of the host's", Options{Comms: []string{"redis-server"}}, hosts, true},
+		{"failed connect", Options{RemotePorts: []string{"443"}, Hosts: []string{"10.1.2.3"}, UIDs: []string{"1000"}, NetNS: []string{"100"}, IPv4: true, PIDs: []string{"30"}}, noSyn, true},
+		{"failed connect, other port", Options{Ports: []string{"444"}}, noSyn, false},
+		{"failed connect, a local port that never came", Options{LocalPorts: []string{"40602"}}, noSyn, false},
+		{"failed connect, state", Options{States: []string{"CLOSE", "SYN_SENT"}}, noSyn, false},
+		{"failed connect, edge", Options{Edges: []string{"SYN_SENT:CLOSE"}}, noSyn, false},
+		{"failed connect, long", Options{MinDur: 1}, noSyn, false},
+		{"failed connect, where", Options{Where: `old == nil && new == nil && dur_ns == nil && origin == nil && err == 113 && reason == "unreachable"`}, noSyn, true},
 		{"where, in", Options{Where: `rport in [80, 443] and role == "client" and uid >= 1000`}, e, true},
 	} {
 		f, err := New(&test.o)
@@ -173,7 +194,12 @@ func TestWhereKnowsEveryKey(t *testing.T) {
 		keys []string
 	}{
 		{changeKeys{}, event.Event{Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID}, []string{
-			"cpu", "id", "old", "new", "dur_ns", "queue_ns", "origin", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "totals", "task_tid",
+			"cpu", "id", "old", "new", "dur_ns", "queue_ns", "origin", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "task_comm", "totals", "task_tid",
+			"ifindex", "ifname", "isn", "defer_ns", "owner_host_pid", "task_host_pid", "totals.srtt_us",
+		}},
+		{changeKeys{}, event.Event{Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID, TaskPID: 8471 | event.HostPID, Totals: event.Totals{Known: true}}, []string{
+			"task_pid", "totals.bytes_acked", "totals.bytes_received", "totals.segs_out", "totals.segs_in", "totals.retrans", "totals.srtt_us", "totals.srtt_open_us",
+			"totals.min_rtt_us", "totals.cong",
 		}},
 		{listedKeys{}, event.Event{Type: event.Socket, Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID, Status: &event.Status{
 			RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown,

@@ -1,11 +1,13 @@
 package filter
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sstrace/internal/event"
@@ -54,9 +56,15 @@ type changeKeys struct {
 	OwnerPID  *int    `expr:"owner_pid"`
 	OwnerComm *string `expr:"owner_comm"`
 	OwnerVia  *string `expr:"owner_via"`
-	TaskPID   int     `expr:"task_pid"`
+	TaskPID   *int    `expr:"task_pid"`
 	TaskComm  string  `expr:"task_comm"`
 	TaskTID   *int    `expr:"task_tid"`
+	IfIndex   *int    `expr:"ifindex"`
+	IfName    *string `expr:"ifname"`
+	ISN       *int    `expr:"isn"`
+	Deferred  *int    `expr:"defer_ns"`
+	OwnerHost *int    `expr:"owner_host_pid"`
+	TaskHost  *int    `expr:"task_host_pid"`
 }
 
 // listedKeys are those of a socket that exists.
@@ -85,8 +93,9 @@ type totals struct {
 	SegsOut       int    `expr:"segs_out"`
 	SegsIn        int    `expr:"segs_in"`
 	Retrans       int    `expr:"retrans"`
-	SRTT          int    `expr:"srtt_us"`
-	MinRTT        int    `expr:"min_rtt_us"`
+	SRTT          *int   `expr:"srtt_us"`
+	SRTTOpen      *int   `expr:"srtt_open_us"`
+	MinRTT        *int   `expr:"min_rtt_us"`
 	Cong          string `expr:"cong"`
 }
 
@@ -123,7 +132,7 @@ func newSocketKeys(e *event.Event) socketKeys {
 		LAddr: addrOrNil(e.Local.Addr()), LPort: orNil(int(e.Local.Port())), RAddr: addrOrNil(e.Remote.Addr()), RPort: orNil(int(e.Remote.Port())),
 		Role: orNil(e.Role.String()), Cgroup: orNil(e.Cgroup), Container: orNil(e.Container()), Unit: orNil(e.Unit()), CgroupID: orNil(int(e.CgroupID)),
 	}
-	if e.Type != event.Accept {
+	if e.Type == event.Change || e.Type == event.Socket {
 		v.SynAgain = orUnknown(int64(e.SynRetrans))
 	}
 	if e.UID != event.NoUID {
@@ -136,11 +145,18 @@ func newSocketKeys(e *event.Event) socketKeys {
 func newChangeKeys(e *event.Event) changeKeys {
 	v := changeKeys{
 		socketKeys: newSocketKeys(e), CPU: int(e.CPU), ID: int(e.ID), Reason: orNil(e.Reason.String()), Err: orNil(int(e.Err)),
-		OwnerPID: orNil(int(e.OwnerPID)), OwnerVia: orNil(e.OwnerVia.String()), TaskPID: int(e.TaskPID), TaskComm: e.TaskComm, TaskTID: orNil(int(e.TaskTID)),
+		OwnerVia: orNil(e.OwnerVia.String()), TaskComm: e.TaskComm, IfIndex: orNil(int(e.IfIndex)), IfName: orNil(e.IfName), ISN: orNil(int(e.ISN)),
+		Deferred: orNil(int(e.Deferred)),
 	}
-	if e.Type == event.Accept {
+	v.OwnerPID, v.OwnerHost = pids(e.OwnerPID)
+	v.TaskTID, _ = pids(e.TaskTID)
+	if v.TaskPID, v.TaskHost = pids(e.TaskPID); e.TaskPID == 0 {
+		v.TaskPID = new(int) // the idle task
+	}
+	switch e.Type {
+	case event.Accept:
 		v.Queue = orUnknown(e.Dur)
-	} else {
+	case event.Change:
 		v.Dur = orUnknown(e.Dur)
 		v.Old, v.New, v.Origin = orNil(e.Old.String()), orNil(e.New.String()), orNil(e.Origin.String())
 	}
@@ -150,13 +166,22 @@ func newChangeKeys(e *event.Event) changeKeys {
 	}
 	if t := &e.Totals; t.Known {
 		v.Totals = &totals{
-			int(t.BytesAcked), int(t.BytesReceived), int(t.SegsOut), int(t.SegsIn), int(t.Retrans), int(t.SRTT), int(t.MinRTT), t.Cong,
+			int(t.BytesAcked), int(t.BytesReceived), int(t.SegsOut), int(t.SegsIn), int(t.Retrans), orNil(int(t.SRTT)), orNil(int(t.SRTTOpen)),
+			orNil(int(t.MinRTT)), t.Cong,
 		}
 	}
 	if e.OwnerPID != 0 {
 		v.OwnerComm = &e.OwnerComm
 	}
 	return v
+}
+
+// pids returns a process ID as one of our namespace, or as one of the host's alone; nil where it is not that.
+func pids(pid uint32) (own, host *int) {
+	if pid&event.HostPID != 0 {
+		return nil, orNil(int(pid &^ event.HostPID))
+	}
+	return orNil(int(pid)), nil
 }
 
 func newListedKeys(e *event.Event) listedKeys {
@@ -223,19 +248,33 @@ var comparisons = []string{"==", "!=", "<", "<=", ">", ">=", "in", "contains", "
 // Visit implements ast.Visitor.
 func (g guard) Visit(node *ast.Node) {
 	b, ok := (*node).(*ast.BinaryNode)
-	if !ok || !slices.Contains(comparisons, b.Operator) || isNil(b.Left) || isNil(b.Right) {
+	if !ok || !slices.Contains(comparisons, b.Operator) {
+		return
+	}
+	if isNil(b.Left) || isNil(b.Right) {
+		askMember(node, b)
 		return
 	}
 	keys := keysIn{nullable: g.nullable}
 	ast.Walk(&b.Left, &keys)
 	ast.Walk(&b.Right, &keys)
 	guarded := ast.Node(b)
-	for _, key := range keys.found {
-		known := &ast.BinaryNode{Operator: "!=", Left: &ast.IdentifierNode{Value: key}, Right: &ast.NilNode{}}
+	for _, key := range slices.Backward(keys.found) { // an object before its members
+		known := &ast.BinaryNode{Operator: "!=", Left: nodeOf(key), Right: &ast.NilNode{}}
 		guarded = &ast.BinaryNode{Operator: "&&", Left: known, Right: guarded}
 	}
 	if len(keys.found) > 0 {
 		ast.Patch(node, guarded)
+	}
+}
+
+// askMember lets totals.srtt_us == nil be true, and not an error, where totals is nil.
+func askMember(node *ast.Node, b *ast.BinaryNode) {
+	object, _, ok := strings.Cut(cmp.Or(keyOf(b.Left), keyOf(b.Right)), ".")
+	join := map[string]string{"==": "||", "!=": "&&"}[b.Operator]
+	if ok && join != "" {
+		first := &ast.BinaryNode{Operator: b.Operator, Left: nodeOf(object), Right: &ast.NilNode{}}
+		ast.Patch(node, &ast.BinaryNode{Operator: join, Left: first, Right: b})
 	}
 }
 
@@ -244,14 +283,42 @@ func isNil(n ast.Node) bool {
 	return ok
 }
 
-// nullableKeys are those of env that may be null.
+// nullableKeys returns the keys of env that may be null, also those of its objects: totals.srtt_us.
 func nullableKeys(env reflect.Type) (keys []string) {
 	for _, f := range reflect.VisibleFields(env) {
-		if f.Type.Kind() == reflect.Pointer {
-			keys = append(keys, f.Tag.Get("expr"))
+		if f.Type.Kind() != reflect.Pointer {
+			continue
+		}
+		key := f.Tag.Get("expr")
+		keys = append(keys, key)
+		if f.Type.Elem().Kind() == reflect.Struct {
+			for _, member := range nullableKeys(f.Type.Elem()) {
+				keys = append(keys, key+"."+member)
+			}
 		}
 	}
 	return keys
+}
+
+// keyOf returns the key that a node stands for, or "".
+func keyOf(node ast.Node) string {
+	switch n := node.(type) {
+	case *ast.IdentifierNode:
+		return n.Value
+	case *ast.MemberNode:
+		if member, ok := n.Property.(*ast.StringNode); ok && keyOf(n.Node) != "" {
+			return keyOf(n.Node) + "." + member.Value
+		}
+	}
+	return ""
+}
+
+// nodeOf returns a node that stands for key.
+func nodeOf(key string) ast.Node {
+	if object, member, ok := strings.Cut(key, "."); ok {
+		return &ast.MemberNode{Node: nodeOf(object), Property: &ast.StringNode{Value: member}}
+	}
+	return &ast.IdentifierNode{Value: key}
 }
 
 // keysIn collects the nullable keys below a node.
@@ -261,7 +328,7 @@ type keysIn struct {
 
 // Visit implements ast.Visitor.
 func (k *keysIn) Visit(node *ast.Node) {
-	if id, ok := (*node).(*ast.IdentifierNode); ok && slices.Contains(k.nullable, id.Value) && !slices.Contains(k.found, id.Value) {
-		k.found = append(k.found, id.Value)
+	if key := keyOf(*node); slices.Contains(k.nullable, key) && !slices.Contains(k.found, key) {
+		k.found = append(k.found, key)
 	}
 }

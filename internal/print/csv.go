@@ -11,7 +11,8 @@ import (
 // csvHeader has the keys of NDJSON, in its order. What is unknown is empty.
 const csvHeader = "v,type,seq,ts,mono_ns,cpu,id,cookie,sk,netns,family,proto,laddr,lport,raddr,rport,old,new,dur_ns,origin,role,reason,err," +
 	"owner_pid,owner_comm,owner_via,task_pid,task_comm,uid,cgroup,cgroup_id,ring_full,queue_ns," +
-	"bytes_acked,bytes_received,segs_out,segs_in,retrans,srtt_us,min_rtt_us,cong,active_close,container,unit,syn_retrans,task_tid\n"
+	"bytes_acked,bytes_received,segs_out,segs_in,retrans,srtt_us,min_rtt_us,cong,active_close,container,unit,syn_retrans,task_tid," +
+	"ifindex,ifname,isn,defer_ns,srtt_open_us,owner_host_pid,task_host_pid\n"
 
 // ringFull is the number of fields before ring_full.
 var ringFull = strings.Count(strings.Split(csvHeader, "ring_full")[0], ",")
@@ -47,7 +48,7 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	b = csvUint(b, uint64(e.Local.Port()))
 	b = csvAddr(b, e.Remote.Addr())
 	b = csvUint(b, uint64(e.Remote.Port()))
-	if e.Type == event.Accept {
+	if e.Type != event.Change {
 		b = append(b, ",,,,"...) // old, new, dur_ns, origin
 	} else {
 		b = csvString(b, e.Old.String())
@@ -58,11 +59,14 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	b = csvString(b, e.Role.String())
 	b = csvString(b, e.Reason.String())
 	b = csvUint(b, uint64(e.Err))
-	b = csvUint(b, uint64(e.OwnerPID))
+	b = csvPID(b, e.OwnerPID, 0)
 	b = csvString(b, e.OwnerComm)
 	b = csvString(b, e.OwnerVia.String())
-	b = append(b, ',')
-	b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
+	if e.TaskPID == 0 { // the idle task
+		b = append(b, ",0"...)
+	} else {
+		b = csvPID(b, e.TaskPID, 0)
+	}
 	b = csvString(b, e.TaskComm)
 	b = append(b, ',')
 	if e.UID != event.NoUID {
@@ -102,7 +106,22 @@ func csvLast(b []byte, e *event.Event) []byte {
 	} else {
 		b = append(b, ',')
 	}
-	return append(csvUint(b, uint64(e.TaskTID)), '\n')
+	b = csvPID(b, e.TaskTID, 0)
+	b = csvUint(b, uint64(e.IfIndex))
+	b = csvString(b, e.IfName)
+	b = csvUint(b, uint64(e.ISN))
+	b = csvUint(b, uint64(e.Deferred))
+	b = csvUint(b, uint64(e.Totals.SRTTOpen))
+	b = csvPID(b, e.OwnerPID, event.HostPID)
+	return append(csvPID(b, e.TaskPID, event.HostPID), '\n')
+}
+
+// csvPID writes pid if it is of the namespace that want says: event.HostPID, or 0 for our own.
+func csvPID(b []byte, pid, want uint32) []byte {
+	if pid&event.HostPID != want {
+		return append(b, ',')
+	}
+	return csvUint(b, uint64(pid&^event.HostPID))
 }
 
 func csvDur(b []byte, dur int64) []byte {

@@ -15,6 +15,17 @@ import (
 // Address gives address:port, "-" for an unknown one of them.
 func Address(a netip.AddrPort) string { return string(AppendAddress(nil, a)) }
 
+// AddressIn returns address:port of a socket with this Event.Zone, which a link-local address is printed with.
+func AddressIn(a netip.AddrPort, zone string) string { return string(AppendAddressIn(nil, a, zone)) }
+
+// ProcessWidth returns how wide a column of processes must be for one of pid: names of hostile bytes may need more.
+func ProcessWidth(pid uint32) int {
+	if pid&event.HostPID != 0 {
+		return hostWidth
+	}
+	return ownerWidth
+}
+
 // Process gives PID/COMM, or "-" for pid 0.
 func Process(pid uint32, comm string) string {
 	return string(AppendProcess(nil, pid, comm, pid != 0))

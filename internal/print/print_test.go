@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -75,6 +76,84 @@ func TestColumnsStayAligned(t *testing.T) {
 	}
 }
 
+// A link-local address has its zone, which is any text; other addresses of a bound socket have it in wide output, as ss prints it.
+func TestZones(t *testing.T) {
+	link := change("[fe80::1]:8080", "[fe80::2]:40000")
+	link.IfIndex, link.IfName = 3, "eth0"
+	number := link
+	number.IfName = ""
+	harm := link
+	harm.IfName = "\x1b[31m"
+	far := link
+	far.Remote = netip.MustParseAddrPort("[2001:db8::2]:40000")
+	v4 := change("10.0.0.1:80", "10.0.0.2:40000")
+	v4.IfIndex, v4.IfName = 7, "vrf-red"
+	free := change("[fe80::1]:8080", "[fe80::2]:40000")
+	half := link
+	half.Local = netip.AddrPortFrom(link.Local.Addr(), 0)
+	any4 := v4
+	any4.Local, any4.Remote = netip.MustParseAddrPort("0.0.0.0:80"), netip.AddrPort{}
+	for _, test := range []struct {
+		e          event.Event
+		text, wide string
+	}{
+		{link, " [fe80::1%eth0]:8080 [fe80::2%eth0]:40000 ", " [fe80::1%eth0]:8080 [fe80::2%eth0]:40000 "},
+		{number, " [fe80::1%3]:8080 [fe80::2%3]:40000 ", " [fe80::1%3]:8080 [fe80::2%3]:40000 "},
+		{harm, ` [fe80::1%\x1b[31m]:8080 [fe80::2%\x1b[31m]:40000 `, ` [fe80::1%\x1b[31m]:8080 [fe80::2%\x1b[31m]:40000 `},
+		{far, " [fe80::1%eth0]:8080 [2001:db8::2]:40000 ", " [fe80::1%eth0]:8080 [2001:db8::2]:40000 "},
+		{v4, " 10.0.0.1:80 10.0.0.2:40000 ", " 10.0.0.1%vrf-red:80 10.0.0.2:40000 "},
+		{free, " [fe80::1]:8080 [fe80::2]:40000 ", " [fe80::1]:8080 [fe80::2]:40000 "},
+		{half, " [fe80::1%eth0]:- [fe80::2%eth0]:40000 ", " [fe80::1%eth0]:- [fe80::2%eth0]:40000 "},
+		{any4, " 0.0.0.0:80 - ", " 0.0.0.0%vrf-red:80 - "},
+	} {
+		for format, want := range map[string]string{"text": test.text, "wide": test.wide} {
+			if got := strings.Join(strings.Fields(lines(t, format, "wall", false, test.e)[1]), " "); !strings.Contains(got, want) {
+				t.Errorf("%s: %q, want %q", format, got, want)
+			}
+		}
+	}
+}
+
+// What has a longer address or a process of the host's widens its column, for good.
+func TestColumnsOfLongZones(t *testing.T) {
+	long := change("[fe80::1111:2222:3333:4444]:65535", "[fe80::1111:2222:3333:5555]:65535")
+	long.IfIndex, long.IfName = 3, "a-long-name-if0"
+	hosts := change("127.0.0.1:3", "127.0.0.1:4")
+	hosts.OwnerPID, hosts.TaskPID = 4194304|event.HostPID, 4194303|event.HostPID
+	for _, format := range []string{"text", "wide"} {
+		got := lines(t, format, "wall", false, hosts, long, hosts, change("127.0.0.1:3", "127.0.0.1:4"))
+		what := "4194304/redis-server"
+		a, b, c := column(got[2], what), column(got[3], "host:"+what), column(got[4], what)
+		if a != b || b != c || len(got[2]) != len(got[3]) || len(got[3]) != len(got[4]) {
+			t.Errorf("%s: columns are %d, %d, %d\n%s", format, a, b, c, strings.Join(got, "\n"))
+		}
+		if !strings.Contains(got[1], " host:4194304/redis-server ") || format == "wide" && !strings.Contains(got[1], " host:4194303/ ") {
+			t.Errorf("%s: %s", format, got[1])
+		}
+	}
+}
+
+// A connect() that sent no SYN went from no state to none.
+func TestConnectFailed(t *testing.T) {
+	e := change("127.0.0.1:1", "127.0.0.1:2")
+	e.Type, e.Old, e.New, e.Dur, e.Reason, e.Err, e.Local = event.ConnectFailed, 0, 0, event.Unknown, event.ReasonUnreachable, 113, netip.AddrPort{}
+	got := strings.Join(strings.Fields(lines(t, "text", "wall", false, e)[1])[1:], " ")
+	if want := "- (connect) → (failed) - 127.0.0.1:2 4194304/redis-server unreachable EHOSTUNREACH"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	rows, err := csv.NewReader(strings.NewReader(strings.Join(lines(t, "csv", "wall", false, e), "\n"))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"type": "connect_failed", "old": "", "new": "", "dur_ns": "", "queue_ns": "", "origin": "", "reason": "unreachable", "err": "113", "laddr": "", "rport": "2", "syn_retrans": "",
+	} {
+		if got := rows[1][slices.Index(rows[0], key)]; got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+}
+
 func TestClocks(t *testing.T) {
 	first, second := change("127.0.0.1:1", "127.0.0.1:2"), change("127.0.0.1:1", "127.0.0.1:2")
 	second.Mono += 60000000001
@@ -130,7 +209,8 @@ func TestVisible(t *testing.T) {
 
 func TestCSV(t *testing.T) {
 	e := change("127.0.0.1:1", "[::1]:2")
-	e.OwnerComm, e.TaskComm = `a"b,c`, "x\ny"
+	e.OwnerComm, e.TaskComm, e.TaskPID, e.TaskTID = `a"b,c`, "x\ny", 8471|event.HostPID, 8472|event.HostPID
+	e.IfIndex, e.IfName, e.ISN, e.Deferred, e.Totals = 3, "a,b\n", 1<<32-1, 5, event.Totals{Known: true, SRTTOpen: 35}
 	got := lines(t, "csv", "wall", false, e, event.Event{Type: event.Lost, RingFull: 12})
 	rows, err := csv.NewReader(strings.NewReader(strings.Join(got, "\n"))).ReadAll()
 	if err != nil {
@@ -147,6 +227,8 @@ func TestCSV(t *testing.T) {
 	}
 	for key, want := range map[string]string{
 		"seq": "1", "owner_comm": `a"b,c`, "task_comm": `x\ny`, "raddr": "::1", "rport": "2", "dur_ns": "57254", "cookie": "", "reason": "", "ring_full": "",
+		"ifindex": "3", "ifname": `a,b\n`, "isn": "4294967295", "defer_ns": "5", "srtt_us": "", "srtt_open_us": "35", "owner_pid": "4194304", "owner_host_pid": "",
+		"task_pid": "", "task_tid": "", "task_host_pid": "8471",
 	} {
 		if got := cell(1, key); got != want {
 			t.Errorf("%s is %q, want %q", key, got, want)

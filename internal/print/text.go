@@ -17,6 +17,7 @@ type text struct {
 	wide  bool
 
 	addrs       int   // width of an address column
+	owners      int   // and of one of processes
 	first, last int64 // Mono of the first line and of the one before
 	begun       bool
 	field       []byte
@@ -38,6 +39,7 @@ const (
 	durWidth   = len("1m0.000123456s")
 	stateWidth = len("ESTABLISHED")
 	ownerWidth = len("4194304/0123456789abcde")
+	hostWidth  = len(host) + ownerWidth
 	red        = "\x1b[31m"
 	reset      = "\x1b[0m"
 )
@@ -52,7 +54,7 @@ var StateColor = map[event.State]string{
 }
 
 func (t *text) appendHeader(b []byte) []byte {
-	t.addrs = ipv4Width
+	t.addrs, t.owners = ipv4Width, ownerWidth
 	b = Pad(append(b, "TIME"...), 4, clockWidth[t.clock]+1)
 	if t.wide {
 		b = append(b, "      ID CPU      NETNS PROTO FAMILY      ROLE     "...)
@@ -64,7 +66,7 @@ func (t *text) appendHeader(b []byte) []byte {
 	if t.wide {
 		b = append(b, "       UID     COOKIE "...)
 	}
-	b = Pad(append(b, "OWNER"...), 5, ownerWidth+1)
+	b = Pad(append(b, "OWNER"...), 5, t.owners+1)
 	if t.wide {
 		b = append(b, "VIA      TASK                    REASON              ERR           CGROUP\n"...)
 		return b
@@ -94,8 +96,11 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = t.right(append(t.field[:0], time.Duration(e.Dur).String()...), b, durWidth)
 	}
 	from, to := e.Old.String(), e.New.String()
-	if e.Type == event.Accept {
+	switch e.Type {
+	case event.Accept:
 		from, to = "(queue)", "(accepted)"
+	case event.ConnectFailed:
+		from, to = "(connect)", "(failed)"
 	}
 	b = t.left(append(t.field[:0], from...), b, stateWidth)
 	b = append(b, "→ "...)
@@ -109,13 +114,20 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = append(b, reset...)
 	}
 	b = Pad(b, len(to), stateWidth+1)
-	local := AppendAddress(t.field[:0], e.Local)
-	remote := AppendAddress(local, e.Remote)
-	if max(len(local), len(remote)-len(local)) > t.addrs {
-		t.addrs = ipv6Width
+	zone := e.Zone()
+	local := t.field[:0]
+	if t.wide {
+		local = appendBound(local, e.Local, zone)
+	} else {
+		local = AppendAddressIn(local, e.Local, zone)
+	}
+	ends := AppendAddressIn(local, e.Remote, zone)
+	remote := ends[len(local):]
+	if n := max(utf8.RuneCount(local), utf8.RuneCount(remote)); n > t.addrs {
+		t.addrs = max(n, ipv6Width)
 	}
 	b = t.left(local, b, t.addrs)
-	b = t.left(remote[len(local):], b, t.addrs)
+	b = t.left(remote, b, t.addrs)
 	if t.wide {
 		if e.UID == event.NoUID {
 			b = t.right(append(t.field[:0], '-'), b, 10)
@@ -124,10 +136,13 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		}
 		b = t.right(appendUint(t.field[:0], e.Cookie, 16), b, 10)
 	}
-	b = t.left(AppendProcess(t.field[:0], e.OwnerPID, e.OwnerComm, e.OwnerPID != 0), b, ownerWidth)
+	if e.OwnerPID&event.HostPID != 0 || t.wide && e.TaskPID&event.HostPID != 0 {
+		t.owners = hostWidth
+	}
+	b = t.left(AppendProcess(t.field[:0], e.OwnerPID, e.OwnerComm, e.OwnerPID != 0), b, t.owners)
 	if t.wide {
 		b = t.left(append(t.field[:0], OrDash(e.OwnerVia.String())...), b, 8)
-		b = t.left(AppendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, ownerWidth)
+		b = t.left(AppendProcess(t.field[:0], e.TaskPID, e.TaskComm, true), b, t.owners)
 		b = t.left(append(t.field[:0], OrDash(e.Reason.String())...), b, len("handshake_abandoned"))
 		b = t.left(append(t.field[:0], errName(e.Err)...), b, 13)
 		b = appendVisible(b, OrDash(e.Cgroup))
@@ -189,23 +204,43 @@ func (t *text) appendTime(b []byte, e *event.Event) []byte {
 	return t.right(frac[:len(frac)-1], b, clockWidth[t.clock])
 }
 
-// AppendAddress writes address:port, "-" for an unknown one of them.
-func AppendAddress(b []byte, a netip.AddrPort) []byte {
-	switch {
-	case a.Addr().IsValid() && a.Port() != 0:
-		return a.AppendTo(b)
-	case a.Addr().Is6():
-		b = append(b, '[')
-		b = a.Addr().AppendTo(b)
-		return append(b, "]:-"...)
-	case a.Addr().IsValid():
-		b = a.Addr().AppendTo(b)
-		return append(b, ":-"...)
-	case a.Port() != 0:
-		b = append(b, "-:"...)
-		return strconv.AppendUint(b, uint64(a.Port()), 10)
+// AppendAddress appends address:port, "-" for an unknown one of them.
+func AppendAddress(b []byte, a netip.AddrPort) []byte { return appendBound(b, a, "") }
+
+// AppendAddressIn appends address:port of a socket with this Event.Zone: only a link-local address needs it to be told from the
+// same one on another link.
+func AppendAddressIn(b []byte, a netip.AddrPort, zone string) []byte {
+	if !a.Addr().Is6() || !a.Addr().IsLinkLocalUnicast() {
+		zone = ""
 	}
-	return append(b, '-')
+	return appendBound(b, a, zone)
+}
+
+// appendBound appends address%zone:port. Any text may be the name of a device.
+func appendBound(b []byte, a netip.AddrPort, zone string) []byte {
+	if !a.Addr().IsValid() && a.Port() == 0 {
+		return append(b, '-')
+	}
+	six := a.Addr().Is6()
+	if six {
+		b = append(b, '[')
+	}
+	if a.Addr().IsValid() {
+		b = a.Addr().AppendTo(b)
+		if zone != "" {
+			b = appendVisible(append(b, '%'), zone)
+		}
+	} else {
+		b = append(b, '-')
+	}
+	if six {
+		b = append(b, ']')
+	}
+	b = append(b, ':')
+	if a.Port() == 0 {
+		return append(b, '-')
+	}
+	return strconv.AppendUint(b, uint64(a.Port()), 10)
 }
 
 func (t *text) left(field, b []byte, width int) []byte {
@@ -242,12 +277,18 @@ func appendUint(b []byte, v uint64, base int) []byte {
 	return strconv.AppendUint(b, v, base)
 }
 
+// host marks a process ID of the initial PID namespace.
+const host = "host:"
+
 // AppendProcess writes PID/COMM, as netstat -p does.
 func AppendProcess(b []byte, pid uint32, comm string, known bool) []byte {
 	if !known {
 		return append(b, '-')
 	}
-	b = strconv.AppendUint(b, uint64(pid), 10)
+	if pid&event.HostPID != 0 {
+		b = append(b, host...)
+	}
+	b = strconv.AppendUint(b, uint64(pid&^event.HostPID), 10)
 	b = append(b, '/')
 	return appendVisible(b, comm)
 }
