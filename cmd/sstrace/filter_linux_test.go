@@ -139,9 +139,9 @@ func TestFilterByThePortOfAClient(t *testing.T) {
 	}
 }
 
-// A cgroup is meant with all below it, and shown by its path.
-func TestFilterByCgroup(t *testing.T) {
-	h := newHost(t)
+// cgroupTree returns where the cgroup v2 tree is mounted, and mounts it if it is not.
+func cgroupTree(t *testing.T) string {
+	t.Helper()
 	mounts, err := exec.Command("findmnt", "-n", "-t", "cgroup2", "-o", "TARGET").Output()
 	root := strings.TrimSpace(strings.SplitN(string(mounts), "\n", 2)[0])
 	if err != nil || root == "" {
@@ -151,6 +151,13 @@ func TestFilterByCgroup(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
 	}
+	return root
+}
+
+// A cgroup is meant with all below it, and shown by its path.
+func TestFilterByCgroup(t *testing.T) {
+	h := newHost(t)
+	root := cgroupTree(t)
 	name := fmt.Sprintf("/sstrace-test-%d", os.Getpid())
 	for _, dir := range []string{name, name + "/below", name + "-other"} {
 		if err := os.Mkdir(root+dir, 0o755); err != nil {

@@ -190,6 +190,8 @@ func check(w io.Writer) error {
 	for _, n := range probe.Check() {
 		verdict := "yes"
 		switch {
+		case n.Unknown:
+			verdict = "?"
 		case !n.OK && n.Soft:
 			verdict = "less"
 		case !n.OK:

@@ -108,7 +108,8 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 		Use:   "check",
 		Short: "Look whether this machine can trace, and say what to do if not",
 		Long: `check looks at each thing that tracing needs of this machine, and tries to attach. It prints a line for each, with what to do
-where something is missing, and exits with 0 if sstrace can run here and with 1 if not.`,
+where something is missing, and exits with 0 if sstrace can run here and with 1 if not. A line begins with yes, NO, less (sstrace can
+run without it) or ? (unknown, because a container or a namespace hides it).`,
 		Example: "  sudo sstrace check",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {

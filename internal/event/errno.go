@@ -110,10 +110,10 @@ var errnos = []Errno{
 		"ICMP reported that the host is unknown.",
 		"net/ipv4/icmp.c, icmp_err_convert"},
 	{113, "EHOSTUNREACH", ReasonUnreachable,
-		"ICMP reported that the host is unreachable or prohibited or that the time to live was exceeded, or " +
-			"the neighbour did not answer ARP or ND.",
+		"ICMP reported that the host is unreachable or prohibited or that the time to live was exceeded; or a " +
+			"local route is unreachable, or the neighbour did not answer ARP or ND.",
 		"net/ipv4/icmp.c, icmp_err_convert; net/ipv6/icmp.c, icmpv6_err_convert; net/ipv4/route.c, " +
-			"ipv4_link_failure"},
+			"ipv4_link_failure; net/ipv4/fib_semantics.c, fib_props"},
 	{114, "EALREADY", ReasonUnexplained,
 		"connect() was called again while a non-blocking connect() is under way.",
 		"net/ipv4/af_inet.c, __inet_stream_connect"},

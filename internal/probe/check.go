@@ -3,14 +3,19 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
 	"sstrace/internal/event"
 	"sstrace/internal/filter"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +26,10 @@ type Need struct {
 	Found string
 	Hint  string // what to do if not OK
 	Soft  bool   // without it tracing works and tells less
+
+	// Unknown reports that this could not be found out, as in a container that hides it. OK is true
+	// then, because it may well be there.
+	Unknown bool
 }
 
 // Check looks whether this machine can trace, and tries to if nothing speaks against it.
@@ -96,10 +105,19 @@ func effective() ([2]unix.CapUserData, error) {
 	return caps, unix.Capget(&header, &caps[0])
 }
 
+// initUserNS is the inode of the initial user namespace (PROC_USER_INIT_INO in
+// include/linux/proc_ns.h).
+const initUserNS = 0xEFFFFFFD
+
 func capabilities() Need {
 	n := Need{Name: "privileges", Hint: "run it as root (sudo sstrace), or with CAP_BPF (to load programs) and CAP_PERFMON (for tracing ones, which may read " +
 		"kernel memory), or CAP_SYS_ADMIN in place of both. More tell more: CAP_SYS_ADMIN and CAP_SYS_PTRACE of sockets in other network " +
 		"namespaces that are older than the trace, CAP_DAC_READ_SEARCH the names of cgroups"}
+	if inode, err := inodeOf("/proc/self/ns/user"); err == nil && inode != initUserNS {
+		n.Found = "in a user namespace, whose capabilities do not count for bpf(2)"
+		n.Hint = "run it outside of the container, or in one that has the host's user namespace (docker: --privileged --userns=host)"
+		return n
+	}
 	caps, err := effective()
 	if err != nil {
 		n.Found = err.Error()
@@ -124,11 +142,21 @@ func capabilities() Need {
 	return n
 }
 
+const securityfs = "/sys/kernel/security"
+
 func lockdown() Need {
 	n := Need{Name: "lockdown", OK: true, Found: "none", Hint: "lockdown=confidentiality forbids BPF to read kernel memory: boot with lockdown=integrity or none"}
-	if text, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil {
+	text, err := os.ReadFile(securityfs + "/lockdown")
+	if err == nil {
 		n.Found = strings.TrimSpace(string(text))
 		n.OK = !strings.Contains(n.Found, "[confidentiality]")
+		return n
+	}
+	var stat unix.Statfs_t
+	if !errors.Is(err, fs.ErrNotExist) {
+		n.Unknown, n.Found = true, "unknown: "+err.Error()
+	} else if err := unix.Statfs(securityfs, &stat); err != nil || stat.Type != unix.SECURITYFS_MAGIC {
+		n.Unknown, n.Found = true, "unknown: securityfs is not mounted on "+securityfs
 	}
 	return n
 }
@@ -161,13 +189,41 @@ func tracepoint() Need {
 
 func jit() Need {
 	n := Need{Name: "JIT", Soft: true, Hint: "BPF programs are interpreted, which costs several times more: sysctl net.core.bpf_jit_enable=1"}
-	text, err := os.ReadFile("/proc/sys/net/core/bpf_jit_enable")
-	n.Found = "net.core.bpf_jit_enable=" + strings.TrimSpace(string(text))
-	if err != nil {
-		n.Found = err.Error()
+	size, err := compiledSize()
+	switch {
+	case err != nil:
+		n.OK, n.Unknown, n.Found = true, true, "unknown: "+err.Error()
+	case size == 0:
+		n.Found = "the kernel has not compiled a program"
+	default:
+		n.OK, n.Found = true, "the kernel compiles programs"
 	}
-	n.OK = err == nil && n.Found[len(n.Found)-1] != '0'
 	return n
+}
+
+// compiledSize loads a program that does nothing and returns the size of its machine code, which is 0
+// if the kernel interprets it. net.core.bpf_jit_enable would not do: it exists in the initial network
+// namespace only (net/core/sysctl_net_core.c, sysctl_core_init).
+func compiledSize() (uint32, error) {
+	_ = rlimit.RemoveMemlock() // as in Open
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type:         ebpf.SocketFilter,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+		License:      "GPL",
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = prog.Close() }()
+	info, err := prog.Info()
+	if err != nil {
+		return 0, fmt.Errorf("ask for a program's size: %w", err)
+	}
+	size, err := info.JitedSize()
+	if err != nil {
+		return 0, fmt.Errorf("ask for a program's size: %w", err)
+	}
+	return size, nil
 }
 
 func miniSocks() Need {
@@ -188,18 +244,25 @@ func namespaces() Need {
 	return n
 }
 
+// rootCgroup is the inode and the id of the root of the cgroup v2 tree, the first that
+// kernfs_create_root in fs/kernfs/dir.c assigns.
+const rootCgroup = 1
+
 func cgroupNames() Need {
 	n := Need{Name: "cgroup names", Soft: true, Hint: "cgroup is null and cgroup_id is right: mount a cgroup v2 tree, and give CAP_DAC_READ_SEARCH to find names in it"}
-	fs := openCgroupFS()
-	defer fs.close()
+	tree := openCgroupFS()
+	defer tree.close()
 	caps, err := effective()
+	var root unix.Stat_t
 	switch {
-	case fs.mount == "":
+	case tree.mount == "":
 		n.Found = errNoCgroupFS.Error()
 	case err != nil || !has(caps, unix.CAP_DAC_READ_SEARCH):
 		n.Found = "without CAP_DAC_READ_SEARCH"
+	case unix.Fstat(tree.dir, &root) != nil || root.Ino != rootCgroup:
+		n.Found = tree.mount + " is only a part of the tree, as a container's is: cgroups outside of it have no name"
 	default:
-		n.OK, n.Found = true, fs.mount
+		n.OK, n.Found = true, tree.mount
 	}
 	return n
 }

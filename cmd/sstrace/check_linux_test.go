@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+var checkLines = regexp.MustCompile(`(?m)^(\S.{3})  (.{24})  (.*)$`)
+
+// checkIn runs check in new namespaces and returns its lines by the name of the need, and the exit code.
+func checkIn(t *testing.T, cmd *exec.Cmd, namespaces uintptr) (map[string]string, int) {
+	t.Helper()
+	needRoot(t)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
+	if namespaces&unix.CLONE_NEWUSER != 0 {
+		root := []syscall.SysProcIDMap{{Size: 1}}
+		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = root, root
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("start in namespaces %#x: %v", namespaces, err)
+	}
+	lines := make(map[string]string)
+	for _, line := range checkLines.FindAllStringSubmatch(stdout.String(), -1) {
+		lines[strings.TrimSpace(line[2])] = strings.TrimSpace(line[1]) + " " + line[3]
+	}
+	if len(lines) < 10 {
+		t.Fatalf("%d needs:\n%s%s", len(lines), &stdout, &stderr)
+	}
+	return lines, cmd.ProcessState.ExitCode()
+}
+
+// What check finds of the kernel is the same in another network namespace, which hides net.core.bpf_jit_enable.
+func TestCheckInAnotherNetworkNamespace(t *testing.T) {
+	here, _ := checkIn(t, self("sstrace", "check"), 0)
+	there, code := checkIn(t, self("sstrace", "check"), unix.CLONE_NEWNET)
+	if code != 0 || !strings.HasPrefix(here["JIT"], "yes ") || there["JIT"] != here["JIT"] {
+		t.Errorf("exit code %d; JIT: %q, in another namespace %q", code, here["JIT"], there["JIT"])
+	}
+}
+
+// root of a user namespace has every capability there, and may not trace.
+func TestCheckInAUserNamespace(t *testing.T) {
+	lines, code := checkIn(t, self("sstrace", "check"), unix.CLONE_NEWUSER)
+	if code != 1 || !strings.HasPrefix(lines["privileges"], "NO in a user namespace") {
+		t.Errorf("exit code %d, privileges: %q", code, lines["privileges"])
+	}
+	if !strings.HasPrefix(lines["JIT"], "? unknown") {
+		t.Errorf("JIT: %q", lines["JIT"])
+	}
+}
+
+// inShell returns check as the last command of a script, which runs it as "$@".
+func inShell(script string) *exec.Cmd {
+	cmd := self("sstrace", "check")
+	sh := exec.Command("sh", append([]string{"-ec", "mount --make-rprivate /\n" + script, "sh", cmd.Path}, cmd.Args[1:]...)...)
+	sh.Env = cmd.Env
+	return sh
+}
+
+// Where securityfs is not mounted it is unknown whether the kernel is locked down.
+func TestCheckWithoutSecurityfs(t *testing.T) {
+	for script, want := range map[string]string{
+		"mount -t tmpfs none /sys/kernel/security":      "? unknown: securityfs is not mounted",
+		"mount -t securityfs none /sys/kernel/security": "yes ",
+	} {
+		lines, code := checkIn(t, inShell(script+`; exec "$@"`), unix.CLONE_NEWNS)
+		if code != 0 || !strings.HasPrefix(lines["lockdown"], want) {
+			t.Errorf("%s: exit code %d, lockdown: %q, want %q", script, code, lines["lockdown"], want)
+		}
+	}
+}
+
+// A container sees a part of the cgroup tree, and cgroups outside of it have no name there.
+func TestCheckInACgroupNamespace(t *testing.T) {
+	needRoot(t)
+	tree := cgroupTree(t)
+	group, err := os.MkdirTemp(tree, "sstrace-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(group); err != nil {
+			t.Error(err)
+		}
+	})
+	sh := inShell(`echo $$ >"$GROUP/cgroup.procs"
+		exec unshare --cgroup sh -ec 'umount "$TREE"; mount -t cgroup2 none "$TREE"; exec "$@"' sh "$@"`)
+	sh.Env = append(sh.Env, "GROUP="+group, "TREE="+tree)
+	lines, code := checkIn(t, sh, unix.CLONE_NEWNS)
+	want := "less " + tree + " is only a part of the tree"
+	if code != 0 || !strings.HasPrefix(lines["cgroup names"], want) {
+		t.Errorf("exit code %d, cgroup names: %q, want %q", code, lines["cgroup names"], want)
+	}
+}
