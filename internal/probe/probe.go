@@ -26,18 +26,11 @@ import (
 )
 
 const (
-	// nap is how long the reader of a busy ring sleeps between two batches. Nobody wakes it: a wake-up for each change would cost
-	// the host more than all else.
-	nap = time.Millisecond
 	// settleTime bounds the wait for programs that still run when they are detached. Each takes a microsecond.
 	settleTime = time.Second
 
 	membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL in include/uapi/linux/membarrier.h
 )
-
-// doze is the longest sleep of the reader of an empty ring. The next change wakes it; only one that comes in the same instant as the
-// reader falls asleep may have to wait for this.
-var doze = 100 * time.Millisecond
 
 // Probe is an attached tracer.
 type Probe struct {
@@ -48,7 +41,8 @@ type Probe struct {
 	links   []link.Link     // in that order
 	blind   error           // why timers are not traced although they should be
 	deaf    error           // why accept() is not
-	reader  *ringbuf.Reader
+	reader  ring
+	pace    *pace
 	names   *namer
 	lister  lister
 	clock   clock
@@ -289,10 +283,11 @@ func (p *Probe) attach() error {
 	if p.objs.Programs[bpfProgAccepted] != nil {
 		p.deaf = p.attachCalls()
 	}
-	var err error
-	if p.reader, err = ringbuf.NewReader(p.maps.Events); err != nil {
+	reader, err := ringbuf.NewReader(p.maps.Events)
+	if err != nil {
 		return fmt.Errorf("map the ring buffer: %w", err)
 	}
+	p.reader, p.pace = reader, newPace(reader, reader.BufferSize(), p.askToBeWoken)
 	if p.before, err = gathered(p.lister.all()); err != nil {
 		return err
 	}
@@ -357,17 +352,19 @@ func (p *Probe) Events(idle func(mono int64) (soon bool, err error)) iter.Seq2[*
 	}
 }
 
-var longAgo = time.Unix(1, 0)
-
 func (p *Probe) drain(idle func(int64) (bool, error), yield func(*event.Event, error) bool) {
 	var rec ringbuf.Record
 	e := new(event.Event)
-	batch, flushed := 0, false
+	found, flushed := 0, false // found is how full the ring was as the batch began
 	p.reader.SetDeadline(longAgo)
 	for {
 		err := p.reader.ReadInto(&rec)
 		switch {
 		case err == nil:
+			if found == 0 {
+				found = rec.Remaining + len(rec.RawSample)
+				p.reader.SetDeadline(longAgo) // at the end of the batch say so at once
+			}
 			r, err := decode(rec.RawSample)
 			if err != nil {
 				yield(nil, err)
@@ -384,9 +381,6 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(*event.Event, e
 			p.read++
 			if !yield(e, nil) {
 				return
-			}
-			if batch++; batch == 1 {
-				p.reader.SetDeadline(longAgo) // at the end of the batch say so at once
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			// All that was before these two must be told before anybody is told of them: the ring may have filled again by now, and more be lost after
@@ -405,8 +399,8 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(*event.Event, e
 				yield(nil, err)
 				return
 			}
-			p.sleep(batch > 0 || soon)
-			batch = 0
+			p.pace.rest(found, soon)
+			found = 0
 		case errors.Is(err, ringbuf.ErrFlushed):
 			if p.settle(); !flushed && p.read != p.cpus().Emitted {
 				flushed = true // by now all is in the ring
@@ -422,18 +416,10 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(*event.Event, e
 	}
 }
 
-// sleep sets how long the next read waits. After a batch the next one is not far: just nap. Otherwise ask to be woken, and look
-// once more, since a change that came before the asking wakes nobody.
-func (p *Probe) sleep(busy bool) {
-	if busy {
-		p.reader.SetDeadline(time.Now().Add(nap))
-		return
-	}
+// askToBeWoken makes the next change wake the reader.
+func (p *Probe) askToBeWoken() {
 	_ = p.vars.ReaderWaiting.Set(uint32(1)) // memory that we mapped
-	p.fence.Add(1)                          // the look must not overtake the asking: a full barrier
-	if p.reader.AvailableBytes() == 0 {
-		p.reader.SetDeadline(time.Now().Add(doze))
-	}
+	p.fence.Add(1)                          // a look at the ring must not overtake it: a full barrier
 }
 
 // tellLosses gives a Lost if more changes than told are lost by now.

@@ -1,0 +1,208 @@
+//go:build linux
+
+package probe
+
+import (
+	"errors"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"sstrace/internal/event"
+	"sstrace/internal/filter"
+
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// fakeRing is a ring of which only its filling and the deadline matter.
+type fakeRing struct {
+	ring
+	available int
+	deadline  time.Time
+}
+
+func (r *fakeRing) AvailableBytes() int     { return r.available }
+func (r *fakeRing) SetDeadline(t time.Time) { r.deadline = t }
+
+// How the reader waits, by the size of the ring and by what was in it.
+func TestRest(t *testing.T) {
+	const big, tiny = 16 << 20, 4 << 10
+	for _, c := range []struct {
+		name      string
+		size      int
+		found     int
+		soon      bool
+		available int // when it has asked to be woken
+		slept     time.Duration
+		asked     bool
+		waits     time.Duration // at least
+	}{
+		{"after a batch", big, 1000, false, 0, longestNap, false, 0},
+		{"soon", big, 0, true, 0, longestNap, false, 0},
+		{"nothing", big, 0, false, 0, 0, true, doze},
+		{"a change in the same instant", big, 0, false, 1, 0, true, 0},
+		{"after a batch that filled the ring", big, big, false, 0, longestNap / 2, false, 0},
+		{"too small for a nap", tiny, 1000, false, 0, 0, true, soonAgain},
+		{"too small for a nap, soon", tiny, 0, true, 0, 0, true, soonAgain},
+		{"too small for a nap, nothing", tiny, 0, false, 0, 0, true, doze},
+	} {
+		r := &fakeRing{available: c.available}
+		var slept time.Duration
+		asked := false
+		p := newPace(r, c.size, func() { asked = true })
+		p.longest = longestNapFor(c.size, 4)
+		p.nap = p.longest
+		p.sleep = func(d time.Duration) { slept += d }
+		before := time.Now()
+		p.rest(c.found, c.soon)
+		if slept != c.slept || asked != c.asked {
+			t.Errorf("%s: slept %v and asked to be woken: %v; want %v, %v", c.name, slept, asked, c.slept, c.asked)
+		}
+		if c.waits == 0 && !r.deadline.Equal(longAgo) {
+			t.Errorf("%s: the next look waits", c.name)
+		}
+		if r.deadline.Before(before.Add(c.waits)) && c.waits > 0 {
+			t.Errorf("%s: the next look waits for %v", c.name, r.deadline.Sub(before))
+		}
+	}
+}
+
+// A ring that fills gets shorter naps, to none, and longer ones again when it does not fill any more.
+func TestNapFollowsTheRing(t *testing.T) {
+	const size = 1 << 20
+	r := new(fakeRing)
+	var slept time.Duration
+	p := newPace(r, size, func() {})
+	p.longest = longestNap
+	p.nap = longestNap
+	p.sleep = func(d time.Duration) { slept = d }
+	last := 2 * longestNap
+	for last > 0 {
+		slept = 0
+		p.rest(size/2, false)
+		if slept >= last {
+			t.Fatalf("slept %v after %v", slept, last)
+		}
+		last = slept
+	}
+	for range 100 {
+		p.rest(1, false)
+	}
+	if slept != longestNap {
+		t.Errorf("slept %v, want %v", slept, longestNap)
+	}
+	// However large and fast the machine, a nap never fills more than half of the ring.
+	for _, size := range []int{4 << 10, 64 << 10, 1 << 20, 16 << 20} {
+		for _, cpus := range []int{1, 2, 32, 1024} {
+			nap := longestNapFor(size, cpus)
+			if records := int(nap.Microseconds()) * cpus; nap > longestNap || records*recordSpace > size/2 {
+				t.Errorf("%d bytes, %d CPUs: a nap of %v, in which %d records come", size, cpus, nap, records)
+			}
+		}
+	}
+}
+
+// watchedRing reports a reader that polls: one that looks into the ring that it has just found empty,
+// without a nap and without having asked to be woken.
+type watchedRing struct {
+	ring
+	t      *testing.T
+	empty  bool // the last look found nothing
+	rested bool // since then the reader napped
+	asked  bool // since then it asked to be woken
+	naps   int
+}
+
+func (r *watchedRing) AvailableBytes() int {
+	n := r.ring.AvailableBytes()
+	if n > 0 {
+		r.empty = false
+	}
+	return n
+}
+
+func (r *watchedRing) SetDeadline(t time.Time) {
+	if !t.Equal(longAgo) && !r.asked {
+		r.t.Error("a look waits for a wake-up that nobody was asked for")
+	}
+	r.ring.SetDeadline(t)
+}
+
+func (r *watchedRing) ReadInto(rec *ringbuf.Record) error {
+	if r.empty && !r.rested && !r.asked {
+		r.t.Error("looked again into an empty ring at once")
+	}
+	err := r.ring.ReadInto(rec)
+	r.empty, r.rested, r.asked = errors.Is(err, os.ErrDeadlineExceeded), false, false
+	return err
+}
+
+// Under load the reader does not look into the ring while it naps, and naps between any two batches.
+func TestNapIsNoPoll(t *testing.T) {
+	needsRoot(t)
+	for _, size := range []int{4 << 10, 16 << 20} {
+		p, err := Open(new(filter.Filter), size, true, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		r := &watchedRing{ring: p.reader, t: t}
+		p.reader, p.pace.ring = r, r
+		p.pace.ask = func() {
+			r.asked = true
+			p.askToBeWoken()
+		}
+		p.pace.sleep = func(d time.Duration) {
+			if d < shortestNap {
+				t.Errorf("a nap of %v", d)
+			}
+			r.rested = true
+			r.naps++
+			sleep(d)
+		}
+		load := make(chan error, 1)
+		go func() {
+			load <- connects(200)
+			p.Stop()
+		}()
+		changes := 0
+		for e, err := range p.Events(func(int64) (bool, error) { return false, nil }) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Type == event.Change {
+				changes++
+			}
+		}
+		if err := <-load; err != nil {
+			t.Fatal(err)
+		}
+		if changes == 0 || size > 1<<20 && r.naps == 0 || size == 4<<10 && r.naps != 0 {
+			t.Errorf("a ring of %d bytes: %d changes, %d naps", size, changes, r.naps)
+		}
+	}
+}
+
+// connects makes n connections, one after the other.
+func connects(n int) error {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	for range n {
+		c, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil {
+			return err
+		}
+		s, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(c.Close(), s.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
