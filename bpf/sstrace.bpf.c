@@ -47,6 +47,7 @@ enum {
 	FLAG_QUEUE_FULL = 1 << 3, /* of a request sock: its listener's accept queue is full */
 	FLAG_BY_ICMP = 1 << 4, /* of a request sock: ICMP ended it */
 	FLAG_DESTROYED = 1 << 5, /* the current task asked to destroy it (ss -K) */
+	FLAG_NETNS_GONE = 1 << 6, /* of a timewait sock: no process is in its network namespace any more */
 };
 
 /* One state change as the kernel tells it. internal/probe reads it in place: see record.go before changing a member. */
@@ -1318,11 +1319,13 @@ static __always_inline int trace_request(struct timer_list *timer, enum kind kin
 static __always_inline int trace_timewait(struct timer_list *timer, enum kind kind)
 {
 	struct inet_timewait_sock *tw = (void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
-	__u8 state = BPF_CORE_READ(tw, tw_substate);
+	__u8 state = BPF_CORE_READ(tw, tw_substate), flags = 0;
 
 	if (kind == TIMEWAIT_TIMER_CANCELLED || state == TCP_FIN_WAIT2)
 		watch_fin(tw, kind == TIMEWAIT_TIMER_STARTED);
-	return trace_mini((void *)tw, 0, kind, state, 0, 0);
+	if (kind == TIMEWAIT_TIMER_CANCELLED && netns_gone(BPF_CORE_READ(tw, __tw_common.skc_net.net)))
+		flags = FLAG_NETNS_GONE; /* inet_twsk_purge in net/ipv4/inet_timewait_sock.c */
+	return trace_mini((void *)tw, 0, kind, state, 0, flags);
 }
 
 /* A connect() has chosen its port by the time it arms the timer for its first SYN. */

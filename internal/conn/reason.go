@@ -9,6 +9,8 @@ func endedBy(e *event.Event) event.Reason {
 		return event.ReasonAborted
 	case e.Flags&event.ByICMP != 0:
 		return event.ReasonUnreachable
+	case e.Flags&event.Abandoned != 0:
+		return event.ReasonNetNSGone
 	}
 	return event.ReasonUnexplained
 }
@@ -86,7 +88,9 @@ func reason(e *event.Event) event.Reason {
 		e.Err = e.SoftErr
 	}
 	switch {
-	case e.Err == 0:
+	case e.Old == event.LastAck && e.AtClose&event.Unacked == 0:
+		return event.ReasonNormal // whatever error was left from before
+	case e.Err == 0, closedHere(e):
 		return withoutError(e)
 	case e.Err == errTimedOut && e.AtClose&(event.Keepalive|event.Unacked) == event.Keepalive:
 		return event.ReasonKeepaliveTimeout // tcp_keepalive_timer probes only while nothing is outstanding
@@ -100,13 +104,19 @@ func reason(e *event.Event) event.Reason {
 	return event.ReasonRefused
 }
 
+// closedHere reports whether it was a process's close() that ended a connection with RST: an error that its socket has is left from
+// before (IP_RECVERR, kernel TLS), for close() alone shuts down both ways in these states.
+func closedHere(e *event.Event) bool {
+	return (e.Old == event.Established || e.Old == event.CloseWait) && e.AtClose&(event.Shut|event.Owned|event.Orphan) == event.Shut|event.Owned
+}
+
 // withoutError returns why a sock without an error closed.
 func withoutError(e *event.Event) event.Reason {
 	at := func(bits event.AtClose) bool { return e.AtClose&bits == bits }
 	switch {
 	case e.Old == event.Listen && e.Flags&event.Destroyed != 0:
 		return event.ReasonAborted
-	case e.Old == event.Listen, e.Old == event.LastAck && !at(event.Unacked):
+	case e.Old == event.Listen:
 		return event.ReasonNormal
 	case at(event.Orphan):
 		return orphaned(e)

@@ -39,7 +39,7 @@ const (
 // Flags describes the socket of a record, or what happened to it (the FLAG_ bits in bpf/sstrace.bpf.c).
 type Flags uint8
 
-// The bits of Flags. All but PortStale and Destroyed are a request sock's.
+// The bits of Flags. All but PortStale, Destroyed and Abandoned are a request sock's.
 const (
 	PortStale Flags = 1 << iota // it has no local port: Local has the one of its last connection
 	Acked                       // the ACK came and was dropped
@@ -47,6 +47,7 @@ const (
 	QueueFull                   // its listener's accept queue is full
 	ByICMP                      // ICMP ended it
 	Destroyed                   // the current task asked for it to be destroyed (ss -K)
+	Abandoned                   // of a timewait sock: no process is in its network namespace any more
 )
 
 // Version is the value of the key "v": keys may be added within it, none is renamed, removed or given another meaning.
