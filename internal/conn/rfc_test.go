@@ -255,6 +255,251 @@ func TestMachine(t *testing.T) {
 	}
 }
 
+// What a record after the one of a CLOSE says of it is on its line, and the line comes in its place.
+func TestUnclear(t *testing.T) {
+	closes := func(e event.Event, errno int32, at event.AtClose) event.Event {
+		e.Err, e.AtClose = errno, at
+		return e
+	}
+	segment := func(sk uint64, mono int64, flags uint8) event.Event {
+		e := timer(sk, mono, event.Reset, 0)
+		e.Segment = flags
+		return e
+	}
+	returned := func(sk uint64, mono int64, errno int32) event.Event {
+		e := timer(sk, mono, event.ConnectReturned, 0)
+		e.Err = errno
+		return e
+	}
+	flagged := func(e event.Event, f event.Flags) event.Event {
+		e.Flags |= f
+		return e
+	}
+	const (
+		rst     = 1<<2 | 1<<4
+		data    = 1<<3 | 1<<4
+		syn     = 1 << 1
+		connect = event.Owned | event.InConnect | event.NoSegment
+	)
+	reset := closes(change(11, 7, 110, event.FinWait2, event.Close), 104, event.RecvShut)
+	orphan := closes(change(11, 7, 110, event.FinWait2, event.Close), 0, event.RecvShut|event.Shut|event.Orphan)
+	inConnect := closes(unbound(change(11, 7, 110, event.SynSent, event.Close)), 0, connect)
+	other := onCPU(1, change(12, 8, 111, event.Established, event.CloseWait))
+	for _, test := range []struct {
+		name    string
+		records []event.Event
+		want    string
+	}{
+		{"RST in FIN_WAIT2", []event.Event{reset, segment(11, 112, rst)}, "FIN_WAIT2 CLOSE 110 reset_by_peer 104"},
+		{"late data in FIN_WAIT2", []event.Event{reset, segment(11, 112, data)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 104"},
+		{"late data, told after something else", []event.Event{reset, other, segment(11, 112, data)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 104"},
+		{"of another socket", []event.Event{reset, unbound(segment(11, 112, data))}, "FIN_WAIT2 CLOSE 110 reset_by_peer 104"},
+		{"late data to an orphan", []event.Event{orphan, segment(11, 112, data)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 0"},
+		{"no segment to an orphan", []event.Event{orphan}, "FIN_WAIT2 CLOSE 110 fin_wait2_timeout 0"},
+		{"no port", []event.Event{inConnect, returned(11, 112, 99)}, "SYN_SENT CLOSE 110 no_port 99"},
+		{"no route any more", []event.Event{inConnect, returned(11, 112, 113)}, "SYN_SENT CLOSE 110 unreachable 113"},
+		{"AF_UNSPEC", []event.Event{inConnect, returned(11, 112, 0)}, "SYN_SENT CLOSE 110 aborted 0"},
+		{"accept queue full, tcp_abort_on_overflow", []event.Event{
+			timer(10, 100, event.RequestStarted, event.SynRecv),
+			flagged(timer(10, 110, event.RequestCancelled, event.SynRecv), event.QueueFull),
+			segment(10, 112, 1<<4),
+		}, "SYN_RECV CLOSE 110 accept_queue_full 0"},
+		{"a SYN to a half-open connection", []event.Event{
+			timer(10, 100, event.RequestStarted, event.SynRecv),
+			timer(10, 110, event.RequestCancelled, event.SynRecv),
+			segment(10, 112, syn),
+		}, "SYN_RECV CLOSE 110 reset_sent_syn 0"},
+		{"ICMP to a half-open connection", []event.Event{
+			timer(10, 100, event.RequestStarted, event.SynRecv),
+			flagged(timer(10, 110, event.RequestCancelled, event.SynRecv), event.ByICMP),
+		}, "SYN_RECV CLOSE 110 unreachable 0"},
+		{"the namespace of a TIME_WAIT goes", []event.Event{
+			timer(20, 100, event.TimeWaitStarted, event.TimeWait),
+			change(11, 7, 101, event.FinWait2, event.Close),
+			flagged(timer(20, 110, event.TimeWaitCancelled, event.TimeWait), event.Abandoned),
+		}, "TIME_WAIT CLOSE 110 netns_gone 0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var m Machine
+			var lines []string
+			var last int64
+			emit := func(e *event.Event) error {
+				if e.Mono < last {
+					t.Errorf("a line of %d comes after one of %d", e.Mono, last)
+				}
+				last = e.Mono
+				lines = append(lines, fmt.Sprint(e.Old, " ", e.New, " ", e.Mono, " ", e.Reason, " ", e.Err))
+				return nil
+			}
+			for _, e := range test.records {
+				if err := m.Take(&e, emit); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := m.Settle(math.MaxInt64, emit); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(lines, test.want) {
+				t.Errorf("got %q, want %q among them", lines, test.want)
+			}
+			if uint64(len(lines))+m.Merged != uint64(len(test.records)) || m.Waiting() != 0 || len(m.unclear) != 0 {
+				t.Errorf("%d records are %d lines and %d merged; %d wait", len(test.records), len(lines), m.Merged, m.Waiting())
+			}
+		})
+	}
+}
+
+// A handshake whose listener closed goes on at another one, as one connection with the new listener's owner.
+func TestMigration(t *testing.T) {
+	listens := func(sk uint64, pid uint32) event.Event {
+		e := change(sk, sk, 1, event.Close, event.Listen)
+		e.Local, e.Remote, e.OwnerPID, e.OwnerComm = netip.MustParseAddrPort("127.0.0.1:7781"), netip.AddrPort{}, pid, "server"
+		return e
+	}
+	closes := listens(1, 100)
+	closes.Old, closes.New, closes.Mono = event.Listen, event.Close, 50
+	request := func(sk, listener uint64, mono int64, deed event.Deed, retries uint8) event.Event {
+		e := timer(sk, mono, deed, event.SynRecv)
+		e.Listener, e.Retries, e.ISN = listener, retries, 77
+		return e
+	}
+	var m Machine
+	var lines []string
+	emit := func(e *event.Event) error {
+		lines = append(lines, fmt.Sprint(e.ID, " ", e.Old, " ", e.New, " ", e.Dur, " ", e.OwnerPID))
+		return nil
+	}
+	for _, e := range []event.Event{
+		listens(1, 100), listens(2, 200),
+		request(10, 1, 20, event.RequestStarted, 0),
+		request(20, 1, 30, event.RequestStarted, 0), change(21, 5, 31, event.Listen, event.SynRecv), // another one, which is in its queue
+		request(20, 1, 32, event.RequestCancelled, 0), change(21, 5, 33, event.SynRecv, event.Established),
+		closes,
+		request(10, 1, 60, event.RequestCancelled, 0), request(10, 1, 61, event.RequestExpired, 0), request(12, 2, 62, event.RequestStarted, 1),
+		change(11, 7, 80, event.Listen, event.SynRecv), request(12, 2, 81, event.RequestCancelled, 1),
+		change(11, 7, 82, event.SynRecv, event.Established), change(21, 5, 90, event.Established, event.CloseWait),
+	} {
+		if e.Sk >= 20 {
+			e.Remote = netip.MustParseAddrPort("127.0.0.1:5")
+		}
+		if err := m.Take(&e, emit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"1 CLOSE LISTEN -1 100", "2 CLOSE LISTEN -1 200", "3 LISTEN SYN_RECV -1 100", "4 LISTEN SYN_RECV -1 100",
+		"4 SYN_RECV ESTABLISHED 3 100", "1 LISTEN CLOSE 49 100", "3 SYN_RECV ESTABLISHED 62 200", "4 ESTABLISHED CLOSE_WAIT 57 200"}
+	if !slices.Equal(lines, want) {
+		t.Errorf("got  %q\nwant %q", lines, want)
+	}
+}
+
+// The owner of a listener whose process exits is the one that it left it to; so is that of the connections that wait for accept().
+func TestHeir(t *testing.T) {
+	var m Machine
+	m.Heir = func(sk uint64, gone uint32) (uint32, string) {
+		if sk == 1 && gone == 100 {
+			return 101, "daemon"
+		}
+		return 0, ""
+	}
+	listen := change(1, 1, 1, event.Close, event.Listen)
+	listen.Remote, listen.OwnerPID, listen.OwnerComm = netip.AddrPort{}, 100, "start"
+	syn := timer(10, 10, event.RequestStarted, event.SynRecv)
+	syn.Listener = 1
+	exit := event.Event{Type: event.Timer, Deed: event.ProcessExited, OwnerPID: 100, Mono: 20}
+	var owners []string
+	emit := func(e *event.Event) error {
+		owners = append(owners, fmt.Sprint(e.New, " ", e.OwnerPID, " ", e.OwnerComm, " ", e.OwnerVia))
+		return nil
+	}
+	for _, e := range []event.Event{
+		listen, syn, exit, change(11, 7, 30, event.Listen, event.SynRecv), timer(10, 31, event.RequestCancelled, event.SynRecv),
+		change(11, 7, 32, event.SynRecv, event.Established), change(1, 1, 40, event.Listen, event.Close),
+	} {
+		if err := m.Take(&e, emit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"LISTEN 100 start listen", "SYN_RECV 100 start listener", "ESTABLISHED 101 daemon listener", "CLOSE 101 daemon snapshot"}
+	if !slices.Equal(owners, want) {
+		t.Errorf("got %q, want %q", owners, want)
+	}
+}
+
+// An ACK that was dropped to wait for data counts as the end of the handshake's last leg, and a connect() without SYN is a line.
+func TestDeferredAndFailed(t *testing.T) {
+	failed := change(30, 9, 50, 0, 0)
+	failed.Type, failed.Deed, failed.Err, failed.Role = event.ConnectFailed, event.NoSyn, 113, event.Client
+	var m Machine
+	var lines []string
+	emit := func(e *event.Event) error {
+		lines = append(lines, fmt.Sprint(e.Type, " ", e.ID, " ", e.New, " ", e.Deferred, " ", e.Reason))
+		return nil
+	}
+	for _, e := range []event.Event{
+		timer(10, 10, event.RequestStarted, event.SynRecv), timer(10, 14, event.RequestAcked, event.SynRecv),
+		change(11, 7, 40, event.Listen, event.SynRecv), timer(10, 41, event.RequestCancelled, event.SynRecv),
+		change(11, 7, 44, event.SynRecv, event.Established), failed, change(11, 7, 60, event.Established, event.CloseWait),
+	} {
+		if err := m.Take(&e, emit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"change 1 SYN_RECV 0 ", "change 1 ESTABLISHED 30 ", "connect_failed 2  0 unreachable", "change 1 CLOSE_WAIT 0 "}
+	if !slices.Equal(lines, want) {
+		t.Errorf("got %q, want %q", lines, want)
+	}
+}
+
+// Why a full sock closed, by what it was like.
+func TestReasons(t *testing.T) {
+	const own = event.Owned
+	for _, test := range []struct {
+		old  event.State
+		err  int32
+		at   event.AtClose
+		want event.Reason
+	}{
+		{event.Established, 110, event.Keepalive, event.ReasonKeepaliveTimeout},
+		{event.Established, 110, event.Keepalive | event.Unacked, event.ReasonTimedOut},
+		{event.SynSent, 110, event.Keepalive | event.Unacked, event.ReasonTimedOut},
+		{event.FinWait1, 110, event.Keepalive | event.Unacked | event.Orphan, event.ReasonTimedOut},
+		{event.Established, 111, 0, event.ReasonUnreachable},
+		{event.SynSent, 111, 0, event.ReasonRefused},
+		{event.SynSent, 13, 0, event.ReasonUnreachable},
+		{event.Established, 113, own | event.Shut | event.Unread, event.ReasonResetSentUnread}, // an error of before
+		{event.LastAck, 113, event.Shut, event.ReasonNormal},
+		{event.LastAck, 104, event.Shut | event.Unacked, event.ReasonResetByPeer},
+		{event.LastAck, 0, event.Shut | event.Orphan, event.ReasonNormal},
+		{event.LastAck, 0, event.Shut | event.Orphan | event.Unacked, event.ReasonTooManyOrphans},
+		{event.LastAck, 0, event.Shut | event.Orphan | event.Unacked | event.NetNSGone, event.ReasonNetNSGone},
+		{event.LastAck, 0, own | event.Shut | event.Unacked | event.Linger0, event.ReasonResetSentLinger},
+		{event.LastAck, 0, own | event.Shut | event.Unacked | event.InConnect, event.ReasonAborted},
+		{event.SynSent, 0, own | event.Shut, event.ReasonGivenUp},
+		{event.SynSent, 0, own | event.NoSegment, event.ReasonNoPort},
+		{event.Established, 0, own | event.Shut | event.Unread | event.Linger0, event.ReasonResetSentUnread},
+		{event.Established, 0, own | event.Shut | event.Linger0, event.ReasonResetSentLinger},
+		{event.Established, 0, own | event.Shut | event.Repair, event.ReasonRepaired},
+		{event.Established, 0, own, event.ReasonAborted},
+		{event.Established, 0, own | event.Unaccepted | event.Shut, event.ReasonListenerClosed},
+		{event.FinWait1, 0, own | event.Shut | event.Unread | event.Unacked, event.ReasonResetSentUnread},
+		{event.FinWait2, 0, own | event.Shut | event.Linger0, event.ReasonResetSentLinger},
+		{event.FinWait2, 0, own | event.InConnect, event.ReasonAborted},
+		{event.FinWait2, 0, event.Shut | event.Orphan | event.NoFinWait2, event.ReasonResetSentLinger2},
+		{event.FinWait2, 0, event.Shut | event.Orphan | event.TimeWaitFull, event.ReasonTimeWaitOverflow},
+		{event.FinWait2, 0, event.FinCame, event.ReasonTimeWaitOverflow},
+		{event.FinWait1, 0, event.Shut | event.Orphan | event.Unacked, event.ReasonTooManyOrphans},
+		{event.Closing, 0, own | event.FinCame | event.Unacked, event.ReasonAborted},
+		{event.FinWait1, 0, event.Unacked, event.ReasonUnexplained},
+	} {
+		e := change(1, 1, 1, test.old, event.Close)
+		e.Err, e.AtClose = test.err, test.at
+		if got := reason(&e); got != test.want {
+			t.Errorf("from %v with errno %d, %#x: %v, want %v", test.old, test.err, test.at, got, test.want)
+		}
+	}
+}
+
 // An accept is told once; what only may be one, of a connection that nobody has accepted yet, is one.
 func TestAccepts(t *testing.T) {
 	accept := func(sk, cookie uint64, deed event.Deed) event.Event {
