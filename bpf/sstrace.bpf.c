@@ -127,7 +127,8 @@ enum {
 	CLOSING_UNREAD = 1 << 8, /* data came that no process has read */
 	CLOSING_REPAIR = 1 << 9, /* TCP_REPAIR is on */
 	CLOSING_IN_CONNECT = 1 << 10, /* the current task closes it in its own connect() */
-	CLOSING_UNACKED = 1 << 11, /* something that was sent, or is to be sent, has not been acknowledged: a SYN, data, a FIN */
+	CLOSING_UNACKED =
+		1 << 11, /* something that was sent, or is to be sent, has not been acknowledged: a SYN, data, a FIN */
 	CLOSING_NETNS_GONE = 1 << 12, /* no process is in its network namespace any more */
 	CLOSING_RECV_SHUT = 1 << 13, /* nothing will be received any more: close(), shutdown(), or the peer's FIN */
 	CLOSING_OWNED = 1 << 14, /* its lock is owned: the change is made by a system call on it */
@@ -828,7 +829,8 @@ static __always_inline void submit(struct cpu *cpu, struct event *e)
 	__sync_fetch_and_add(&cpu->emitted, 1);
 }
 
-#define PF_KTHREAD 0x00200000 /* include/linux/sched.h: a worker of MPTCP or io_uring closes what nobody called close() for */
+#define PF_KTHREAD                                                                                                     \
+	0x00200000 /* include/linux/sched.h: a worker of MPTCP or io_uring closes what nobody called close() for */
 
 static __always_inline void fill_change(void *ctx, struct event *e, const struct about *a, const struct sock *sk,
 					int old, int new, enum kind kind)
@@ -1580,8 +1582,7 @@ int BPF_PROG(skb_dropped, struct sk_buff *skb)
 	flags = read_segment(&ends, skb);
 	if (flags < 0)
 		return 0;
-	if (cpu->ended && ended_by(cpu, &ends) &&
-	    ((flags & TCP_FLAG_RST) || cpu->ended_state != TCP_TIME_WAIT))
+	if (cpu->ended && ended_by(cpu, &ends) && ((flags & TCP_FLAG_RST) || cpu->ended_state != TCP_TIME_WAIT))
 		return trace_dropped(cpu, flags);
 	if (deferred_count)
 		ack_came(&ends, skb);
@@ -1674,8 +1675,8 @@ int connect_begins(struct sys_enter *ctx)
 		return 0;
 	socket = BPF_CORE_READ(file, private_data);
 	c.sk = (__u64)sk;
-	c.fresh = BPF_CORE_READ(socket, state) == SS_UNCONNECTED &&
-		  BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE;
+	c.fresh =
+		BPF_CORE_READ(socket, state) == SS_UNCONNECTED && BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE;
 	bpf_map_update_elem(&connects, &thread, &c, BPF_ANY);
 	return 0;
 }

@@ -280,7 +280,7 @@ func (m *Machine) moved(s *sock, e *event.Event) {
 		return
 	}
 	s.pid, s.comm, s.via, s.listener = 0, "", 0, 0
-	if l := m.Tracker.listener(e); l != nil {
+	if l := m.listener(e); l != nil {
 		m.inherit(s, l.sk)
 	}
 }
