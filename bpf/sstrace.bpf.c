@@ -978,9 +978,9 @@ static __always_inline bool segment_tells(__u32 bits, int old, int err)
 	return old == TCP_FIN_WAIT2 && (bits & CLOSING_ORPHAN) && !(bits & CLOSING_FIN_CAME);
 }
 
+/* But not if a timewait sock has just taken over, which is what the next segment belongs to. */
 static __always_inline void note_ended(struct cpu *cpu, const void *sk, const struct about *a, int state)
 {
-	cpu->ended = (__u64)sk;
 	cpu->ended_state = state;
 	__builtin_memcpy(cpu->ended_ends.laddr, a->laddr, sizeof(a->laddr));
 	__builtin_memcpy(cpu->ended_ends.raddr, a->raddr, sizeof(a->raddr));
@@ -988,6 +988,7 @@ static __always_inline void note_ended(struct cpu *cpu, const void *sk, const st
 	cpu->ended_ends.rport = a->rport;
 	cpu->ended_ends.netns = a->netns;
 	cpu->ended_ends.ifindex = a->ifindex;
+	cpu->ended = bpf_map_lookup_elem(&fin_wait2, &cpu->ended_ends) ? 0 : (__u64)sk;
 }
 
 static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct sock *sk, const struct tcp_sock *tp,

@@ -320,7 +320,7 @@ func TestStateMachineOnTheWire(t *testing.T) {
 				s.close()
 			}
 			l.close()
-		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (handshake_abandoned)", "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)",
+		}, []string{rfcListener, "server LISTEN SYN_RECV CLOSE (accept_queue_full)", "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)",
 			"server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)", "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)"},
 			[]string{ordinaryListener, "server LISTEN SYN_RECV ESTABLISHED CLOSE", "server LISTEN SYN_RECV ESTABLISHED CLOSE",
 				"server LISTEN SYN_RECV ESTABLISHED CLOSE"}},

@@ -71,7 +71,7 @@ type wait uint8
 
 const (
 	noMore    wait = iota
-	forPort        // a connect() for its port
+	forPort        // a connect() for its port and its sequence number
 	forRemote      // a child for its remote end
 	forClose       // a timewait sock for the end of its sock
 	forNext        // a timer that was cancelled or has expired for what its CPU does next
@@ -577,7 +577,7 @@ func (m *Machine) change(e *event.Event) bool {
 	m.play(s, e)
 	m.moved(s, e)
 	switch {
-	case e.New == event.SynSent && e.Local.Port() == 0:
+	case e.New == event.SynSent && (e.Local.Port() == 0 || !m.Blind): // the SYN's timer tells the port and the sequence number
 		s.first = m.enqueue(e, s, forPort)
 		return false
 	case e.New == event.Close && m.Blind && e.Err == 0 && (e.Old == event.FinWait2 || e.Old == event.Closing):
