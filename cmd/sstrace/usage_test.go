@@ -143,6 +143,21 @@ func TestReplayOfBoundSockets(t *testing.T) {
 			t.Errorf("%s: lines %q, want %q; %s", args, got, want, r.stderr)
 		}
 	}
+	for command, want := range map[string]string{
+		"handshakes": `"no_syn":true,"reason":"unreachable","err":113`, "conns": `"states":{},"queue_ns":null,"defer_ns":null,"no_syn":true`, "stats": `"old":"(connect)","new":"(failed)","count":1`,
+		"diagram": `"old":"LAST_ACK"`,
+	} {
+		r := sstrace(t, bound, command, "-r", "-", "-o", "ndjson")
+		if r.code != 0 || !strings.Contains(r.stdout, want) {
+			t.Errorf("%s: exit code %d, %q; no %s in\n%s", command, r.code, r.stderr, want, r.stdout)
+		}
+		for line := range strings.Lines(r.stdout) {
+			checkJSON(t, schema, line)
+		}
+	}
+	for args, name := range map[string]string{"handshakes": "bound.handshakes", "conns": "bound.conns", "conns --timeline": "bound.timeline"} {
+		golden(t, name, sstrace(t, bound, append(strings.Fields(args), "-r", "-")...).stdout)
+	}
 	if r := sstrace(t, bound, "ls", "-r", "-"); r.code != 0 || strings.Contains(r.stdout, "203.0.113.1") {
 		t.Errorf("a connect() that failed left a socket: exit code %d, %s%s", r.code, r.stdout, r.stderr)
 	}

@@ -146,7 +146,7 @@ func (c *Conns) tell(e *pair.End) error {
 
 // life is how long e has been, until its full socket was gone or until now; event.Unknown if it is older than the trace.
 func (c *Conns) life(e *pair.End) int64 {
-	if e.Older || e.Gone {
+	if e.Older || e.Gone || e.NoSyn {
 		return event.Unknown
 	}
 	begun, _ := e.Began()
@@ -158,8 +158,11 @@ func (c *Conns) life(e *pair.End) int64 {
 
 // state is how long an open end has been in the state that it is in; event.Unknown if that is not known.
 func (c *Conns) state(e *pair.End) int64 {
+	if e.Over || e.Lost() {
+		return event.Unknown
+	}
 	last := e.Path[len(e.Path)-1]
-	if e.Over || !last.Seen() || e.Lost() {
+	if !last.Seen() {
 		return event.Unknown
 	}
 	return max(c.now-last.Mono, 0)

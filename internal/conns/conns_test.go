@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net/netip"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +131,128 @@ func TestLadderOfWhatIsNotWhole(t *testing.T) {
 				t.Errorf("%s: %d columns: %s", name, n, line)
 			}
 		}
+	}
+}
+
+// The ACK that was dropped because the listener waits for data came when it came, and what ended SYN_RECV is something else.
+func TestLadderOfDeferred(t *testing.T) {
+	waits := whole()
+	for i := range waits[3:] {
+		waits[3+i].Mono += 2000 * ms
+	}
+	waits[3].Deferred, waits[3].Dur, waits[3].SynRetrans = 2000*ms, 2005*ms, 0
+	again := slices.Clone(waits)
+	again[3].SynRetrans = 1
+	closed := slices.Clone(waits) // the client's FIN comes instead of data
+	closed[3], closed[4] = closed[4], closed[3]
+	closed[3].Mono, closed[4].Mono = closed[4].Mono, closed[3].Mono
+	for _, test := range []struct {
+		lines []event.Event
+		want  []string
+	}{
+		{waits, []string{
+			"            +3ms              │ ───────────────── ACK ────────────────▶ (waits for data)\n             +2s              │ ───────────────── data ─────────────────▶  ESTABLISHED\n",
+			"server: normal, waited 2.00s for data (TCP_DEFER_ACCEPT), lived 2.014s",
+		}},
+		{again, []string{"──── ACK ───", "─ ACK or data ─"}},
+		{closed, []string{"──── ACK ───", "─ data or FIN ─"}},
+		{[]event.Event{waits[1], waits[3]}, []string{"◀──── data or FIN ", "◀─────── ACK ───"}},
+	} {
+		got := run(t, "text", true, test.lines...)
+		for _, want := range test.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+		}
+	}
+	if got := run(t, "text", false, waits...); !strings.Contains(got, " SYN_RECV 2.00s (waited 2.00s for data), ESTABLISHED ") {
+		t.Errorf("got %s", got)
+	}
+	if got := run(t, "ndjson", false, waits...); strings.Count(got, `"defer_ns":null`) != 1 || strings.Count(got, `"defer_ns":2000000000`) != 1 {
+		t.Errorf("got %s", got)
+	}
+}
+
+// Ends that are perhaps of two connections stand beside each other, and no arrow joins them.
+func TestPerhaps(t *testing.T) {
+	lines := whole()
+	for i := range lines {
+		e := &lines[i]
+		e.NetNS = uint32(e.ID)
+		for _, a := range []*netip.AddrPort{&e.Local, &e.Remote} {
+			*a = netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), a.Port())
+		}
+	}
+	got := run(t, "text", true, lines...)
+	if strings.ContainsAny(got, "▶◀─") || strings.Count(got, "client:") != 1 || !strings.Contains(got, "SYN_RECV") || !strings.Contains(got, "perhaps these are two connections") {
+		t.Errorf("got\n%s", got)
+	}
+	if got := run(t, "ndjson", false, lines...); strings.Count(got, `"pairing":"perhaps"`) != 2 || strings.Count(got, `"peer_id":null`) != 0 {
+		t.Errorf("got %s", got)
+	}
+	lines[0].ISN, lines[1].ISN = 7, 7
+	if got := run(t, "text", true, lines...); strings.Count(got, "▶") != 4 || strings.Contains(got, "perhaps") {
+		t.Errorf("got\n%s", got)
+	}
+	if got := run(t, "ndjson", false, lines...); strings.Count(got, `"pairing":"isn"`) != 2 {
+		t.Errorf("got %s", got)
+	}
+	lines[1].ISN = 8
+	if got := run(t, "text", true, lines...); strings.Count(got, "lived") != 2 || strings.Count(got, "\n\n") != 1 {
+		t.Errorf("each alone, got\n%s", got)
+	}
+	if got := run(t, "ndjson", false, lines...); strings.Count(got, `"pairing":null`) != 2 || strings.Count(got, `"peer_id":null`) != 2 {
+		t.Errorf("got %s", got)
+	}
+}
+
+// Of the reasons, only those that are about an RST have one drawn, and one that was sent goes the other way.
+func TestReset(t *testing.T) {
+	for r := event.ReasonNormal; r.String() != strconv.Itoa(int(r)); r++ {
+		lines := whole()[:5]
+		lines[4] = change(1, 9*ms, event.Established, event.Close, 6*ms)
+		lines[4].Reason = r
+		alone := []event.Event{lines[0], lines[2], lines[4]}
+		want := ""
+		switch r {
+		case event.ReasonRefused, event.ReasonResetByPeer:
+			want = "◀"
+		case event.ReasonResetSentUnread, event.ReasonResetSentLinger, event.ReasonResetSentLinger2, event.ReasonResetSentLateData, event.ReasonResetSentSyn,
+			event.ReasonTooManyOrphans:
+			want = "▶"
+		}
+		got := ""
+		for line := range strings.Lines(run(t, "text", true, alone...)) {
+			if strings.Contains(line, " RST ") {
+				got += strings.Trim(line, "0123456789 +-.smCLOSERT─\n")
+			}
+		}
+		if got != want {
+			t.Errorf("%v: RST is drawn %q, want %q", r, got, want)
+		}
+	}
+}
+
+// A connect() that sent no SYN: an end that was in no state.
+func TestNoSyn(t *testing.T) {
+	e := change(1, 0, 0, 0, event.Unknown)
+	e.Type, e.Local, e.Reason, e.Err, e.IfIndex, e.IfName = event.ConnectFailed, netip.AddrPort{}, event.ReasonUnreachable, 113, 7, "vrf-red"
+	text := strings.Split(run(t, "text", false, e), "\n")
+	if got, want := strings.Join(strings.Fields(text[1]), " "), "- - client - 127.0.0.1:7781 17/nc - - - - unreachable EHOSTUNREACH no SYN was sent"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	got := run(t, "ndjson", false, e)
+	for _, want := range []string{
+		`"lport":null,"raddr":"127.0.0.1","rport":7781,"ifindex":7,"ifname":"vrf-red","role":"client","state":"CLOSE","state_ns":null,"open":false,"lost":false,` +
+			`"opened":null,"opened_mono_ns":null,"life_ns":null,"states":{},"queue_ns":null,"defer_ns":null,"no_syn":true,`, `"reason":"unreachable","err":113,`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in\n%s", want, got)
+		}
+	}
+	want := "  - → 127.0.0.1:7781\n                           client\n                            17/nc\n              0s          (failed)\nclient: unreachable EHOSTUNREACH, no SYN was sent\n"
+	if got := run(t, "text", true, e); !strings.HasSuffix(got, want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
 

@@ -65,7 +65,11 @@ func (c *Conns) draw(conn pair.Conn) error {
 	c.title(&b, conn, lanes)
 	lines := [2]rune{' ', ' '}
 	before := int64(0)
+	perhaps := lanes[0].Pairing == pair.Perhaps
 	for _, r := range rungs {
+		if perhaps { // then nothing proves that a segment of one came to the other
+			r.came, r.went = "", ""
+		}
 		c.rung(&b, r, lines, len(lanes) == 2, before)
 		lines[r.lane] = r.after
 		if r.mono != 0 {
@@ -75,20 +79,24 @@ func (c *Conns) draw(conn pair.Conn) error {
 	for _, e := range lanes {
 		fmt.Fprintf(&b, "%s: %s\n", cmp.Or(e.Role.String(), "end"), c.epilogue(e))
 	}
+	if perhaps {
+		b.WriteString("perhaps these are two connections: the addresses match, the initial sequence numbers are unknown\n")
+	}
 	return c.lines.Text(b.String())
 }
 
 // title writes who speaks with whom.
 func (c *Conns) title(b *strings.Builder, conn pair.Conn, lanes []*pair.End) {
-	from, to := lanes[0].Local, lanes[0].Remote
+	zone := lanes[0].Zone()
+	from, to := print.AddressIn(lanes[0].Local, zone), print.AddressIn(lanes[0].Remote, zone)
 	if conn.Client == nil {
 		from, to = to, from
 	}
 	_, wall := lanes[0].Began()
 	at := time.Unix(0, wall).Format(clock)
-	route := print.Address(from) + " → " + print.Address(to)
+	route := from + " → " + to
 	if conn.Client != nil && conn.Server != nil && conn.Client.Remote != conn.Server.Local {
-		route += ", came to " + print.Address(conn.Server.Local)
+		route += ", came to " + print.AddressIn(conn.Server.Local, conn.Server.Zone())
 	}
 	if len(at)+2+utf8.RuneCountInString(route) > width {
 		at += "\n" + strings.Repeat(" ", len(at)-len(clock))
@@ -137,6 +145,9 @@ func (c *Conns) rungs(lane int, e *pair.End) (rungs []rung) {
 		}
 		add(r)
 		old = s.State
+		if s.State == event.SynRecv && e.Deferred > 0 {
+			add(rung{mono: e.AckArrived().Mono, label: "(waits for data)", came: "ACK"})
+		}
 	}
 	if !acceptedYet {
 		accept()
@@ -144,6 +155,8 @@ func (c *Conns) rungs(lane int, e *pair.End) (rungs []rung) {
 	switch {
 	case e.Gone:
 		add(rung{label: "?", after: ' '})
+	case e.NoSyn:
+		add(rung{mono: e.Last.Mono, label: "(failed)", after: ' '})
 	case e.Over && e.State() == event.Close:
 		r := rung{mono: e.Last.Mono, label: "CLOSE", color: print.State(event.Close, c.color), after: ' ', state: event.Close}
 		r.came, r.went = segments(e, old, event.Close)
@@ -178,6 +191,9 @@ func segments(e *pair.End, old, state event.State) (came, went string) {
 		case event.SynSent:
 			return "SYN-ACK", ""
 		case event.SynRecv:
+			if e.Deferred > 0 {
+				return afterAck(e), ""
+			}
 			return "ACK", ""
 		}
 	case event.CloseWait, event.Closing:
@@ -199,7 +215,12 @@ func segments(e *pair.End, old, state event.State) (came, went string) {
 		switch e.Reason {
 		case event.ReasonRefused, event.ReasonResetByPeer:
 			return "RST", ""
-		case event.ReasonResetSentUnread, event.ReasonResetSentLinger:
+		case event.ReasonPortUnreachable:
+			if e.Peer == nil { // else it is not known who sent it
+				return "ICMP", ""
+			}
+		case event.ReasonResetSentUnread, event.ReasonResetSentLinger, event.ReasonResetSentLinger2, event.ReasonResetSentLateData, event.ReasonResetSentSyn,
+			event.ReasonTooManyOrphans:
 			return "", "RST"
 		case event.ReasonNormal:
 			if old == event.LastAck {
@@ -208,6 +229,20 @@ func segments(e *pair.End, old, state event.State) (came, went string) {
 		}
 	}
 	return "", ""
+}
+
+// afterAck returns what ended the wait for data of a server's end (tcp_check_req in net/ipv4/tcp_minisocks.c): a segment with more than an ACK, or, once the
+// SYN-ACK was sent again because none came, an ACK alone.
+func afterAck(e *pair.End) string {
+	if e.SynRetrans != 0 {
+		return "ACK or data"
+	}
+	if e.Pairing > pair.Perhaps && !e.Peer.Lost() {
+		if fin := e.Peer.Step(event.FinWait1); fin == nil || fin.Mono > e.Step(event.Established).Mono {
+			return "data"
+		}
+	}
+	return "data or FIN"
 }
 
 // rung writes a row. lines are the lanes as they are before it.
@@ -254,6 +289,12 @@ func (c *Conns) epilogue(e *pair.End) string {
 		parts = append(parts, "still in "+e.State().String())
 	case e.State() == event.Close:
 		parts = append(parts, print.Alarm(print.Why(e.Reason, e.Err), c.color && e.Reason != event.ReasonNormal))
+	}
+	if noSyn(e) {
+		parts = append(parts, "no SYN was sent")
+	}
+	if e.Deferred > 0 {
+		parts = append(parts, "waited "+print.Time(e.Deferred)+" for data (TCP_DEFER_ACCEPT)")
 	}
 	if e.Closer == event.WeClosed {
 		parts = append(parts, "closed first")

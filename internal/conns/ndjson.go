@@ -13,6 +13,7 @@ type line struct {
 	print.Head
 	ID          uint64   `json:"id"`
 	PeerID      *uint64  `json:"peer_id"`
+	Pairing     *string  `json:"pairing"`
 	Cookie      *uint64  `json:"cookie"`
 	NetNS       *uint32  `json:"netns"`
 	Family      string   `json:"family"`
@@ -21,6 +22,8 @@ type line struct {
 	LocalPort   *uint16  `json:"lport"`
 	RemoteAddr  *string  `json:"raddr"`
 	RemotePort  *uint16  `json:"rport"`
+	IfIndex     *uint32  `json:"ifindex"`
+	IfName      *string  `json:"ifname"`
 	Role        *string  `json:"role"`
 	State       string   `json:"state"`
 	StateTime   *int64   `json:"state_ns"`
@@ -31,12 +34,15 @@ type line struct {
 	Life        *int64   `json:"life_ns"`
 	States      stateSum `json:"states"`
 	Queued      *int64   `json:"queue_ns"`
+	Deferred    *int64   `json:"defer_ns"`
+	NoSyn       bool     `json:"no_syn"`
 	ActiveClose *bool    `json:"active_close"`
 	Reason      *string  `json:"reason"`
 	Err         *int32   `json:"err"`
 	SynRetrans  *int32   `json:"syn_retrans"`
 	Totals      *totals  `json:"totals"`
 	OwnerPID    *uint32  `json:"owner_pid"`
+	OwnerHost   *uint32  `json:"owner_host_pid"`
 	OwnerComm   *string  `json:"owner_comm"`
 	OwnerVia    *string  `json:"owner_via"`
 	Container   *string  `json:"container"`
@@ -84,8 +90,10 @@ func (c *Conns) jsonLine(e *pair.End) *line {
 		State: e.State().String(), StateTime: print.Known(c.state(e), event.Unknown), Open: !e.Over, Lost: e.Lost(),
 		Life: print.Known(c.life(e), event.Unknown), States: e.Path, Queued: print.Known(e.Queued, event.Unknown),
 		Reason: print.Known(e.Reason.String(), ""), Err: print.Known(e.Err, 0), SynRetrans: print.Known(e.SynRetrans, event.Unknown),
-		OwnerPID: print.Known(e.Owner.PID, 0), OwnerVia: print.Known(e.Owner.Via.String(), ""), Container: print.Known(e.Container(), ""), Unit: print.Known(e.Unit(), ""),
+		IfIndex: print.Known(e.IfIndex, 0), IfName: print.Known(e.IfName, ""), Deferred: print.Known(e.Deferred, 0), NoSyn: noSyn(e),
+		Pairing: print.Known(e.Pairing.String(), ""), OwnerVia: print.Known(e.Owner.Via.String(), ""), Container: print.Known(e.Container(), ""), Unit: print.Known(e.Unit(), ""),
 	}
+	l.OwnerPID, l.OwnerHost = print.PIDs(e.Owner.PID)
 	if a := e.Local.Addr(); a.IsValid() {
 		l.LocalAddr = print.Known(a.String(), "")
 	}
@@ -98,7 +106,7 @@ func (c *Conns) jsonLine(e *pair.End) *line {
 	if e.Peer != nil {
 		l.PeerID = &e.Peer.ID
 	}
-	if !e.Older {
+	if !e.Older && !e.NoSyn {
 		mono, wall := e.Began()
 		opened := string(event.AppendTime(nil, wall))
 		l.Opened, l.OpenedMono = &opened, &mono

@@ -18,7 +18,6 @@ type widths struct{ address, owner int }
 const (
 	clock = "15:04:05.000000000"
 	ipv6  = len("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535")
-	owner = len("4194304/0123456789abcde")
 )
 
 func (c *Conns) row(opened, life, role, local, remote, owner, sent, received, rtt, first, end, states string) string {
@@ -32,12 +31,13 @@ func (c *Conns) header() string {
 
 // line writes one end.
 func (c *Conns) line(e *pair.End) string {
-	local, remote, who := print.Address(e.Local), print.Address(e.Remote), print.Process(e.Owner.PID, e.Owner.Comm)
-	if max(len(local), len(remote)) > c.widths.address {
-		c.widths.address = ipv6
+	local, remote := print.AddressIn(e.Local, e.Zone()), print.AddressIn(e.Remote, e.Zone())
+	who := print.Process(e.Owner.PID, e.Owner.Comm)
+	if n := max(utf8.RuneCountInString(local), utf8.RuneCountInString(remote)); n > c.widths.address {
+		c.widths.address = max(ipv6, n)
 	}
 	if utf8.RuneCountInString(who) > c.widths.owner {
-		c.widths.owner = owner
+		c.widths.owner = max(c.widths.owner, print.ProcessWidth(e.Owner.PID))
 	}
 	sent, received, rtt := "-", "-", "-"
 	if t := e.Totals; t.Known {
@@ -48,7 +48,7 @@ func (c *Conns) line(e *pair.End) string {
 }
 
 func opened(e *pair.End) string {
-	if e.Older {
+	if e.Older || e.NoSyn {
 		return "-"
 	}
 	_, wall := e.Began()
@@ -65,6 +65,9 @@ func first(e *pair.End) string {
 	}
 	return "-"
 }
+
+// noSyn reports whether it is known that e sent no SYN.
+func noSyn(e *pair.End) bool { return e.NoSyn || e.Reason == event.ReasonNoPort }
 
 // end tells how it ended, or that it is open.
 func (c *Conns) end(e *pair.End) string {
@@ -93,9 +96,15 @@ func (c *Conns) states(e *pair.End) string {
 		default:
 			parts = append(parts, s.State.String()+" -")
 		}
+		if s.State == event.SynRecv && e.Deferred > 0 {
+			parts[len(parts)-1] += " (waited " + print.Time(e.Deferred) + " for data)"
+		}
 		if s.State == event.Established && e.Queued != event.Unknown {
 			parts[len(parts)-1] += " (queued " + print.Time(e.Queued) + ")"
 		}
+	}
+	if noSyn(e) {
+		parts = append(parts, "no SYN was sent")
 	}
 	if n := e.Totals.Retrans; n > 0 {
 		parts = append(parts, fmt.Sprintf("%d sent again", n))

@@ -260,6 +260,14 @@ func Zone(index uint32, name string) string {
 	return name
 }
 
+// Scoped returns addr with zone if it is link-local: the same address on another link is another host's.
+func Scoped(addr netip.Addr, zone string) netip.Addr {
+	if addr.Is6() && addr.IsLinkLocalUnicast() {
+		return addr.WithZone(zone)
+	}
+	return addr
+}
+
 // States lists all states, in the kernel's order.
 func States() []State {
 	return []State{Established, SynSent, SynRecv, FinWait1, FinWait2, TimeWait, Close, CloseWait, LastAck, Listen, Closing}

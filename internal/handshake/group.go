@@ -114,7 +114,7 @@ func (h *Handshakes) name(c pair.Conn) string {
 		}
 	case "remote":
 		if remote.Addr().IsValid() {
-			return remote.Addr().String()
+			return event.Scoped(remote.Addr(), end.Zone()).String()
 		}
 	case "process":
 		return who(end).Comm

@@ -194,7 +194,8 @@ func (h *Handshakes) look(end *pair.End) error {
 	}
 	if c.Server == nil && !end.Over && end.Step(event.SynRecv) == nil { // alone, and its SYN crossed none
 		if s := end.Step(event.Established); s != nil && s.Seen() {
-			if s.Mono == end.Last.Mono {
+			if !end.Held {
+				end.Held = true
 				h.held = append(h.held, end)
 			}
 			return nil
@@ -257,7 +258,7 @@ func state(c pair.Conn) string {
 	return worse[min(slices.Index(worse, stateOf(c.Client)), slices.Index(worse, stateOf(c.Server)))]
 }
 
-// The legs, and the two sums of them that one end can tell alone.
+// The legs, the two sums of them that one end can tell alone, and the wait for data behind the ACK.
 const (
 	syn = iota
 	synAck
@@ -265,6 +266,7 @@ const (
 	accept
 	connect
 	serve
+	deferred
 	legs
 )
 
@@ -278,14 +280,17 @@ func times(c pair.Conn) (t [legs]int64) {
 	}
 	if c.Server != nil {
 		t[accept] = c.Server.Queued
-		if c.Server.SynArrived() != nil {
-			t[serve] = c.Server.Step(event.SynRecv).Dur
+		if c.Server.Deferred > 0 {
+			t[deferred] = c.Server.Deferred
+		}
+		if s := c.Server.SynArrived(); s != nil && s.Dur != event.Unknown {
+			t[serve] = s.Dur - c.Server.Deferred
 		}
 	}
-	if c.Client != nil && c.Server != nil {
+	if c.Certain() {
 		t[syn] = pair.Between(c.Client.Step(event.SynSent), c.Server.SynArrived())
 		t[synAck] = pair.Between(c.Server.SynArrived(), c.Client.Step(event.Established))
-		t[ack] = pair.Between(c.Client.Step(event.Established), c.Server.Step(event.Established))
+		t[ack] = pair.Between(c.Client.Step(event.Established), c.Server.AckArrived())
 	}
 	return t
 }
@@ -305,6 +310,22 @@ func setup(e *pair.End) (sum int64) {
 		return event.Unknown
 	}
 	return sum
+}
+
+// failedAfter returns how long the handshake of e was under way when it failed; event.Unknown if its beginning was not seen.
+func failedAfter(e *pair.End) int64 {
+	if e.Role == event.Server {
+		if s := e.SynArrived(); s != nil {
+			return s.Dur
+		}
+		return event.Unknown
+	}
+	return setup(e)
+}
+
+// noSyn reports whether it is known that a client sent no SYN.
+func noSyn(e *pair.End) bool {
+	return e != nil && (e.NoSyn || e.Reason == event.ReasonNoPort)
 }
 
 // tell tells the handshake of c.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,41 @@ func TestLines(t *testing.T) {
 	refused.Reason, refused.Err = event.ReasonRefused, 111
 	abandoned := change(2, 9*ms, event.SynRecv, event.Close, 8*ms)
 	abandoned.Reason = event.ReasonHandshakeAbandoned
+	timeout := change(1, 1400*ms, event.SynSent, event.Close, 1400*ms)
+	timeout.Reason, timeout.Err = event.ReasonTimedOut, 110
+	noPort := []event.Event{change(1, 0, event.Close, event.SynSent, event.Unknown), change(1, 5000, event.SynSent, event.Close, 5000)}
+	for i := range noPort {
+		noPort[i].Local = netip.AddrPortFrom(client.Addr(), 0)
+	}
+	noPort[1].Reason, noPort[1].Err = event.ReasonNoPort, 99
+	noSyn := change(1, 0, 0, 0, event.Unknown)
+	noSyn.Type, noSyn.Local, noSyn.Reason, noSyn.Err = event.ConnectFailed, netip.AddrPort{}, event.ReasonUnreachable, 113
+	waits := whole() // for data, 2.18 s
+	waits[3] = change(2, 2186*ms, event.SynRecv, event.Established, 2185*ms)
+	waits[3].Deferred = 2180 * ms
+	waits[4] = accepted2(2190*ms, 4*ms)
+	noData := change(2, 2186*ms, event.SynRecv, event.Close, 2185*ms)
+	noData.Deferred, noData.Reason = 2180*ms, event.ReasonHandshakeAbandoned
+	perhaps := whole()
+	for i := range perhaps { // in two network namespaces
+		e := &perhaps[i]
+		e.NetNS, e.Local, e.Remote = uint32(e.ID), netip.MustParseAddrPort("10.0.0.1:40602"), netip.MustParseAddrPort("10.0.0.2:7781")
+		if e.ID == 2 {
+			e.Local, e.Remote = e.Remote, e.Local
+		}
+	}
+	certain, apart := slices.Clone(perhaps), slices.Clone(perhaps)
+	certain[0].ISN, certain[1].ISN = 7, 7
+	apart[0].ISN, apart[3].ISN = 7, 8 // known late
+	linkLocal := whole()
+	for i := range linkLocal {
+		e := &linkLocal[i]
+		e.IfIndex, e.IfName, e.Local, e.Remote = 4, "eth1", netip.MustParseAddrPort("[fe80::2]:40602"), netip.MustParseAddrPort("[fe80::1]:7781")
+		if e.ID == 2 {
+			e.Local, e.Remote = e.Remote, e.Local
+		}
+	}
+	linkLocal[4].OwnerPID |= event.HostPID
 	hostile := whole()
 	hostile[4].OwnerComm = "\x1b[31m\n"
 	unwanted := whole()
@@ -129,8 +165,25 @@ func TestLines(t *testing.T) {
 		{"open", whole()[:1], "- - - - 127.0.0.1:40602 17/nc 127.0.0.1:7781 - open"},
 		{"client alone", []event.Event{whole()[0], whole()[2]}, "├───────── 3ms ─────────┤ - - 127.0.0.1:40602 17/nc 127.0.0.1:7781 - established"},
 		{"server alone", []event.Event{whole()[1], whole()[3], whole()[4]}, "- ├───────── 5ms ─────────┤ 4ms 127.0.0.1:40602 - 127.0.0.1:7781 18/worker accepted"},
-		{"refused", []event.Event{whole()[0], refused}, "├───────── 2ms ─────────┤ - - 127.0.0.1:40602 17/nc 127.0.0.1:7781 - failed: refused ECONNREFUSED"},
-		{"abandoned", []event.Event{whole()[0], whole()[1], whole()[2], abandoned}, "1ms 2ms - - 127.0.0.1:40602 17/nc 127.0.0.1:7781 17/clerk failed: handshake_abandoned (server's end)"},
+		{"refused", []event.Event{whole()[0], refused}, "- - - - 127.0.0.1:40602 17/nc 127.0.0.1:7781 - failed after 2.00ms: refused ECONNREFUSED"},
+		{"no answer", []event.Event{whole()[0], whole()[1], timeout}, "1ms - - - 127.0.0.1:40602 17/nc 127.0.0.1:7781 17/clerk failed after 1.40s: timeout ETIMEDOUT"},
+		{"no answer yet", whole()[:2], "1ms - - - 127.0.0.1:40602 17/nc 127.0.0.1:7781 17/clerk open"},
+		{"abandoned, the client elsewhere", []event.Event{whole()[1], abandoned}, "- - - - 127.0.0.1:40602 - 127.0.0.1:7781 17/clerk failed after 8.00ms: handshake_abandoned"},
+		{"no port", []event.Event{noPort[0], noPort[1]}, "- - - - 127.0.0.1:- 17/nc 127.0.0.1:7781 - failed after 5.00µs: no_port EADDRNOTAVAIL, no SYN was sent"},
+		{"no SYN", []event.Event{noSyn}, "- - - - - 17/nc 127.0.0.1:7781 - failed: unreachable EHOSTUNREACH, no SYN was sent"},
+		{"deferred", waits, "1ms 2ms 3ms 4ms " + ends + "accepted, waited 2.18s for data (TCP_DEFER_ACCEPT)"},
+		{"deferred, the client elsewhere", []event.Event{waits[1], waits[3], waits[4]},
+			"- ├───────── 5ms ─────────┤ 4ms 127.0.0.1:40602 - 127.0.0.1:7781 18/worker accepted, waited 2.18s for data (TCP_DEFER_ACCEPT)"},
+		{"deferred, and no data came", []event.Event{waits[0], waits[1], waits[2], noData},
+			"1ms 2ms 3ms - 127.0.0.1:40602 17/nc 127.0.0.1:7781 17/clerk failed after 2.19s: handshake_abandoned (server's end), waited 2.18s for data (TCP_DEFER_ACCEPT)"},
+		{"deferred, no data came, the client elsewhere", []event.Event{waits[1], noData},
+			"- ├───────── 5ms ─────────┤ - 127.0.0.1:40602 - 127.0.0.1:7781 17/clerk failed after 2.19s: handshake_abandoned, waited 2.18s for data (TCP_DEFER_ACCEPT)"},
+		{"perhaps", perhaps, "├───────── 3ms ─────────┤ - 4ms 10.0.0.1:40602 17/nc 10.0.0.2:7781 18/worker accepted, perhaps two connections"},
+		{"two namespaces, by the numbers", certain, "1ms 2ms 3ms 4ms 10.0.0.1:40602 17/nc 10.0.0.2:7781 18/worker accepted"},
+		{"no pair by the numbers", apart,
+			"- ├───────── 5ms ─────────┤ 4ms 10.0.0.1:40602 - 10.0.0.2:7781 18/worker accepted\n├───────── 3ms ─────────┤ - - 10.0.0.1:40602 17/nc 10.0.0.2:7781 - established"},
+		{"link-local", linkLocal, "1ms 2ms 3ms 4ms [fe80::2%eth1]:40602 17/nc [fe80::1%eth1]:7781 host:18/worker accepted"},
+		{"abandoned", []event.Event{whole()[0], whole()[1], whole()[2], abandoned}, "1ms 2ms - - 127.0.0.1:40602 17/nc 127.0.0.1:7781 17/clerk failed after 8.00ms: handshake_abandoned (server's end)"},
 		{"a hostile name", hostile, `1ms 2ms 3ms 4ms 127.0.0.1:40602 17/nc 127.0.0.1:7781 18/\x1b[31m\n accepted`},
 		{"no line is wanted", unwanted, ""},
 		{"one line is wanted", one, "1ms 2ms 3ms 4ms " + ends + "accepted"},
@@ -139,7 +192,7 @@ func TestLines(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got []string
-			for _, row := range rows(run(t, "text", Options{}, append(test.lines, ending(20*ms))...)) {
+			for _, row := range rows(run(t, "text", Options{}, append(test.lines, ending(3000*ms))...)) {
 				if !strings.Contains(row, "lost here") && !strings.Contains(row, "handshakes in ") {
 					got = append(got, row)
 				}
@@ -148,6 +201,59 @@ func TestLines(t *testing.T) {
 				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), test.want)
 			}
 		})
+	}
+}
+
+// What NDJSON has of the same: a leg that needs both ends is null where they are only perhaps one connection.
+func TestKeys(t *testing.T) {
+	waits := whole()
+	waits[3].Deferred, waits[3].Dur, waits[3].Mono, waits[3].Wall = 2180*ms, 2185*ms, waits[3].Mono+2180*ms, waits[3].Wall+2180*ms
+	perhaps := whole()
+	for i := range perhaps {
+		perhaps[i].NetNS = uint32(perhaps[i].ID)
+		for _, a := range []*netip.AddrPort{&perhaps[i].Local, &perhaps[i].Remote} {
+			*a = netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), a.Port())
+		}
+	}
+	same := slices.Clone(perhaps)
+	same[0].ISN, same[1].ISN = 7, 7
+	hosts := whole()
+	hosts[4].OwnerPID, hosts[4].IfIndex, hosts[4].IfName = 8471|event.HostPID, 3, "eth0"
+	for i := range hosts {
+		hosts[i].IfIndex, hosts[i].IfName = 3, "eth0"
+	}
+	noSyn := change(1, 0, 0, 0, event.Unknown)
+	noSyn.Type, noSyn.Local, noSyn.Reason, noSyn.Err = event.ConnectFailed, netip.AddrPort{}, event.ReasonUnreachable, 113
+	const ns = `"syn_ns":1000000,"synack_ns":2000000,"ack_ns":3000000,"accept_ns":4000000,"connect_ns":3000000,"server_ns":5000000`
+	for _, test := range []struct {
+		lines []event.Event
+		want  []string
+	}{
+		{whole(), []string{`"pairing":"tuple",` + ns + `,"defer_ns":null,"no_syn":false,`}},
+		{same, []string{`"pairing":"isn",` + ns + `,"defer_ns":null,"no_syn":false,`}},
+		{perhaps, []string{`"pairing":"perhaps","syn_ns":null,"synack_ns":null,"ack_ns":null,"accept_ns":4000000,"connect_ns":3000000,"server_ns":5000000,`}},
+		{waits, []string{`"pairing":"tuple",` + ns + `,"defer_ns":2180000000,`, `"defer":{"count":1,"min_ns":2180000000,`}},
+		{hosts, []string{`"ifindex":3,"ifname":"eth0","syn_retrans":0,"owner_pid":null,"owner_host_pid":8471,"owner_comm":"worker"`}},
+		{whole()[1:2], []string{`"state":"open","pairing":null,`, `"client":null,`}},
+		{[]event.Event{noSyn}, []string{
+			`"state":"failed","pairing":null,"syn_ns":null,"synack_ns":null,"ack_ns":null,"accept_ns":null,"connect_ns":null,"server_ns":null,"defer_ns":null,"no_syn":true,` +
+				`"reason":"unreachable","err":113,"failed_end":"client"`,
+			`"laddr":null,"lport":null,"raddr":"127.0.0.1","rport":7781`, `"failed":1,"open":0,"lost":0,"reasons":{"unreachable":1}`,
+		}},
+	} {
+		got := run(t, "ndjson", Options{}, append(test.lines, ending(3000*ms))...)
+		for _, want := range test.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %s in\n%s", want, got)
+			}
+		}
+	}
+	far := slices.Clone(hosts)
+	for i := range far {
+		far[i].Remote = netip.MustParseAddrPort("[fe80::9]:40602")
+	}
+	if got := run(t, "text", Options{Summary: true, By: "remote"}, append(far[1:2], ending(ms))...); !strings.Contains(got, "\nremote fe80::9%eth0: 1 handshake (1 open)\n") {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -11,12 +11,15 @@ import (
 type line struct {
 	print.Head
 	State   string  `json:"state"`
+	Pairing *string `json:"pairing"`
 	Syn     *int64  `json:"syn_ns"`
 	SynAck  *int64  `json:"synack_ns"`
 	Ack     *int64  `json:"ack_ns"`
 	Accept  *int64  `json:"accept_ns"`
 	Connect *int64  `json:"connect_ns"`
 	Serve   *int64  `json:"server_ns"`
+	Defer   *int64  `json:"defer_ns"`
+	NoSyn   bool    `json:"no_syn"`
 	Reason  *string `json:"reason"`
 	Err     *int32  `json:"err"`
 	Failed  *string `json:"failed_end"`
@@ -35,8 +38,11 @@ type end struct {
 	LocalPort  *uint16 `json:"lport"`
 	RemoteAddr *string `json:"raddr"`
 	RemotePort *uint16 `json:"rport"`
+	IfIndex    *uint32 `json:"ifindex"`
+	IfName     *string `json:"ifname"`
 	SynRetrans *int32  `json:"syn_retrans"`
 	OwnerPID   *uint32 `json:"owner_pid"`
+	OwnerHost  *uint32 `json:"owner_host_pid"`
 	OwnerComm  *string `json:"owner_comm"`
 	OwnerVia   *string `json:"owner_via"`
 	Container  *string `json:"container"`
@@ -49,8 +55,12 @@ func jsonLine(c pair.Conn, state string, of [legs]int64) *line {
 	l := &line{
 		Head: print.NewHead("handshake", wall, mono), State: state,
 		Syn: ns(syn), SynAck: ns(synAck), Ack: ns(ack), Accept: ns(accept), Connect: ns(connect), Serve: ns(serve),
+		Defer: ns(deferred), NoSyn: noSyn(c.Client),
 		Client: jsonEnd(c.Client), Server: jsonEnd(c.Server),
 		Lost: c.Client != nil && c.Client.Lost() || c.Server != nil && c.Server.Lost(),
+	}
+	if c.Client != nil {
+		l.Pairing = print.Known(c.Client.Pairing.String(), "")
 	}
 	if reason, err, of := why(c); of != nil {
 		l.Reason, l.Err = print.Known(reason.String(), ""), print.Known(err, 0)
@@ -71,8 +81,9 @@ func jsonEnd(e *pair.End) *end {
 	j := &end{
 		ID: e.ID, Cookie: print.Known(e.Cookie, 0), NetNS: print.Known(e.NetNS, 0), Family: e.Family.String(), Proto: e.Proto.String(),
 		LocalPort: print.Known(e.Local.Port(), 0), RemotePort: print.Known(e.Remote.Port(), 0), SynRetrans: print.Known(e.SynRetrans, event.Unknown),
-		OwnerPID: print.Known(owner.PID, 0), OwnerVia: print.Known(owner.Via.String(), ""), Container: print.Known(e.Container(), ""), Unit: print.Known(e.Unit(), ""),
+		IfIndex: print.Known(e.IfIndex, 0), IfName: print.Known(e.IfName, ""), OwnerVia: print.Known(owner.Via.String(), ""), Container: print.Known(e.Container(), ""), Unit: print.Known(e.Unit(), ""),
 	}
+	j.OwnerPID, j.OwnerHost = print.PIDs(owner.PID)
 	if a := e.Local.Addr(); a.IsValid() {
 		j.LocalAddr = print.Known(a.String(), "")
 	}
@@ -118,6 +129,7 @@ type summary struct {
 	Accept   *percentiles      `json:"accept"`
 	Connect  *percentiles      `json:"connect"`
 	Serve    *percentiles      `json:"server"`
+	Defer    *percentiles      `json:"defer"`
 }
 
 type percentiles struct {
@@ -137,6 +149,7 @@ func (h *Handshakes) summary(of span, t *tally, group string, others bool) *summ
 		Reasons: make(map[string]uint64),
 		Syn:     percentilesOf(t.times[syn]), SynAck: percentilesOf(t.times[synAck]), Ack: percentilesOf(t.times[ack]),
 		Accept: percentilesOf(t.times[accept]), Connect: percentilesOf(t.times[connect]), Serve: percentilesOf(t.times[serve]),
+		Defer: percentilesOf(t.times[deferred]),
 	}
 	for r, n := range t.why {
 		s.Reasons[reasonName(r)] += n

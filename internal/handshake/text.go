@@ -22,7 +22,6 @@ const (
 	clock  = "15:04:05.000000000"
 	longer = len("1m0.000123456s")
 	ipv6   = len("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535")
-	owner  = len("4194304/0123456789abcde")
 )
 
 func (h *Handshakes) header() string {
@@ -42,20 +41,20 @@ func (h *Handshakes) line(c pair.Conn, state string, of [legs]int64) string {
 	both := func(i int) string { return " " + spanned(print.Duration(of[i]), 2*w+1) }
 	var legs string
 	switch {
-	case of[connect] != event.Unknown && (of[syn] == event.Unknown || of[synAck] == event.Unknown):
+	case of[connect] != event.Unknown && stateOf(c.Client) == established && (of[syn] == event.Unknown || of[synAck] == event.Unknown):
 		legs = both(connect) + cell(ack)
-	case c.Client == nil && of[serve] != event.Unknown:
+	case c.Client == nil && of[serve] != event.Unknown && (stateOf(c.Server) != failed || c.Server.Deferred > 0):
 		legs = cell(syn) + both(serve)
 	default:
 		legs = cell(syn) + cell(synAck) + cell(ack)
 	}
 	client, server := addresses(c)
-	if max(len(client), len(server)) > h.widths.address {
-		h.widths.address = ipv6
+	if n := max(utf8.RuneCountInString(client), utf8.RuneCountInString(server)); n > h.widths.address {
+		h.widths.address = max(ipv6, n)
 	}
 	clientOwner, serverOwner := print.Process(who(c.Client).PID, who(c.Client).Comm), print.Process(who(c.Server).PID, who(c.Server).Comm)
 	if max(utf8.RuneCountInString(clientOwner), utf8.RuneCountInString(serverOwner)) > h.widths.owner {
-		h.widths.owner = owner
+		h.widths.owner = max(h.widths.owner, print.ProcessWidth(who(c.Client).PID), print.ProcessWidth(who(c.Server).PID))
 	}
 	_, wall := began(c)
 	return fmt.Sprintf("%s%s%s  %-*s %-*s %-*s %-*s %s\n", time.Unix(0, wall).Format(clock), legs, cell(accept), h.widths.address, client, h.widths.owner, clientOwner,
@@ -65,9 +64,9 @@ func (h *Handshakes) line(c pair.Conn, state string, of [legs]int64) string {
 // addresses gives the client's and the server's, as the client's end sees them if it is here.
 func addresses(c pair.Conn) (client, server string) {
 	if c.Client != nil {
-		return print.Address(c.Client.Local), print.Address(c.Client.Remote)
+		return print.AddressIn(c.Client.Local, c.Client.Zone()), print.AddressIn(c.Client.Remote, c.Client.Zone())
 	}
-	return print.Address(c.Server.Remote), print.Address(c.Server.Local)
+	return print.AddressIn(c.Server.Remote, c.Server.Zone()), print.AddressIn(c.Server.Local, c.Server.Zone())
 }
 
 // spanned writes text in the middle of ├── ──┤.
@@ -80,6 +79,9 @@ func spanned(text string, width int) string {
 func (h *Handshakes) outcome(c pair.Conn, state string) string {
 	text := state
 	if reason, err, end := why(c); end != nil {
+		if after := failedAfter(end); after != event.Unknown {
+			text += " after " + print.Time(after)
+		}
 		text += ": " + print.Why(cmp.Or(reason, event.ReasonUnexplained), err)
 		if end == c.Server && c.Client != nil {
 			text += " (server's end)"
@@ -88,11 +90,17 @@ func (h *Handshakes) outcome(c pair.Conn, state string) string {
 	if state == failed || state == lost {
 		text = print.Alarm(text, h.color)
 	}
-	if c.Client != nil && c.Client.Local == c.Client.Remote {
+	if noSyn(c.Client) {
+		text += ", no SYN was sent"
+	}
+	if c.Client != nil && c.Client.Local.IsValid() && c.Client.Local == c.Client.Remote {
 		text += ", with itself"
 	}
 	if state == established && c.Server != nil {
 		text += ", no accept() seen"
+	}
+	if c.Server != nil && c.Server.Deferred > 0 {
+		text += ", waited " + print.Time(c.Server.Deferred) + " for data (TCP_DEFER_ACCEPT)"
 	}
 	if c.Client != nil && c.Client.SynRetrans > 0 {
 		text += fmt.Sprintf(", SYN sent again %d×", c.Client.SynRetrans)
@@ -100,8 +108,11 @@ func (h *Handshakes) outcome(c pair.Conn, state string) string {
 	if c.Server != nil && c.Server.SynRetrans > 0 {
 		text += fmt.Sprintf(", SYN-ACK sent again %d×", c.Server.SynRetrans)
 	}
+	if c.Client != nil && c.Client.Pairing == pair.Perhaps {
+		text += ", perhaps two connections"
+	}
 	if c.Client != nil && c.Server != nil && c.Client.Remote != c.Server.Local {
-		text += ", came to " + print.Address(c.Server.Local)
+		text += ", came to " + print.AddressIn(c.Server.Local, c.Server.Zone())
 	}
 	if c.Client != nil && c.Client.Lost() || c.Server != nil && c.Server.Lost() {
 		text += ", lines lost"
@@ -112,7 +123,7 @@ func (h *Handshakes) outcome(c pair.Conn, state string) string {
 // shown is how many groups a person gets to see.
 const shown = 20
 
-var titles = [legs]string{"SYN", "SYN-ACK", "ACK", "ACCEPT", "SYN + SYN-ACK", "SYN-ACK + ACK"}
+var titles = [legs]string{"SYN", "SYN-ACK", "ACK", "ACCEPT", "SYN + SYN-ACK", "SYN-ACK + ACK", "WAIT FOR DATA"}
 
 func (h *Handshakes) tables(of span, part func(*group) *tally) error {
 	var b strings.Builder

@@ -6,6 +6,21 @@ import (
 	"sstrace/internal/event"
 )
 
+// Pairing is what says that two ends are one connection, the less certain first.
+type Pairing uint8
+
+// The pairings. Perhaps: in two network namespaces, or with DNAT between them, the addresses may be those of two connections, and
+// the initial sequence number of one end is unknown.
+const (
+	Unpaired Pairing = iota
+	Perhaps
+	ByTuple
+	ByISN
+)
+
+// String returns the value of the key pairing, "" if there is no other end.
+func (p Pairing) String() string { return [...]string{"", "perhaps", "tuple", "isn"}[p] }
+
 // Process is one that owns a socket, and the deed by which that is known; the zero Process is not known.
 type Process struct {
 	PID  uint32
@@ -35,6 +50,9 @@ type End struct {
 	Family        event.Family
 	Proto         event.Proto
 	Local, Remote netip.AddrPort
+	IfIndex       uint32 // the device that it is bound to
+	IfName        string
+	ISN           uint32 // the client's initial sequence number; 0: unknown
 	Role          event.Role
 	Cgroup        string
 
@@ -51,28 +69,33 @@ type End struct {
 	Queued     int64 // how long it waited for accept(); or event.Unknown
 	SynRetrans int32 // SYNs or SYN-ACKs that were sent again; or event.Unknown
 	Totals     event.Totals
+	Deferred   int64 // how long it waited for data in SYN_RECV, after the ACK; 0: not
 	Reason     event.Reason
 	Err        int32
 	Closer     event.Closer
+	NoSyn      bool // its connect() failed before it sent a SYN: it was in no state
 
 	Older bool // than the trace: its beginning was not seen
 	Over  bool // its full socket is gone: it is in TIME_WAIT or CLOSE, or Gone
 	Gone  bool // it is over, and how was lost
 
-	// Peer is the other end, if it is on this host and was seen.
-	Peer *End
+	// Peer is the other end, if it is on this host and was seen, and Pairing what says so.
+	Peer    *End
+	Pairing Pairing
 
 	Wanted bool // the filters want one of its lines
 	Told   bool // for whoever tells of ends; the Table does not look at it
+	Held   bool // likewise
 
 	state    event.State
+	acked    *Step        // when the ACK came, if it is Deferred
 	first    event.Origin // of the first line
 	sk       uint64
 	number   uint64  // in the order of first lines
 	losses   uint64  // of the run, when it began
 	ended    uint64  // of the run, when it was over
 	run      *uint64 // of the run so far
-	sameEnds *End    // the next with these ends, of another namespace
+	sameEnds *End    // the next with these ends, of another namespace or device
 	inEnds   bool
 	again    bool // it has changed from its state to the same
 	dialing  bool // it is in Table.dialing
@@ -80,6 +103,9 @@ type End struct {
 }
 
 type moment struct{ Mono, Wall int64 }
+
+// Zone returns that of its addresses.
+func (e *End) Zone() string { return event.Zone(e.IfIndex, e.IfName) }
 
 // State is the one that it is in.
 func (e *End) State() event.State { return e.state }
@@ -123,10 +149,19 @@ func (e *End) SynArrived() *Step {
 		return nil
 	case e.first == event.FromTimer:
 		return s
-	case e.Peer != nil && Between(s, e.Peer.Step(event.Established)) != event.Unknown:
+	case e.Pairing > Perhaps && Between(s, e.Peer.Step(event.Established)) != event.Unknown:
 		return s
 	}
 	return nil
+}
+
+// AckArrived returns the step at which the ACK of the handshake arrived at a server's end, or nil if that was not seen. Where the
+// listener waits for data it is dropped, and SYN_RECV goes on.
+func (e *End) AckArrived() *Step {
+	if e.acked != nil {
+		return e.acked
+	}
+	return e.Step(event.Established)
 }
 
 // Between is the time from a to b. It is event.Unknown if one of them was not seen, if lines were lost between the two (they may then belong to different
@@ -150,6 +185,9 @@ func (e *End) Conn() Conn {
 		return Conn{Client: e, Server: p}
 	}
 }
+
+// Certain reports whether it has two ends that are known to be one connection.
+func (c Conn) Certain() bool { return c.Client != nil && c.Client.Pairing > Perhaps }
 
 // Wanted reports whether the filters want a line of either end.
 func (c Conn) Wanted() bool {

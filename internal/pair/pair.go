@@ -18,10 +18,14 @@ const Late = 100e6
 // An end is found by its ID, and the other one by the addresses:
 //
 //   - A server's end belongs to the client whose addresses are its own, the other way round. In one network namespace there is only one such socket
-//     at a time; else it must be the only one of all namespaces, and no loopback address, for these mean another host in each.
+//     at a time, unless they are bound to devices; else it must be the only one of all namespaces, and no loopback address, for these mean another
+//     host in each.
 //   - If there is none, the network may have given the SYN another destination on its way (DNAT, as for the published ports of containers): then it
 //     belongs to the client with its remote address and port that waits for an answer, if there is only one.
 //   - What may be one of two is not paired at all.
+//
+// Where both know the client's initial sequence number that decides: two ends with different ones are never paired, and one with the same is the one
+// of several. Where they do not, ends in two namespaces, or with DNAT between them, are Perhaps one connection.
 type Table struct {
 	ends     map[uint64]*End // by ID
 	at       map[uint64]*End // by the address of the kernel's struct: what is there now
@@ -45,7 +49,7 @@ type origin struct {
 }
 
 // Take takes a line and gives the ends of which there is something new: the one that the line is about, and before it those of which it shows that they
-// have gone. There is none for what is no connection's. The slice is valid until the next call.
+// have gone, or are no pair. There is none for what is no connection's. The slice is valid until the next call.
 func (t *Table) Take(e *event.Event) []*End {
 	t.touched = t.touched[:0]
 	switch e.Type {
@@ -61,6 +65,8 @@ func (t *Table) Take(e *event.Event) []*End {
 		}
 	case event.Change:
 		t.change(e)
+	case event.ConnectFailed:
+		t.connectFailed(e)
 	}
 	return t.touched
 }
@@ -73,6 +79,21 @@ func (t *Table) Open() []*End {
 	}
 	slices.SortFunc(open, func(a, b *End) int { return cmp.Compare(a.number, b.number) })
 	return open
+}
+
+// connectFailed makes an end that is over at once. Its socket may have been in a connection before, and be so again.
+func (t *Table) connectFailed(e *event.Event) {
+	t.count++
+	end := &End{
+		ID: e.ID, Cookie: e.Cookie, NetNS: e.NetNS, Family: e.Family, Proto: e.Proto, Local: e.Local, Remote: e.Remote, IfIndex: e.IfIndex, IfName: e.IfName, Role: e.Role,
+		Cgroup: e.Cgroup, Queued: event.Unknown, SynRetrans: event.Unknown, Reason: e.Reason, Err: e.Err, NoSyn: true, Over: true, Wanted: !e.Unwanted,
+		Last: moment{e.Mono, e.Wall}, state: event.Close, number: t.count, losses: t.losses, ended: t.losses, run: &t.losses,
+	}
+	if e.OwnerPID != 0 {
+		end.Owner = Process{e.OwnerPID, e.OwnerComm, e.OwnerVia}
+		end.Connected = end.Owner
+	}
+	t.touched = append(t.touched, end)
 }
 
 func (t *Table) change(e *event.Event) {
@@ -88,9 +109,10 @@ func (t *Table) change(e *event.Event) {
 	if end == nil {
 		end = t.begin(e, begins)
 	}
+	isn := end.ISN
 	end.step(e, t.losses)
 	t.learn(end, e)
-	t.pair(end)
+	t.pair(end, end.ISN != isn)
 	switch {
 	case e.New == event.Close, e.New == event.TimeWait:
 		end.Reason, end.Err, end.Closer = e.Reason, e.Err, e.Closer
@@ -113,12 +135,16 @@ var (
 // goesOn reports whether e can be about the same connection as the line before of its socket: the socket may have had another since, the beginning of which
 // was lost.
 func (end *End) goesOn(e *event.Event) bool {
-	if whole(end.Local) && whole(e.Local) && end.Local != e.Local || whole(end.Remote) && whole(e.Remote) && end.Remote != e.Remote {
+	if whole(end.Local) && whole(e.Local) && end.Local != e.Local || whole(end.Remote) && whole(e.Remote) && end.Remote != e.Remote ||
+		differ(end.IfIndex, e.IfIndex) || differ(end.ISN, e.ISN) {
 		return false
 	}
 	return end.state == e.Old || order[end.state] < order[e.Old] &&
 		(!slices.Contains(active, end.state) || !slices.Contains(passive, e.Old)) && (!slices.Contains(passive, end.state) || !slices.Contains(active, e.Old))
 }
+
+// differ reports whether two numbers, of which 0 is unknown, are known to.
+func differ(a, b uint32) bool { return a != 0 && b != 0 && a != b }
 
 // begin makes an end of its first line.
 func (t *Table) begin(e *event.Event, begins bool) *End {
@@ -168,6 +194,10 @@ func (end *End) step(e *event.Event, losses uint64) {
 			end.SynRetrans += e.SynRetrans
 		}
 	}
+	if e.Old == event.SynRecv && e.Deferred > 0 {
+		end.Deferred = e.Deferred
+		end.acked = &Step{event.SynRecv, e.Mono - e.Deferred, e.Wall - e.Deferred, event.Unknown, losses}
+	}
 	if e.Totals.Known {
 		end.Totals = e.Totals
 	}
@@ -189,6 +219,15 @@ func (t *Table) learn(end *End, e *event.Event) {
 	}
 	if e.Cgroup != "" {
 		end.Cgroup = e.Cgroup
+	}
+	if e.IfIndex != 0 {
+		end.IfIndex = e.IfIndex
+	}
+	if e.IfName != "" {
+		end.IfName = e.IfName
+	}
+	if end.ISN == 0 {
+		end.ISN = e.ISN
 	}
 	end.Wanted = end.Wanted || !e.Unwanted
 	if e.Sk != end.sk {
@@ -222,8 +261,8 @@ func loopback(end *End) bool { return end.Local.Addr().IsLoopback() || end.Remot
 func (t *Table) gone(end *End) {
 	end.Gone = true
 	t.over(end)
-	if p := end.Peer; p != nil && (end.Step(event.Established) == nil || p.Step(event.Established) == nil) {
-		part(end, p) // the addresses paired them; they may be another's by now
+	if p := end.Peer; p != nil && end.Pairing != ByISN && (end.Step(event.Established) == nil || p.Step(event.Established) == nil) {
+		t.part(end, p) // the addresses paired them; they may be another's by now
 	}
 	t.touched = append(t.touched, end)
 }
@@ -252,15 +291,61 @@ func (t *Table) over(end *End) {
 		end.sameEnds = nil
 	}
 	// A handshake that failed for the client cannot have succeeded with its server: that was another's.
-	if p := end.Peer; p != nil && end.Role == event.Client && translated(end, p) && end.Step(event.Established) == nil && p.Step(event.Established) != nil {
-		part(end, p)
+	if p := end.Peer; end.Pairing == Perhaps && end.Role == event.Client && end.Step(event.Established) == nil && p.Step(event.Established) != nil {
+		t.part(end, p)
 	}
 }
 
-// translated reports whether c and s were paired although their addresses differ.
-func translated(c, s *End) bool { return c.Remote != s.Local }
+// translated reports whether a and b do not have the same addresses, the other way round.
+func translated(a, b *End) bool { return a.Remote != b.Local || a.Local != b.Remote }
 
-func part(a, b *End) { a.Peer, b.Peer = nil, nil }
+// pairing returns how certain it is that a and b, whose addresses suit, are one connection.
+func pairing(a, b *End) Pairing {
+	switch {
+	case differ(a.ISN, b.ISN):
+		return Unpaired
+	case a.ISN != 0 && a.ISN == b.ISN:
+		return ByISN
+	case a.NetNS == b.NetNS && !translated(a, b):
+		return ByTuple
+	}
+	return Perhaps
+}
+
+// free reports whether a has no other end, or one that is less certain to be its than b.
+func free(a, b *End) bool {
+	certainty := func(p *End) int {
+		n := 2 * int(pairing(a, p))
+		if !translated(a, p) {
+			n++
+		}
+		return n
+	}
+	return a.Peer == nil || certainty(a.Peer) < certainty(b)
+}
+
+func (t *Table) join(a, b *End) {
+	for _, e := range []*End{a, b} {
+		if e.Peer != nil && a.Peer != b {
+			t.part(e, e.Peer)
+		}
+	}
+	a.Peer, b.Peer = b, a
+	a.Pairing = pairing(a, b)
+	b.Pairing = a.Pairing
+	if a.Pairing == ByISN || !translated(a, b) {
+		t.stopDialing(a)
+		t.stopDialing(b)
+	}
+}
+
+func (t *Table) part(a, b *End) {
+	for _, e := range []*End{a, b} {
+		e.Peer, e.Pairing = nil, Unpaired
+		t.dial(e)
+	}
+	t.touched = append(t.touched, a, b)
+}
 
 // answered: end is in SYN_SENT no more.
 func (t *Table) answered(end *End) {
@@ -269,6 +354,16 @@ func (t *Table) answered(end *End) {
 		t.portless--
 	}
 	t.stopDialing(end)
+}
+
+// dial notes that end waits for an answer, if it does.
+func (t *Table) dial(end *End) {
+	if end.Role != event.Client || end.state != event.SynSent || end.Over || end.dialing || !end.inEnds {
+		return
+	}
+	key := origin{end.Proto, end.Local}
+	t.dialing[key] = append(t.dialing[key], end)
+	end.dialing = true
 }
 
 func (t *Table) stopDialing(end *End) {
@@ -287,8 +382,8 @@ func (t *Table) stopDialing(end *End) {
 	}
 }
 
-// pair looks for the other end of end, when its own addresses get known.
-func (t *Table) pair(end *End) {
+// pair looks for the other end of end when its own addresses get known, and again when its initial sequence number does.
+func (t *Table) pair(end *End, isn bool) {
 	waits := end.state == event.SynSent
 	if !whole(end.Local) || !whole(end.Remote) {
 		if waits && !end.portless {
@@ -297,49 +392,54 @@ func (t *Table) pair(end *End) {
 		}
 		return
 	}
-	if end.inEnds {
+	if end.inEnds && !isn {
 		return
 	}
 	if end.portless {
 		end.portless = false
 		t.portless--
 	}
-	t.index(end)
+	if !end.inEnds {
+		t.index(end)
+	}
 	if end.Local == end.Remote { // connected to itself: there is no other
 		return
 	}
-	var peer *End
-	switch {
-	case end.Role == event.Server && !end.Older:
-		peer = t.client(end)
-	case end.Role == event.Client && (!end.Older || end.Path[0].State == event.SynSent):
-		if peer = t.server(end); peer == nil && waits {
-			key := origin{end.Proto, end.Local}
-			t.dialing[key] = append(t.dialing[key], end)
-			end.dialing = true
+	if p := end.Peer; p != nil {
+		if pairing(end, p) != Unpaired {
+			t.join(end, p)
+		} else {
+			t.part(end, p)
 		}
-	case end.Older:
-		peer = t.older(end)
 	}
-	if peer != nil {
+	if peer := t.other(end); peer != nil && free(end, peer) {
 		t.join(end, peer)
 	}
-}
-
-func (t *Table) join(a, b *End) {
-	a.Peer, b.Peer = b, a
-	if !translated(a, b) {
-		t.stopDialing(a)
-		t.stopDialing(b)
+	if end.Peer == nil {
+		t.dial(end)
 	}
 }
 
-// index makes end findable by its ends. Another one of its namespace with the same ends, of which lines may be missing, has gone without a word.
+// other finds the other end of end.
+func (t *Table) other(end *End) *End {
+	switch {
+	case end.Role == event.Server && !end.Older:
+		return t.client(end)
+	case end.Role == event.Client && (!end.Older || end.Path[0].State == event.SynSent):
+		return t.server(end)
+	case end.Older:
+		return t.older(end)
+	}
+	return nil
+}
+
+// index makes end findable by its ends. Another one of its namespace and device with the same ends, of which lines may be missing, has gone without a
+// word.
 func (t *Table) index(end *End) {
 	key := ends{end.Proto, end.Local, end.Remote}
 	for other := t.byEnds[key]; other != nil; {
 		next := other.sameEnds
-		if other.NetNS == end.NetNS && other.Lost() {
+		if other.NetNS == end.NetNS && other.IfIndex == end.IfIndex && other.Lost() {
 			t.gone(other)
 		}
 		other = next
@@ -348,45 +448,56 @@ func (t *Table) index(end *End) {
 	t.byEnds[key] = end
 }
 
-// opposite gives the ends that see the same addresses the other way round, the newest first.
+// opposite returns the end that sees the same addresses the other way round. In one namespace and on one device that is the newest: of the others lines
+// are missing.
 func (t *Table) opposite(end *End, suits func(*End) bool) *End {
-	var elsewhere *End
-	several := false
+	var certain, here, elsewhere *End
+	severalHere, several := false, false
 	for o := t.byEnds[ends{end.Proto, end.Remote, end.Local}]; o != nil; o = o.sameEnds {
-		switch {
-		case !suits(o):
-		case o.NetNS == end.NetNS:
-			return o
-		default:
+		if !suits(o) || !free(o, end) || o.NetNS != end.NetNS && loopback(end) {
+			continue
+		}
+		switch pairing(o, end) {
+		case ByISN:
+			if certain == nil || certain.NetNS != end.NetNS && o.NetNS == end.NetNS {
+				certain = o
+			}
+		case ByTuple:
+			if here == nil {
+				here = o
+			} else if here.IfIndex != o.IfIndex {
+				severalHere = true
+			}
+		case Perhaps:
 			several = elsewhere != nil
 			elsewhere = o
 		}
 	}
-	if several || loopback(end) {
+	switch {
+	case certain != nil:
+		return certain
+	case severalHere, here == nil && several:
 		return nil
+	case here != nil:
+		return here
 	}
 	return elsewhere
 }
 
 // client finds that of s, which has just begun.
 func (t *Table) client(s *End) *End {
-	c := t.opposite(s, func(c *End) bool { return c.awaits(s) })
-	if c == nil {
-		return t.translatedClient(s)
+	if c := t.opposite(s, func(c *End) bool { return c.awaits(s) }); c != nil {
+		return c
 	}
-	if c.Peer != nil {
-		part(c, c.Peer)
-	}
-	return c
+	return t.translatedClient(s)
 }
 
-// awaits reports whether c is a client to which s may be the answer: none that has another, unless that was found by DNAT and this one has the very
-// address that c dialled.
+// awaits reports whether c is a client to which s may be the answer.
 func (c *End) awaits(s *End) bool {
-	if c.Role != event.Client || c.Peer != nil && !translated(c, c.Peer) {
+	if c.Role != event.Client {
 		return false
 	}
-	if c.state == event.SynSent {
+	if c.state == event.SynSent || pairing(c, s) == ByISN {
 		return true
 	}
 	established := c.Step(event.Established)
@@ -396,32 +507,30 @@ func (c *End) awaits(s *End) bool {
 // translatedClient finds the one client whose SYN may have come to s with another destination. A client whose port is not known yet may be another.
 func (t *Table) translatedClient(s *End) *End {
 	var found *End
-	if t.portless > 0 {
-		return nil
-	}
+	several := t.portless > 0
 	for _, c := range t.dialing[origin{s.Proto, s.Remote}] {
-		switch {
-		case c.Peer != nil, c.NetNS != s.NetNS && (loopback(c) || loopback(s)):
+		switch p := pairing(c, s); {
+		case p == Unpaired, !free(c, s), c.NetNS != s.NetNS && (loopback(c) || loopback(s)):
+		case p == ByISN:
+			return c
 		case found != nil, c.Lost():
-			return nil
+			several = true
 		default:
 			found = c
 		}
+	}
+	if several {
+		return nil
 	}
 	return found
 }
 
 // server finds that of c, whose port was not known when it appeared, or whose first line came after the server's.
 func (t *Table) server(c *End) *End {
-	s := t.opposite(c, func(s *End) bool {
-		begun, _ := c.Began()
-		return s.Role == event.Server && !s.Older && (s.Peer == nil || translated(s.Peer, s)) && s.Path[0].Mono >= begun ||
-			c.Older && s.Role == event.Server && s.Peer == nil && !s.Older
+	begun, _ := c.Began()
+	return t.opposite(c, func(s *End) bool {
+		return s.Role == event.Server && !s.Older && (s.Path[0].Mono >= begun || pairing(c, s) == ByISN || c.Older && s.Peer == nil)
 	})
-	if s != nil && s.Peer != nil {
-		part(s, s.Peer)
-	}
-	return s
 }
 
 // older finds the other end of one that is older than the trace, as that is. Only within a namespace is it certain.

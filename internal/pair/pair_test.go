@@ -30,7 +30,7 @@ func addr(text string) (a netip.AddrPort) {
 }
 
 // lines reads a sequence of them, 1 µs apart: "ID NETNS ROLE LOCAL REMOTE OLD NEW", "lost", "accept ID" and "wait" for a second. What is like the line before
-// of the same ID may be left out, from the right: "ID OLD NEW".
+// of the same ID may be left out, from the right: "ID OLD NEW". A line may end with the device "dev=3" and the number "isn=4".
 func lines(text string) (all []event.Event) {
 	last := make(map[string]event.Event)
 	mono := int64(1e9)
@@ -41,6 +41,11 @@ func lines(text string) (all []event.Event) {
 		}
 		mono += 1000
 		var e event.Event
+		var isn, dev uint32
+		for ; strings.Contains(f[len(f)-1], "="); f = f[:len(f)-1] {
+			fmt.Sscanf(f[len(f)-1], "isn=%d", &isn)
+			fmt.Sscanf(f[len(f)-1], "dev=%d", &dev)
+		}
 		switch f[0] {
 		case "lost":
 			e = event.Event{Type: event.Lost, RingFull: 1}
@@ -66,6 +71,10 @@ func lines(text string) (all []event.Event) {
 			if e.Old == event.Listen && e.New == event.SynRecv {
 				e.Origin = event.FromTimer
 			}
+			e.ISN = isn
+			if dev != 0 {
+				e.IfIndex = dev
+			}
 			e.Dur = event.Unknown
 			if b, ok := last[f[0]]; ok && b.New == e.Old {
 				e.Dur = mono - b.Mono
@@ -80,7 +89,7 @@ func lines(text string) (all []event.Event) {
 	return all
 }
 
-// pairs gives who was paired with whom at last: "1-2" client and server, "3" alone; "!" after what was lost.
+// pairs gives who was paired with whom at last: "1-2" client and server, "1=2" by their numbers, "1~2" perhaps, "3" alone; "!" after what was lost.
 func pairs(all []event.Event) (got []string) {
 	var t Table
 	var ends []*End
@@ -100,11 +109,11 @@ func pairs(all []event.Event) (got []string) {
 	for _, e := range ends {
 		c := e.Conn()
 		switch {
-		case e.Peer != nil && e.Peer.Peer != e:
+		case e.Peer != nil && (e.Peer.Peer != e || e.Pairing != e.Peer.Pairing), (e.Peer == nil) != (e.Pairing == Unpaired):
 			got = append(got, "broken "+name(e))
 		case c.Client != nil && c.Server != nil:
 			if e == c.Client {
-				got = append(got, name(e)+"-"+name(c.Server))
+				got = append(got, name(e)+map[Pairing]string{Perhaps: "~", ByTuple: "-", ByISN: "="}[e.Pairing]+name(c.Server))
 			}
 		default:
 			got = append(got, name(e))
@@ -130,7 +139,7 @@ func TestPairing(t *testing.T) {
 			2 2 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV`, "1 2"},
 		{"two namespaces", `
 			1 1 client 10.0.0.1:4000 10.0.0.2:80 CLOSE SYN_SENT
-			2 2 server 10.0.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV`, "1-2"},
+			2 2 server 10.0.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV`, "1~2"},
 		{"two namespaces with the same addresses, each with both ends", `
 			1 1 client 10.0.0.1:4000 10.0.0.1:80 CLOSE SYN_SENT
 			2 2 client 10.0.0.1:4000 10.0.0.1:80 CLOSE SYN_SENT
@@ -149,10 +158,93 @@ func TestPairing(t *testing.T) {
 			1 1 client 10.0.0.1:4000 10.0.0.2:8080 CLOSE SYN_SENT
 			2 2 server 172.17.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV
 			1 SYN_SENT ESTABLISHED
-			2 SYN_RECV ESTABLISHED`, "1-2"},
+			2 SYN_RECV ESTABLISHED`, "1~2"},
+		{"DNAT, by the numbers", `
+			1 1 client 10.0.0.1:4000 10.0.0.2:8080 CLOSE SYN_SENT isn=7
+			2 2 server 172.17.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV isn=7`, "1=2"},
+		{"DNAT, and the number of the server is of another's", `
+			1 1 client 10.0.0.1:4000 10.0.0.2:8080 CLOSE SYN_SENT isn=7
+			2 2 server 172.17.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV isn=8
+			1 SYN_SENT CLOSE`, "1 2"},
+		{"DNAT of one of two, by the numbers, while the port of a third is not known", `
+			1 1 client 10.0.0.1:4000 10.0.0.2:8080 CLOSE SYN_SENT isn=7
+			2 1 client 10.0.0.1:4000 10.0.0.3:8080 CLOSE SYN_SENT isn=8
+			4 1 client 10.0.0.1:- 172.17.0.2:80 CLOSE SYN_SENT
+			3 2 server 172.17.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV isn=7`, "1=3 2 4"},
+		{"DNAT, and the failed client is not its", `
+			1 1 client 10.0.0.1:4000 10.0.0.2:8080 CLOSE SYN_SENT
+			2 2 server 172.17.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV
+			2 SYN_RECV ESTABLISHED
+			1 SYN_SENT CLOSE`, "1 2"},
+		{"overlapping networks: a client without an answer, and a server with the same addresses whose client is on another host", `
+			1 1 client 10.8.0.2:40000 10.8.0.1:8080 CLOSE SYN_SENT isn=7
+			2 2 server 10.8.0.1:8080 10.8.0.2:40000 LISTEN SYN_RECV isn=8
+			1 SYN_SENT CLOSE`, "1 2"},
+		{"the same, and the numbers are known late", `
+			1 1 client 10.8.0.2:40000 10.8.0.1:8080 CLOSE SYN_SENT isn=7
+			2 2 server 10.8.0.1:8080 10.8.0.2:40000 LISTEN SYN_RECV
+			2 SYN_RECV ESTABLISHED isn=8
+			3 3 server 10.8.0.1:8080 10.8.0.2:40000 LISTEN SYN_RECV isn=7`, "1=3 2"},
+		{"perhaps, until the one that is comes", `
+			1 1 client 10.8.0.2:40000 10.8.0.1:8080 CLOSE SYN_SENT isn=7
+			2 2 server 10.8.0.1:8080 10.8.0.2:40000 LISTEN SYN_RECV
+			3 3 server 10.8.0.1:8080 10.8.0.2:40000 LISTEN SYN_RECV isn=7`, "1=3 2"},
+		{"perhaps, until the number is known", `
+			1 1 client 10.8.0.2:40000 10.8.0.1:8080 CLOSE SYN_SENT isn=7
+			2 2 server 10.8.0.1:8080 10.8.0.2:40000 LISTEN SYN_RECV
+			2 SYN_RECV ESTABLISHED isn=7`, "1=2"},
+		{"the failed client of two namespaces is not the server's", `
+			1 1 client 10.8.0.2:40000 10.8.0.1:8080 CLOSE SYN_SENT isn=7
+			2 2 server 10.8.0.1:8080 10.8.0.2:40000 LISTEN SYN_RECV
+			2 SYN_RECV ESTABLISHED
+			1 SYN_SENT CLOSE`, "1 2"},
+		{"two namespaces with the same addresses, and two servers elsewhere, by the numbers", `
+			1 1 client 10.0.0.1:4000 10.0.0.2:80 CLOSE SYN_SENT isn=7
+			2 2 client 10.0.0.1:4000 10.0.0.2:80 CLOSE SYN_SENT isn=8
+			3 3 server 10.0.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV isn=8
+			4 4 server 10.0.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV isn=7`, "1=4 2=3"},
+		{"the same numbers on loopback of two namespaces", `
+			1 1 client 127.0.0.1:4000 127.0.0.1:80 CLOSE SYN_SENT isn=7
+			2 2 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV isn=7`, "1 2"},
+		{"another number in one namespace: lines are missing", `
+			1 1 client 127.0.0.1:4000 127.0.0.1:80 CLOSE SYN_SENT isn=7
+			2 1 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV isn=8`, "1 2"},
+		{"two links with the same addresses, and both ends of each here", `
+			1 1 client [fe80::2]:4000 [fe80::1]:80 CLOSE SYN_SENT dev=3 isn=7
+			2 1 client [fe80::2]:4000 [fe80::1]:80 CLOSE SYN_SENT dev=4 isn=8
+			3 1 server [fe80::1]:80 [fe80::2]:4000 LISTEN SYN_RECV dev=6 isn=8
+			4 1 server [fe80::1]:80 [fe80::2]:4000 LISTEN SYN_RECV dev=5 isn=7`, "1=4 2=3"},
+		{"two links with the same addresses, and the numbers are not known", `
+			1 1 client [fe80::2]:4000 [fe80::1]:80 CLOSE SYN_SENT dev=3
+			2 1 client [fe80::2]:4000 [fe80::1]:80 CLOSE SYN_SENT dev=4
+			3 1 server [fe80::1]:80 [fe80::2]:4000 LISTEN SYN_RECV dev=4`, "1 2 3"},
+		{"loopback, bound to different devices", `
+			1 1 client 127.0.0.1:4000 127.0.0.1:80 CLOSE SYN_SENT dev=3
+			2 1 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV`, "1-2"},
+		{"after a loss, another device's has not gone", `
+			1 1 server [fe80::1]:80 [fe80::2]:4000 LISTEN SYN_RECV dev=3
+			lost
+			2 1 server [fe80::1]:80 [fe80::2]:4000 LISTEN SYN_RECV dev=4`, "1 2"},
+		{"after a loss, the socket is bound to another device", `
+			1 1 client [fe80::2]:4000 [fe80::1]:80 CLOSE SYN_SENT dev=3
+			lost
+			1 1 client [fe80::2]:4000 [fe80::1]:80 SYN_SENT ESTABLISHED dev=4`, "1 1!"},
+		{"after a loss, the socket has another connection with the same ends", `
+			1 1 client 10.0.0.1:4000 10.0.0.2:80 CLOSE SYN_SENT isn=7
+			lost
+			1 1 client 10.0.0.1:4000 10.0.0.2:80 SYN_SENT ESTABLISHED isn=8`, "1 1!"},
+		{"SYN cookies: the number comes with the ACK", `
+			1 1 client 127.0.0.1:4000 127.0.0.1:80 CLOSE SYN_SENT isn=7
+			1 SYN_SENT ESTABLISHED
+			2 1 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV
+			2 SYN_RECV ESTABLISHED isn=7`, "1=2"},
+		{"the client's number is known late", `
+			1 1 client 127.0.0.1:4000 127.0.0.1:80 CLOSE SYN_SENT
+			2 1 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV isn=7
+			1 SYN_SENT ESTABLISHED isn=7`, "1=2"},
 		{"DNAT within loopback", `
 			1 1 client 127.0.0.1:4000 127.0.0.1:8080 CLOSE SYN_SENT
-			2 1 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV`, "1-2"},
+			2 1 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV`, "1~2"},
 		{"loopback has no DNAT to another namespace", `
 			1 1 client 127.0.0.1:4000 127.0.0.1:8080 CLOSE SYN_SENT
 			2 2 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV`, "1 2"},
@@ -164,15 +256,15 @@ func TestPairing(t *testing.T) {
 			1 1 client 10.0.0.1:4000 10.0.0.2:8080 CLOSE SYN_SENT
 			2 1 client 10.0.0.1:- 172.17.0.2:80 CLOSE SYN_SENT
 			3 2 server 172.17.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV
-			2 1 client 10.0.0.1:4000 172.17.0.2:80 SYN_SENT ESTABLISHED`, "1 2-3"},
+			2 1 client 10.0.0.1:4000 172.17.0.2:80 SYN_SENT ESTABLISHED`, "1 2~3"},
 		{"no DNAT: the very client is there", `
 			1 1 client 10.0.0.1:4000 10.0.0.9:80 CLOSE SYN_SENT
 			2 1 client 10.0.0.1:4000 10.0.0.2:80 CLOSE SYN_SENT
-			3 2 server 10.0.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV`, "1 2-3"},
+			3 2 server 10.0.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV`, "1 2~3"},
 		{"no DNAT: the very server comes later", `
 			1 1 client 10.0.0.1:4000 10.0.0.2:80 CLOSE SYN_SENT
 			2 2 server 172.17.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV
-			3 3 server 10.0.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV`, "1-3 2"},
+			3 3 server 10.0.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV`, "1~3 2"},
 		{"no DNAT: the client failed, and the server's handshake did not", `
 			1 1 client 10.0.0.1:4000 10.0.0.2:80 CLOSE SYN_SENT
 			2 2 server 172.17.0.2:80 10.0.0.1:4000 LISTEN SYN_RECV
@@ -344,6 +436,77 @@ func TestEnd(t *testing.T) {
 	}
 	if len(table.Open()) != 0 || len(table.byEnds) != 0 || len(table.at) != 0 || len(table.dialing) != 0 {
 		t.Errorf("something is kept: %+v", table)
+	}
+}
+
+// The ACK that came before the data, and an end whose connect() failed before it sent a SYN.
+func TestDeferredAndNoSyn(t *testing.T) {
+	var table Table
+	all := lines(`
+		2 1 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV
+		wait
+		2 SYN_RECV ESTABLISHED
+		2 ESTABLISHED CLOSE_WAIT`)
+	all[1].Deferred = 1e9
+	var server *End
+	for i := range all {
+		server = table.Take(&all[i])[0]
+	}
+	if got := Between(server.SynArrived(), server.AckArrived()); got != 2000 || server.Deferred != 1e9 {
+		t.Errorf("the ACK came %d after the SYN, the data %d after that", got, server.Deferred)
+	}
+	failed := event.Event{
+		Type: event.ConnectFailed, Mono: 5e9, Wall: 5e9, ID: 2, Sk: all[0].Sk, NetNS: 1, Proto: event.TCP, Family: event.IPv4, Remote: netip.MustParseAddrPort("10.0.0.1:80"),
+		Role: event.Client, Reason: event.ReasonUnreachable, Err: 113, OwnerPID: 7, OwnerComm: "nc", OwnerVia: event.ViaConnect, Unwanted: true,
+	}
+	for _, e := range table.Take(&failed) {
+		if mono, _ := e.Began(); !e.NoSyn || !e.Over || e.Wanted || e.Lost() || e.Reason != event.ReasonUnreachable || e.Err != 113 || e.Owner.PID != 7 || mono != 5e9 || len(e.Path) != 0 {
+			t.Errorf("got %+v", e)
+		}
+	}
+	if open := table.Open(); len(open) != 1 || open[0] != server {
+		t.Errorf("the connection of the same socket has gone: %v", open)
+	}
+}
+
+// Many connections with the same addresses in as many networks: the numbers tell them apart.
+func TestOverlappingNetworks(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 3))
+	const connections = 200
+	var all [][]event.Event
+	for i := range uint32(connections) {
+		one := talk(uint64(2*i+1), 1000+i, netip.MustParseAddrPort("10.0.0.1:4000"), netip.MustParseAddrPort("10.0.0.2:80"))
+		for j := range one {
+			if one[j].Role == event.Client {
+				one[j].NetNS = 1 + i
+			}
+			if j == int(i%2)*2 || j == 1+int(i%4/2)*2 { // known at once, or on the next line of the end
+				one[j].ISN = 1<<32 - 1 - i
+			}
+		}
+		all = append(all, one)
+	}
+	var table Table
+	ends := make(map[*End]bool)
+	for mono := int64(1e9); len(all) > 0; mono += 1000 {
+		i := r.IntN(len(all))
+		e := all[i][0]
+		e.Mono = mono
+		if all[i] = all[i][1:]; len(all[i]) == 0 {
+			all[i] = all[len(all)-1]
+			all = all[:len(all)-1]
+		}
+		for _, end := range table.Take(&e) {
+			ends[end] = true
+		}
+	}
+	for e := range ends {
+		if e.Peer == nil || e.Pairing != ByISN || (e.ID-1)/2 != (e.Peer.ID-1)/2 {
+			t.Fatalf("%d is paired with %+v by %q", e.ID, e.Peer, e.Pairing)
+		}
+	}
+	if len(ends) != 2*connections || len(table.ends)+len(table.at)+len(table.byEnds)+len(table.dialing)+table.portless != 0 {
+		t.Errorf("%d ends, and something is kept: %+v", len(ends), table)
 	}
 }
 

@@ -46,6 +46,15 @@ func Known[T comparable](v, unknown T) *T {
 	return &v
 }
 
+// PIDs returns what the two keys of a process ID have: the one for those of our PID namespace, and the one for those of the initial
+// one alone (event.HostPID).
+func PIDs(pid uint32) (own, host *uint32) {
+	if pid&event.HostPID != 0 {
+		return nil, Known(pid&^event.HostPID, 0)
+	}
+	return Known(pid, 0), nil
+}
+
 func (h *Head) number(seq uint64) { h.Seq = seq }
 
 // JSON takes a line of NDJSON: a pointer to a struct in which Head comes first.

@@ -76,15 +76,19 @@ func (g *group) lines() uint64 { return g.whole.lines() + g.period.lines() }
 type part struct {
 	changes  uint64
 	accepted uint64
+	failed   uint64 // connect() calls that changed no state
 	edges    map[edge]*tally
 	reasons  map[event.Reason]uint64
 	atLeast  bool // the group may have had more, which is in others now
 }
 
-func (p *part) lines() uint64 { return p.changes + p.accepted }
+func (p *part) lines() uint64 { return p.changes + p.accepted + p.failed }
 
 // edge is a change; the zero one is (queue) → (accepted).
 type edge struct{ old, new event.State }
+
+// failedConnect is (connect) → (failed).
+var failedConnect = edge{new: event.Close}
 
 // tally is of one edge.
 type tally struct {
@@ -116,7 +120,7 @@ func (s *Stats) Take(e *event.Event) error {
 			return nil
 		}
 		return s.lines.Event(e)
-	case event.Change, event.Accept:
+	case event.Change, event.Accept, event.ConnectFailed:
 		g, err := s.group(e)
 		if err != nil {
 			return err
@@ -245,7 +249,7 @@ func (s *Stats) nameOf(e *event.Event) (n name) {
 			n.port = e.Local.Port()
 		}
 	case "remote":
-		n.addr = e.Remote.Addr()
+		n.addr = event.Scoped(e.Remote.Addr(), e.Zone())
 	case "process":
 		if e.OwnerPID != 0 {
 			n.text = e.OwnerComm
@@ -299,10 +303,14 @@ func (s *Stats) sorted(size func(*group) uint64) []sized {
 
 func (p *part) take(e *event.Event) {
 	at := edge{e.Old, e.New}
-	if e.Type == event.Accept {
+	switch e.Type {
+	case event.Accept:
 		at = edge{}
 		p.accepted++
-	} else {
+	case event.ConnectFailed:
+		at = failedConnect
+		p.failed++
+	default:
 		p.changes++
 	}
 	t := p.tally(at)
@@ -336,8 +344,7 @@ func (p *part) because(r event.Reason, count uint64) {
 
 // add adds all that o has, which stays as it is.
 func (p *part) add(o *part) error {
-	p.changes += o.changes
-	p.accepted += o.accepted
+	p.count(o)
 	for at, from := range o.edges {
 		t := p.tally(at)
 		t.count += from.count
@@ -362,6 +369,8 @@ func (e edge) place() int {
 	switch {
 	case e == edge{}: // behind what comes from SYN_RECV
 		return slices.Index(order, event.SynRecv)*states + states - 1
+	case e == failedConnect: // behind what comes from CLOSE
+		return -1
 	case e.new == event.Close:
 		return slices.Index(order, e.old)*states + len(order)
 	}
@@ -371,6 +380,9 @@ func (e edge) place() int {
 func (e edge) names() (from, to string) {
 	if e == (edge{}) {
 		return "(queue)", "(accepted)"
+	}
+	if e == failedConnect {
+		return "(connect)", "(failed)"
 	}
 	return e.old.String(), e.new.String()
 }

@@ -125,6 +125,45 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// A connect() that sent no SYN is no change, and is counted with its reason.
+func TestConnectFailed(t *testing.T) {
+	lines := connection(began, 1000, 443, "10.0.0.2", "nginx")
+	failed := lines[0]
+	failed.Type, failed.Old, failed.New, failed.Reason, failed.Err, failed.Local = event.ConnectFailed, 0, 0, event.ReasonUnreachable, 113, netip.AddrPort{}
+	lines = append(lines, failed, failed, end(began+second))
+	text := run(t, "text", Options{}, lines)
+	for _, want := range []string{
+		"  10 changes, 1 accepted, 2 failed to connect in 1s", "\nCLOSE       → SYN_SENT             1          0        -        -        -        -        -        -\n" +
+			"(connect)   → (failed)             2          0        -        -        -        -        -        -\nLISTEN ", "\nunreachable                        2      66.7%\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if got := run(t, "text", Options{By: "port"}, lines[10+1:]); !strings.Contains(got, "\nport 443: no changes, 2 failed to connect\n") {
+		t.Errorf("got %s", got)
+	}
+	got := run(t, "ndjson", Options{}, lines)
+	if !strings.Contains(got, `"old":"(connect)","new":"(failed)","count":2,"timed":0,"min_ns":null,`) || !strings.Contains(got, `"reason":"unreachable","count":2}`) {
+		t.Errorf("got %s", got)
+	}
+	keepsSchema(t, got)
+}
+
+// The same peer address on two links is two peers.
+func TestZones(t *testing.T) {
+	a := connection(began, 1000, 443, "fe80::2", "nginx")[1]
+	a.IfIndex, a.IfName = 3, "eth0"
+	b := a
+	b.IfIndex, b.IfName = 4, "\x1b[31m"
+	got := run(t, "text", Options{By: "remote"}, []event.Event{a, b, end(began + second)})
+	for _, want := range []string{"\nremote fe80::2%eth0: 1 change\n", "\nremote fe80::2%\\x1b[31m: 1 change\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}
+
 // golden compares with testdata/name; SSTRACE_GOLDEN=write renews it, to be read before it is committed.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
@@ -144,12 +183,17 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestLinesKeepTheSchema(t *testing.T) {
+	keepsSchema(t, run(t, "ndjson", Options{By: "container", Interval: time.Second}, story()))
+}
+
+func keepsSchema(t *testing.T, text string) {
+	t.Helper()
 	const name = "ndjson.schema.json"
-	text, err := os.ReadFile("../../docs/" + name) // not by its absolute path, which need not be open to who runs this
+	file, err := os.ReadFile("../../docs/" + name) // not by its absolute path, which need not be open to who runs this
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +206,7 @@ func TestLinesKeepTheSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	seq := 0
-	for line := range strings.Lines(run(t, "ndjson", Options{By: "container", Interval: time.Second}, story())) {
+	for line := range strings.Lines(text) {
 		value, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
 		if err != nil {
 			t.Fatalf("%v: %s", err, line)

@@ -25,22 +25,19 @@ func (s *Stats) greet() error {
 	return s.lines.Text("Counting: the table comes at the end (--interval 10s: and each 10 seconds)\n")
 }
 
-func (s *Stats) tellText(of span, groups []sized, part func(*group) *part) error {
-	var changes, accepted uint64
+func (s *Stats) tellText(of span, groups []sized, p func(*group) *part) error {
+	var sum part
 	for _, g := range groups {
-		changes += part(g.group).changes
-		accepted += part(g.group).accepted
+		sum.count(p(g.group))
 	}
-	others := *part(&s.others)
-	changes += others.changes
-	accepted += others.accepted
+	sum.count(p(&s.others))
 
 	var b strings.Builder
 	if s.wrote {
 		b.WriteByte('\n')
 	}
 	s.wrote = true
-	fmt.Fprintf(&b, "%s  %s in %v", s.clock(of.end), amount(changes, accepted), length(of.end-of.begin))
+	fmt.Fprintf(&b, "%s  %s in %v", s.clock(of.end), sum.amount(), length(of.end-of.begin))
 	if of.final {
 		b.WriteString(", the whole run")
 	}
@@ -50,12 +47,12 @@ func (s *Stats) tellText(of span, groups []sized, part func(*group) *part) error
 	}
 	if s.By == "" {
 		for _, g := range groups {
-			s.table(&b, part(g.group))
+			s.table(&b, p(g.group))
 		}
-	} else if err := s.groupTables(&b, groups, part); err != nil {
+	} else if err := s.groupTables(&b, groups, p); err != nil {
 		return err
 	}
-	if of.final && changes+accepted > 0 {
+	if of.final && sum.lines() > 0 {
 		b.WriteString("\nTIMED: of COUNT, those where the beginning of OLD was seen. MIN and MAX are exact, P50 to P99.9 within ±1 %.\n")
 	}
 	return s.lines.Text(b.String())
@@ -65,7 +62,7 @@ func (s *Stats) tellText(of span, groups []sized, part func(*group) *part) error
 func (s *Stats) groupTables(b *strings.Builder, groups []sized, of func(*group) *part) error {
 	for _, g := range groups[:min(shown, len(groups))] {
 		p := of(g.group)
-		fmt.Fprintf(b, "\n%s %s: %s", s.By, g.name, amount(p.changes, p.accepted))
+		fmt.Fprintf(b, "\n%s %s: %s", s.By, g.name, p.amount())
 		if p.atLeast {
 			b.WriteString(" or more")
 		}
@@ -87,11 +84,11 @@ func (s *Stats) groupTables(b *strings.Builder, groups []sized, of func(*group) 
 	case others.lines() == 0:
 		return nil
 	case tooMany:
-		fmt.Fprintf(b, "\nall other %s: %s\n", plurals[s.By], amount(others.changes, others.accepted))
+		fmt.Fprintf(b, "\nall other %s: %s\n", plurals[s.By], others.amount())
 	case len(groups) == 1:
-		fmt.Fprintf(b, "\none other %s: %s\n", s.By, amount(others.changes, others.accepted))
+		fmt.Fprintf(b, "\none other %s: %s\n", s.By, others.amount())
 	default:
-		fmt.Fprintf(b, "\n%d other %s: %s\n", len(groups), plurals[s.By], amount(others.changes, others.accepted))
+		fmt.Fprintf(b, "\n%d other %s: %s\n", len(groups), plurals[s.By], others.amount())
 	}
 	s.table(b, &others)
 	if tooMany {
@@ -180,16 +177,26 @@ func (s *Stats) clock(mono int64) string {
 	return time.Unix(0, mono+s.wall).Format(layout)
 }
 
-func amount(changes, accepted uint64) string {
-	text := strconv.FormatUint(changes, 10) + " changes"
-	switch changes {
+// count adds how many lines o has, and nothing else of it.
+func (p *part) count(o *part) {
+	p.changes += o.changes
+	p.accepted += o.accepted
+	p.failed += o.failed
+}
+
+func (p *part) amount() string {
+	text := strconv.FormatUint(p.changes, 10) + " changes"
+	switch p.changes {
 	case 0:
 		text = "no changes"
 	case 1:
 		text = "1 change"
 	}
-	if accepted > 0 {
-		text += fmt.Sprintf(", %d accepted", accepted)
+	if p.accepted > 0 {
+		text += fmt.Sprintf(", %d accepted", p.accepted)
+	}
+	if p.failed > 0 {
+		text += fmt.Sprintf(", %d failed to connect", p.failed)
 	}
 	return text
 }
