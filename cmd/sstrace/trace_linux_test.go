@@ -72,6 +72,7 @@ func around(t *testing.T, args []string, traffic func()) {
 type recordedRun struct {
 	changes []event.Event
 	accepts []event.Event
+	failed  []event.Event // connect() calls that sent no SYN
 	lost    []event.Event
 	end     *event.Balance
 }
@@ -80,13 +81,21 @@ type recordedRun struct {
 var keys = []string{
 	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns",
 	"origin", "role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "totals",
-	"syn_retrans", "task_tid",
+	"syn_retrans", "task_tid", "ifindex", "ifname", "isn", "defer_ns", "owner_host_pid", "task_host_pid",
 }
 
 // acceptKeys are those of an accept.
 var acceptKeys = []string{
 	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "queue_ns", "role",
-	"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "task_tid",
+	"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "task_tid", "ifindex", "ifname", "isn", "owner_host_pid",
+	"task_host_pid",
+}
+
+// connectFailedKeys are those of a connect_failed.
+var connectFailedKeys = []string{
+	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "role", "reason", "err",
+	"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "task_tid", "ifindex", "ifname", "isn",
+	"owner_host_pid", "task_host_pid",
 }
 
 // readRecording checks each line against the schema, that seq is dense, that the balance adds up and speaks of these lines, and
@@ -117,6 +126,8 @@ func readRecording(t *testing.T, file string) (r recordedRun) {
 			r.changes = append(r.changes, e)
 		case e.Type == event.Accept:
 			r.accepts = append(r.accepts, e)
+		case e.Type == event.ConnectFailed:
+			r.failed = append(r.failed, e)
 		case e.Type == event.Lost:
 			r.lost = append(r.lost, e)
 		case e.Type == event.End:
@@ -126,7 +137,7 @@ func readRecording(t *testing.T, file string) (r recordedRun) {
 	if r.end == nil {
 		t.Fatal("no end line")
 	}
-	if !r.end.Balanced() || r.end.Printed != uint64(len(r.changes)+len(r.accepts)) || r.end.Added != 0 || r.end.Missed != 0 {
+	if !r.end.Balanced() || r.end.Printed != uint64(len(r.changes)+len(r.accepts)+len(r.failed)) || r.end.Added != 0 || r.end.Missed != 0 {
 		t.Errorf("the balance does not add up, with %d changes printed: %+v", len(r.changes), *r.end)
 	}
 	checkDurations(t, r.changes)
@@ -146,6 +157,8 @@ func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
 	switch {
 	case bytes.Contains(line, []byte(`"type":"accept"`)):
 		keys = acceptKeys
+	case bytes.Contains(line, []byte(`"type":"connect_failed"`)):
+		keys = connectFailedKeys
 	case bytes.Contains(line, []byte(`"type":"socket"`)):
 		keys = socketKeys
 	case !bytes.Contains(line, []byte(`"type":"change"`)):
