@@ -49,9 +49,25 @@ func ask[T any](t *testing.T, kind string, args []string, traffic func()) (told 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return linesOf[T](t, kind, string(text))
+}
+
+// answers runs a command of sstrace in NDJSON to its end, and gives its lines of these types.
+func answers[T any](t *testing.T, kind string, args ...string) []T {
+	t.Helper()
+	r := sstrace(t, "", append(args, "-o", "ndjson")...)
+	if r.code != 0 {
+		t.Fatalf("exit code %d: %s", r.code, r.stderr)
+	}
+	return linesOf[T](t, kind, r.stdout)
+}
+
+// linesOf gives the lines of these types in text, each of which is held against the schema.
+func linesOf[T any](t *testing.T, kind, text string) (told []T) {
+	t.Helper()
 	schema := ndjsonSchema(t)
 	last, seq := "", 0
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		var head struct {
 			Type string
 			Seq  int
@@ -94,6 +110,9 @@ type toldEnd struct {
 
 type toldHandshake struct {
 	State          string
+	Pairing        *string
+	Defer          *int64 `json:"defer_ns"`
+	NoSyn          bool   `json:"no_syn"`
 	Syn            *int64 `json:"syn_ns"`
 	SynAck         *int64 `json:"synack_ns"`
 	Ack            *int64 `json:"ack_ns"`
@@ -186,7 +205,7 @@ func TestHandshakeAcrossNamespaces(t *testing.T) {
 				s.close()
 				l.close()
 			})
-			if len(told) != 2 || told[0].State != "accepted" || told[0].Client == nil || told[0].Server == nil {
+			if len(told) != 2 || told[0].State != "accepted" || told[0].Pairing == nil || *told[0].Pairing != "isn" || told[0].Client == nil || told[0].Server == nil {
 				t.Fatalf("got %+v", told)
 			}
 			h := told[0]
@@ -245,7 +264,7 @@ func checkPairs(t *testing.T, told []toldHandshake, want map[[2]netip.AddrPort]b
 			t.Errorf("%+v and %+v are not opposite", *c, *s)
 		case c.Cookie != nil && (*c.Cookie != is.client || *s.Cookie != is.server):
 			t.Errorf("%v are the sockets %d and %d, want %v", key, *c.Cookie, *s.Cookie, is)
-		case h.State != "accepted" || h.Syn == nil || h.SynAck == nil || h.Ack == nil || h.Accept == nil:
+		case h.State != "accepted" || h.Pairing == nil || *h.Pairing != "isn" || h.Syn == nil || h.SynAck == nil || h.Ack == nil || h.Accept == nil:
 			t.Errorf("%v: %+v", key, h)
 		}
 	}

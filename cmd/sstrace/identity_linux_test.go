@@ -1,0 +1,486 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"sstrace/internal/event"
+
+	"golang.org/x/sys/unix"
+)
+
+// link is one of several networks of a host that end in the test, as a wire does. Their addresses may be the same.
+type link struct {
+	h     *host
+	fd    int
+	name  string
+	index uint32
+}
+
+// newLink makes a TUN device on which the host has these addresses: "10.0.0.1/8", "fe80::1/64".
+func (h *host) newLink(name string, addrs ...string) *link {
+	l := &link{h: h, name: name}
+	h.do(func() {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		h.must("open /dev/net/tun", err)
+		l.fd = fd
+		dev, err := unix.NewIfreq(name)
+		h.must("name", err)
+		dev.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		h.must("make a TUN device", unix.IoctlIfreq(fd, unix.TUNSETIFF, dev))
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		h.must("socket", err)
+		defer unix.Close(s)
+		h.must("index", unix.IoctlIfreq(s, unix.SIOCGIFINDEX, dev))
+		l.index = dev.Uint32()
+		h.must("write", os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("0"), 0))
+	})
+	h.t.Cleanup(func() { _ = unix.Close(l.fd) })
+	h.run(nil, "ip", "link", "set", name, "addrgenmode", "none", "up")
+	for _, a := range addrs {
+		h.run(nil, "ip", "addr", "add", a, "dev", name, "nodad")
+	}
+	return l
+}
+
+// header returns the length of the IP header of p, and where its addresses are.
+func header(p []byte) (length, addr int) {
+	if p[0]>>4 == 6 {
+		return 40, 8
+	}
+	return 20, 12
+}
+
+// send puts a segment on the link, for the host to receive.
+func (l *link) send(s segment) {
+	tcp := make([]byte, 20+s.data)
+	binary.BigEndian.PutUint16(tcp, s.from.Port())
+	binary.BigEndian.PutUint16(tcp[2:], s.to.Port())
+	binary.BigEndian.PutUint32(tcp[4:], s.seq)
+	binary.BigEndian.PutUint32(tcp[8:], s.ack)
+	tcp[12], tcp[13] = 5<<4, s.flags
+	binary.BigEndian.PutUint16(tcp[14:], 65535)
+	ends := append(s.from.Addr().AsSlice(), s.to.Addr().AsSlice()...)
+	pseudo := append(slices.Clone(ends), 0, unix.IPPROTO_TCP, byte(len(tcp)>>8), byte(len(tcp))) // IPv6's adds up to the same
+	even := append(slices.Clone(tcp), 0)[:len(tcp)+len(tcp)%2]
+	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo, even...), 0))
+	var p []byte
+	if s.from.Addr().Is4() {
+		p = make([]byte, 12, 20)
+		p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_TCP
+		binary.BigEndian.PutUint16(p[2:], uint16(20+len(tcp)))
+		p = append(p, ends...)
+		binary.BigEndian.PutUint16(p[10:], checksum(p, 0))
+	} else {
+		p = make([]byte, 8, 40)
+		p[0], p[6], p[7] = 0x60, unix.IPPROTO_TCP, 64
+		binary.BigEndian.PutUint16(p[4:], uint16(len(tcp)))
+		p = append(p, ends...)
+	}
+	_, err := unix.Write(l.fd, append(p, tcp...))
+	l.h.must("send", err)
+}
+
+// packet waits for one of the host that has a segment with these flags, whatever else it sends.
+func (l *link) packet(flags byte) (p []byte) {
+	l.h.t.Helper()
+	await(l.h.t, "a segment of the host", func() bool {
+		buf := make([]byte, 65536)
+		n, err := unix.Read(l.fd, buf)
+		if err != nil || n < 40 {
+			return false
+		}
+		p = buf[:n]
+		length, _ := header(p)
+		isTCP := length == 20 && p[9] == unix.IPPROTO_TCP || length == 40 && p[6] == unix.IPPROTO_TCP
+		return isTCP && p[length+13]&flags == flags
+	})
+	return p
+}
+
+// receive is packet, of which it returns what matters.
+func (l *link) receive(flags byte) segment {
+	l.h.t.Helper()
+	p := l.packet(flags)
+	length, at := header(p)
+	tcp, size := p[length:], (length-at)/2
+	from, _ := netip.AddrFromSlice(p[at : at+size])
+	to, _ := netip.AddrFromSlice(p[at+size : length])
+	return segment{
+		netip.AddrPortFrom(from, binary.BigEndian.Uint16(tcp)), netip.AddrPortFrom(to, binary.BigEndian.Uint16(tcp[2:])), tcp[13],
+		binary.BigEndian.Uint32(tcp[4:]), binary.BigEndian.Uint32(tcp[8:]), len(tcp) - int(tcp[12]>>4*4),
+	}
+}
+
+// forward takes one segment with these flags to another host's link, as it is.
+func (l *link) forward(to *link, flags byte) {
+	_, err := unix.Write(to.fd, l.packet(flags))
+	l.h.must("forward", err)
+}
+
+// dialFrom begins to connect a socket that is bound to this end, and to a device if that is not "".
+func (h *host) dialFrom(from, to, device string) sock {
+	a, b := netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)
+	s := h.socket(family(a))
+	h.must("reuse", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	if device != "" {
+		h.must("bind to a device", unix.SetsockoptString(s.fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, device))
+	}
+	h.must("bind", unix.Bind(s.fd, sockaddr(a, family(a))))
+	h.must("nonblock", unix.SetNonblock(s.fd, true))
+	if err := unix.Connect(s.fd, sockaddr(b, family(b))); err != unix.EINPROGRESS {
+		h.t.Errorf("connect: %v", err)
+	}
+	return s
+}
+
+// Two networks have the same addresses: a client whose SYN nobody answers in the one, and a server in the other whose client is on another host, are no
+// connection; neither where the addresses are those of one, nor where they look like DNAT.
+func TestOverlappingNetworks(t *testing.T) {
+	for _, test := range []struct{ name, client, dialled, server, here, there string }{
+		{"the same addresses", "10.0.0.1:40602", "10.0.0.2:7781", "10.0.0.2:7781", "10.0.0.1/24", "10.0.0.2/24"},
+		{"as by DNAT", "10.0.0.1:40602", "10.0.0.9:80", "10.0.0.2:7781", "10.0.0.1/24", "10.0.0.2/24"},
+		{"the same addresses, IPv6", "[fd00::1]:40602", "[fd00::2]:7781", "[fd00::2]:7781", "fd00::1/64", "fd00::2/64"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a, b := newHost(t), newHost(t)
+			here, there := a.newLink("here", test.here), b.newLink("there", test.there)
+			var open sock // until the run is over
+			traffic := func() {
+				l := b.listen(test.server, 8)
+				open = a.dialFrom(test.client, test.dialled, "")
+				isn := here.receive(syn).seq
+				there.send(segment{from: netip.MustParseAddrPort(test.client), to: netip.MustParseAddrPort(test.server), flags: syn, seq: isn + 1000})
+				there.send(there.receive(syn | ack).reply(ack))
+				s := l.accept()
+				s.reset()
+				s.close()
+				l.close()
+			}
+			told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", a.netns() + "," + b.netns()}, traffic)
+			open.close()
+			if len(told) != 2 {
+				t.Fatalf("got %+v", told)
+			}
+			for _, h := range told {
+				if h.Pairing != nil || (h.Client == nil) == (h.Server == nil) || h.Syn != nil || h.SynAck != nil || h.Ack != nil {
+					t.Errorf("got %+v", h)
+				}
+				if h.Client != nil && h.State != "open" || h.Server != nil && (h.State != "accepted" || h.Serve == nil) {
+					t.Errorf("got %+v", h)
+				}
+			}
+			for _, c := range ask[toldConn](t, "conn", []string{"conns", "--netns", a.netns() + "," + b.netns()}, traffic) {
+				if c.PeerID != nil {
+					t.Errorf("got %+v", c)
+				}
+			}
+			open.close()
+		})
+	}
+}
+
+// The SYN's leg is known although the handshake goes no further, and none is told that never came.
+func TestLegsThatCame(t *testing.T) {
+	a, b := newHost(t), newHost(t)
+	here, there := a.newLink("here", "10.0.0.1/24"), b.newLink("there", "10.0.0.2/24")
+	var open sock
+	file := filepath.Join(t.TempDir(), "trace.ndjson")
+	around(t, []string{"-o", "ndjson", "-w", file, "--netns", a.netns() + "," + b.netns()}, func() {
+		l := b.listen("10.0.0.2:7781", 8)
+		for _, from := range []string{"10.0.0.1:40601", "10.0.0.1:40602"} {
+			open = a.dialFrom(from, "10.0.0.2:7781", "")
+			here.forward(there, syn)
+			there.receive(syn | ack) // and it goes no further
+			if from == "10.0.0.1:40601" {
+				open.close()
+			}
+		}
+		_ = l
+	})
+	r := sstrace(t, "", "handshakes", "-r", file)
+	var lines []string
+	for line := range strings.Lines(r.stdout) {
+		if strings.Contains(line, " 10.0.0.1:4060") {
+			lines = append(lines, strings.Join(strings.Fields(line)[1:], " "))
+		}
+	}
+	if len(lines) != 2 || strings.Contains(r.stdout, "├") {
+		t.Fatalf("got %s%s", r.stdout, r.stderr)
+	}
+	for i, end := range []string{"given_up", "open"} {
+		f := strings.Fields(lines[i])
+		if f[0] == "-" || f[1] != "-" || f[2] != "-" || f[3] != "-" || !strings.HasSuffix(lines[i], end) || (i == 0) != strings.Contains(lines[i], " failed after ") {
+			t.Errorf("got %q", lines[i])
+		}
+	}
+	open.close()
+}
+
+// The same four-tuple twice in one namespace, on two links: each connection has its own id, time, device, and end.
+func TestSameTupleOnTwoLinks(t *testing.T) {
+	for _, test := range []struct{ name, on, host, peer, prefix string }{
+		{"link-local", "[::]:7781", "[fe80::1]:7781", "[fe80::2]:40602", "fe80::1/64"},
+		{"bound listeners", "10.0.0.1:7781", "10.0.0.1:7781", "10.0.0.2:40602", "10.0.0.1/24"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost(t)
+			h.do(func() { h.must("rp_filter", os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0)) })
+			links := []*link{h.newLink("link0", test.prefix), h.newLink("link1", test.prefix)}
+			at, peer := netip.MustParseAddrPort(test.host), netip.MustParseAddrPort(test.peer)
+			file := filepath.Join(t.TempDir(), "trace.ndjson")
+			around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns()}, func() {
+				var listeners []sock
+				for i, l := range links {
+					if at.Addr().Is6() && i > 0 { // one is enough
+						listeners = append(listeners, listeners[0])
+						continue
+					}
+					s := h.socket(family(at))
+					h.must("reuse", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+					if at.Addr().Is4() {
+						h.must("bind to a device", unix.SetsockoptString(s.fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, l.name))
+					}
+					on := netip.MustParseAddrPort(test.on)
+					h.must("bind", unix.Bind(s.fd, sockaddr(on, family(on))))
+					h.must("listen", unix.Listen(s.fd, 8))
+					listeners = append(listeners, s)
+				}
+				var answers []segment
+				for i, l := range links {
+					l.send(segment{from: peer, to: at, flags: syn, seq: uint32(1000 * (1 + i))})
+					answers = append(answers, l.receive(syn|ack))
+				}
+				var socks [2]sock
+				for _, i := range []int{1, 0} { // the first handshake is the longer one
+					links[i].send(answers[i].reply(ack))
+					socks[i] = listeners[i].accept()
+				}
+				socks[1].reset()
+				socks[1].close()
+				socks[0].shutdown(unix.SHUT_WR) // this one comes to TIME_WAIT
+				links[0].send(links[0].receive(fin | ack).reply(fin | ack))
+				socks[0].reach(unix.BPF_TCP_CLOSE)
+				socks[0].close()
+			})
+			r := readRecording(t, file)
+			checkPaths(t, &r)
+			handshake := make(map[uint32]int64)
+			ids := make(map[uint64]uint32)
+			for _, e := range r.changes {
+				if e.Role != event.Server {
+					continue
+				}
+				i := slices.IndexFunc(links, func(l *link) bool { return l.index == e.IfIndex })
+				if i < 0 || e.IfName != links[i].name || e.Local != at || e.Remote != peer {
+					t.Fatalf("got %+v", e)
+				}
+				if other, ok := ids[e.ID]; ok && other != e.IfIndex {
+					t.Errorf("id %d is on two devices", e.ID)
+				}
+				ids[e.ID] = e.IfIndex
+				if e.Old == event.Listen && e.ISN != uint32(1000*(1+i)) {
+					t.Errorf("the initial sequence number is %d: %+v", e.ISN, e)
+				}
+				if e.Old == event.SynRecv {
+					handshake[e.IfIndex] = e.Dur
+				}
+			}
+			if len(ids) != 2 || len(handshake) != 2 || handshake[links[0].index] <= handshake[links[1].index] {
+				t.Errorf("%d connections, whose handshakes took %v", len(ids), handshake)
+			}
+			paths := slices.DeleteFunc(r.paths(), func(p string) bool { return !strings.HasPrefix(p, "server") })
+			if want := []string{"server LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAIT", "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)"}; !slices.Equal(paths, want) {
+				t.Errorf("got %q, want %q", paths, want)
+			}
+			if at.Addr().Is6() {
+				for _, command := range [][]string{nil, {"-o", "wide"}, {"handshakes"}, {"conns"}, {"conns", "--timeline"}} {
+					text := sstrace(t, "", append(command, "-r", file)...).stdout
+					for _, want := range []string{"[fe80::1%link0]:7781", "[fe80::2%link0]:40602", "[fe80::1%link1]:7781", "[fe80::2%link1]:40602"} {
+						if !strings.Contains(text, want) {
+							t.Errorf("%v: no %s in\n%s", command, want, text)
+						}
+					}
+				}
+			} else if text := sstrace(t, "", "-o", "wide", "-r", file).stdout; !strings.Contains(text, "10.0.0.1%link1:7781 ") {
+				t.Errorf("got %s", text)
+			}
+		})
+	}
+}
+
+// Two clients with the same ends, each bound to its device.
+func TestSameTupleFromTwoDevices(t *testing.T) {
+	h := newHost(t)
+	h.do(func() { h.must("rp_filter", os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0)) })
+	links := []*link{h.newLink("link0", "10.0.0.1/24"), h.newLink("link1", "10.0.0.1/24")}
+	var isns []uint32
+	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
+		var socks []sock
+		for _, l := range links {
+			socks = append(socks, h.dialFrom("10.0.0.1:40602", "10.0.0.2:7781", l.name))
+		}
+		var answers []segment
+		for _, l := range links {
+			s := l.receive(syn)
+			isns = append(isns, s.seq)
+			s.ack = 5000
+			answers = append(answers, s)
+		}
+		for i, l := range links {
+			l.send(answers[i].reply(syn | ack))
+			socks[i].reach(unix.BPF_TCP_ESTABLISHED)
+		}
+		for _, s := range socks {
+			s.reset()
+			s.close()
+		}
+	})
+	if got, path := r.paths(), "client CLOSE SYN_SENT ESTABLISHED CLOSE (reset_sent_linger)"; !slices.Equal(got, []string{path, path}) {
+		t.Errorf("got %q", got)
+	}
+	for _, e := range r.changes {
+		i := slices.IndexFunc(links, func(l *link) bool { return l.index == e.IfIndex })
+		if i < 0 || e.IfName != links[i].name || e.New == event.SynSent && e.ISN != isns[i] {
+			t.Errorf("initial sequence numbers %d, got %+v", isns, e)
+		}
+	}
+}
+
+// Where the listener waits for data, the ACK's leg ends when the ACK comes, and the wait is told by itself.
+func TestDeferredAccept(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		for _, end := range []string{"data", "FIN"} {
+			t.Run(addr+" "+end, func(t *testing.T) {
+				h := newHost(t)
+				file := filepath.Join(t.TempDir(), "trace.ndjson")
+				var acked, more int64
+				around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns()}, func() {
+					l := h.listen(addr, 8)
+					h.must("defer", unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60))
+					before := h.netstat("TCPDeferAcceptDrop")
+					c := h.dial(addr)
+					await(t, "the ACK", func() bool { return h.netstat("TCPDeferAcceptDrop") != before })
+					acked, more = monotonic(), monotonic()
+					if end == "data" {
+						c.write("x")
+					} else {
+						c.shutdown(unix.SHUT_WR)
+					}
+					s := l.accept()
+					c.close()
+					s.close()
+					l.close()
+				})
+				r := readRecording(t, file)
+				var left *event.Event
+				for i := range r.changes {
+					if e := &r.changes[i]; e.Old == event.SynRecv {
+						left = e
+					} else if e.Deferred != 0 {
+						t.Errorf("got %+v", *e)
+					}
+				}
+				if left == nil || left.New != event.Established || left.Deferred <= more-acked || left.Mono-left.Deferred > acked {
+					t.Fatalf("the ACK had come at %d, %s came after %d; got %+v", acked, end, more, left)
+				}
+				told := answers[toldHandshake](t, "handshake", "handshakes", "-r", file)
+				if len(told) != 1 || told[0].State != "accepted" || told[0].Pairing == nil || *told[0].Pairing != "isn" || told[0].Defer == nil {
+					t.Fatalf("got %+v", told)
+				}
+				if h := told[0]; *h.Defer != left.Deferred || *h.Serve+*h.Defer != left.Dur || h.Ack == nil || *h.Connect != *h.Syn+*h.SynAck || *h.Serve != *h.SynAck+*h.Ack {
+					t.Errorf("%+v of %+v", h, *left)
+				}
+				text := sstrace(t, "", "conns", "--timeline", "-r", file).stdout
+				arrow := map[string]string{"data": " data ─", "FIN": " data or FIN ─"}[end]
+				if ack, data := strings.Index(text, "▶ (waits for data)\n"), strings.Index(text, arrow); ack < 0 || data < ack {
+					t.Errorf("got\n%s", text)
+				}
+			})
+		}
+	}
+}
+
+// A deferred handshake that never gets data fails, and its ACK had come.
+func TestDeferredAcceptWithoutData(t *testing.T) {
+	h := newHost(t)
+	h.sysctl("tcp_synack_retries", "1")
+	w := h.newWire()
+	told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
+		l := h.listen("10.0.0.1:7781", 8)
+		h.must("defer", unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1))
+		w.send(segment{from: netip.MustParseAddrPort("10.1.2.3:40602"), to: netip.MustParseAddrPort("10.0.0.1:7781"), flags: syn, seq: 1000})
+		w.send(w.receive(syn | ack).reply(ack))
+		await(t, "the end of the handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
+		l.close()
+	})
+	if len(told) != 1 || told[0].State != "failed" || told[0].Defer == nil || told[0].Serve == nil {
+		t.Fatalf("got %+v", told)
+	}
+}
+
+// A connect() that fails before it sends a SYN is a line, a failed handshake, and a row in stats; one that fails otherwise is not.
+func TestConnectFailed(t *testing.T) {
+	h := newHost(t)
+	for _, kind := range []string{"prohibit 203.0.113.2", "blackhole 203.0.113.3", "unreachable 203.0.113.4"} {
+		h.run(nil, append([]string{"ip", "route", "add"}, strings.Fields(kind)...)...)
+	}
+	h.run(nil, "ip", "-6", "route", "add", "prohibit", "2001:db8::2")
+	file := filepath.Join(t.TempDir(), "trace.ndjson")
+	type failure struct {
+		to    string
+		errno int32
+	}
+	var want []failure
+	around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns(), "--rport", "80"}, func() {
+		for _, to := range []string{"203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80", "[2001:db8::1]:80", "[2001:db8::2]:80", "203.0.113.1:81"} {
+			a := netip.MustParseAddrPort(to)
+			for _, nonblock := range []bool{false, true} {
+				s := h.socket(family(a))
+				h.must("nonblock", unix.SetNonblock(s.fd, nonblock))
+				var errno unix.Errno
+				if err := unix.Connect(s.fd, sockaddr(a, family(a))); !errors.As(err, &errno) || errno == unix.EINPROGRESS {
+					t.Errorf("connect to %s: %v", to, err)
+				}
+				if a.Port() == 80 {
+					want = append(want, failure{to, int32(errno)})
+				}
+				s.close()
+			}
+		}
+		l := h.listen("127.0.0.1:80", 8)
+		c := h.dial("127.0.0.1:80")
+		if err := unix.Connect(c.fd, sockaddr(netip.MustParseAddrPort("127.0.0.1:80"), unix.AF_INET)); err != unix.EISCONN {
+			t.Errorf("connect: %v", err)
+		}
+		closeBoth(c, l.accept())
+		l.close()
+	})
+	r := readRecording(t, file)
+	var got []failure
+	for _, e := range r.failed {
+		got = append(got, failure{e.Remote.String(), e.Err})
+		if e.Role != event.Client || e.OwnerPID != uint32(os.Getpid()) || e.OwnerVia != event.ViaConnect || e.Local.Port() != 0 || e.ISN != 0 || e.Reason == 0 {
+			t.Errorf("got %+v", e)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for command, want := range map[string]string{
+		"handshakes --summary": "(1 established, " + strconv.Itoa(len(want)) + " failed)", "stats": fmt.Sprintf("(connect)   → (failed)    %10d", len(want)),
+		"conns": "no SYN was sent\n", "conns --timeline": ", no SYN was sent\n",
+	} {
+		if r := sstrace(t, "", append(strings.Fields(command), "-r", file)...); !strings.Contains(r.stdout, want) {
+			t.Errorf("%s: no %q in\n%s%s", command, want, r.stdout, r.stderr)
+		}
+	}
+}
