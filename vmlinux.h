@@ -124,6 +124,7 @@ struct inet_timewait_death_row___before_5_18 {
 struct netns_ipv4 {
 	struct inet_timewait_death_row tcp_death_row;
 	__u8 sysctl_tcp_abort_on_overflow; /* an int before 5.13, whose low byte this is */
+	int sysctl_tcp_fin_timeout;
 };
 
 struct netns_ipv4___from_5_18_to_6_0 {
@@ -141,8 +142,8 @@ struct hlist_head {
 
 struct net {
 	struct ns_common ns;
-	struct netns_ipv4 ipv4;
 	struct hlist_head *dev_index_head;
+	struct netns_ipv4 ipv4;
 };
 
 struct net___before_5_11 {
@@ -182,6 +183,7 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	unsigned char skc_ipv6only : 1;
 	int skc_bound_dev_if; /* of a request sock it is ir_iif */
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
@@ -220,6 +222,7 @@ struct sock {
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
+	struct timer_list sk_timer; /* up to 6.19 of keep-alive probes, and of an orphan in FIN_WAIT2 */
 	struct timer_list tcp_retransmit_timer; /* from 7.0 */
 	struct socket *sk_socket;
 	unsigned long sk_lingertime;
@@ -246,6 +249,9 @@ struct request_sock_queue {
 struct inet_connection_sock {
 	struct request_sock_queue icsk_accept_queue;
 	struct timer_list icsk_retransmit_timer; /* up to 6.19 */
+	struct timer_list icsk_keepalive_timer; /* from 7.0 */
+	__u32 icsk_rto;
+	void *icsk_ulp_data;
 	__u8 icsk_retransmits;
 	const struct tcp_congestion_ops *icsk_ca_ops;
 };
@@ -306,8 +312,13 @@ struct tcp_sock {
 	bool is_mptcp; /* a subflow; only with CONFIG_MPTCP */
 };
 
+/* What a subflow has as its icsk_ulp_data; only with CONFIG_MPTCP. */
+struct mptcp_subflow_context {
+	struct sock *conn; /* the MPTCP socket */
+};
+
 struct mptcp_sock {
-	struct sock *first; /* its first subflow */
+	struct sock *first; /* its first subflow, as long as that exists */
 };
 
 typedef enum {
@@ -316,15 +327,35 @@ typedef enum {
 
 struct socket {
 	socket_state state;
+	struct file *file;
 	struct sock *sk;
+};
+
+struct super_block {
+	unsigned long s_magic;
 };
 
 struct inode {
 	unsigned short i_mode;
+	struct super_block *i_sb;
+};
+
+struct qstr {
+	__u32 len;
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct qstr d_name;
+};
+
+struct path {
+	struct dentry *dentry;
 };
 
 struct file {
 	struct inode *f_inode;
+	struct path f_path;
 	void *private_data;
 };
 
@@ -374,7 +405,7 @@ struct upid {
 
 struct pid {
 	unsigned int level;
-	struct upid numbers[1];
+	struct upid numbers[]; /* from the host's namespace to its own */
 };
 
 struct signal_struct {

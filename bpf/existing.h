@@ -1,28 +1,48 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The sockets that exist, and who holds them, as two iterators tell it. Where the verifier knows a pointer's type, members are loaded, not asked
- * for by a call: there may be a million.
+ * The sockets that exist, and who holds them, as iterators find them. Where the verifier knows a
+ * pointer's type, members are loaded, not asked for by a call: there may be a million.
  */
 #pragma once
 
 const volatile bool have_cookie = true; /* bpf_get_socket_cookie in tracing programs: from 5.12. Set before loading. */
 
-/* A socket that exists, as iter/tcp tells it. */
+/* These, too, are set before loading. */
+const volatile __u32 pid_namespace = 0; /* whose numbers pids are to be, by its inode; 0: the host's */
+const volatile bool list_mptcp = false; /* MPTCP sockets, too */
+const volatile bool list_bound = false; /* sockets that are bound and neither listen nor are connected, too */
+
+/* What a socket is attached to. */
+enum attached {
+	ATTACHED_UNKNOWN,
+	ATTACHED_NOTHING, /* an orphan, or no full socket: the kernel ends it */
+	ATTACHED_QUEUE, /* its listener's accept queue */
+	ATTACHED_KERNEL, /* a struct socket without a file: a part of the kernel opened it for itself */
+	ATTACHED_FILE, /* a file, which at least one descriptor refers to */
+};
+
+/* A socket that exists. */
 struct sock_found {
 	__u64 mono_ns;
 	__u64 sk;
 	__u64 cookie;
 	__u64 cgroup_id;
 	__u64 listener; /* of a request sock */
+	__u64 mptcp; /* of a subflow: its MPTCP socket, whose holders hold it */
 	__u64 synack_us; /* of a request sock: CLOCK_MONOTONIC when the first SYN-ACK was sent */
-	__u64 jiffies; /* of a timewait sock: jiffies_64 at mono_ns, which tells what a jiffy is */
+	__u64 jiffies; /* where left is: jiffies_64 at mono_ns, which tells what a jiffy is */
 	__u64 active_us; /* CLOCK_MONOTONIC when a segment was handled last; 0: not known, as in a mini-sock */
-	__u32 left; /* jiffies until the timer of a timewait sock ends it; ~0: none */
+	__u32 left; /* jiffies until a timer ends it; ~0: none */
+	__u32 fin_timeout; /* of an orphan in FIN_WAIT2, jiffies: net.ipv4.tcp_fin_timeout, */
+	__s32 fin_linger; /* TCP_LINGER2, */
+	__u32 rto; /* and the retransmission timeout */
 	__u32 netns;
 	__u32 uid;
 	__u32 recv_queue; /* bytes unread; of a listener: connections that wait for accept() */
 	__u32 send_queue; /* bytes not acknowledged */
 	__u32 accept_backlog; /* listen()'s, and inherited by accepted sockets; 0 in a client */
+	__u32 ifindex; /* of the device that it is bound to; 0: none */
+	__u32 ifname_of; /* whose name ifname is */
 	__u16 retrans; /* of a request sock: SYN-ACKs sent again */
 	__u16 family;
 	__u16 proto;
@@ -30,19 +50,24 @@ struct sock_found {
 	__u16 rport;
 	__u8 state;
 	__u8 is_mini; /* a request or timewait sock */
+	__u8 v6only; /* of an IPv6 one: IPV6_V6ONLY */
+	__u8 attached;
+	__u8 no_role; /* accept_backlog does not tell its side */
+	__u8 pad[5];
 	__u8 laddr[16];
 	__u8 raddr[16];
+	__u8 ifname[16];
 };
 
-_Static_assert(sizeof(struct sock_found) == 136, "struct sock_found: no holes, and in step with snapshot.go");
+_Static_assert(sizeof(struct sock_found) == 184, "struct sock_found: no holes, and in step with snapshot.go");
 
-/* A file descriptor that is a socket, as iter/task_file tells it. */
+/* A file descriptor that is a socket, or a slot of an io_uring's own table (direct descriptor). */
 struct holder_found {
 	__u64 sk;
 	__u32 netns; /* of the socket */
 	__u32 pid;
 	__u32 fd;
-	__u32 pad;
+	__s32 slot; /* -1, or of the io_uring that fd is */
 	__u8 comm[16];
 };
 
@@ -71,7 +96,91 @@ static __always_inline __u64 cgroup_id(const struct cgroup *cgrp)
 	return cgrp ? BPF_CORE_READ(cgrp, kn, id) : 0;
 }
 
-/* Reads a socket that iter/tcp has come to. */
+/* The number of pid in pid_namespace; 0 if it has none there. */
+static __always_inline __u32 number_here(const struct pid *pid)
+{
+	__u32 level = BPF_CORE_READ(pid, level);
+
+	for (__u32 i = 0; i <= 32; i++) { /* MAX_PID_NS_LEVEL */
+		const struct upid *number = (const void *)pid + bpf_core_field_offset(struct pid, numbers) +
+					    i * bpf_core_type_size(struct upid);
+
+		if (i > level)
+			break;
+		if (BPF_CORE_READ(number, ns, ns.inum) == pid_namespace)
+			return BPF_CORE_READ(number, nr);
+	}
+	return 0;
+}
+
+/* The process of a task, likewise. */
+static __always_inline __u32 pid_here(const struct task_struct *task)
+{
+	return pid_namespace ? number_here(BPF_CORE_READ(task, group_leader, thread_pid)) : BPF_CORE_READ(task, tgid);
+}
+
+/*
+ * The device that a socket is bound to. Its name is right if ifname_of is its index: where there are thousands of devices, some are too
+ * far behind in their hash chain. (There is no branch for that, for the verifier would go through all that follows once more.)
+ */
+static __always_inline void read_device(struct sock_found *found, const struct net *net, __u32 ifindex)
+{
+	struct hlist_head *heads;
+	struct hlist_node *node = 0;
+
+	found->ifindex = ifindex;
+	if (!ifindex)
+		return;
+	heads = BPF_CORE_READ(net, dev_index_head);
+	bpf_probe_read_kernel(&node, sizeof(node), heads + (ifindex & 255)); /* NETDEV_HASHENTRIES */
+	for (int i = 0; i < 4; i++) {
+		struct net_device *dev = (void *)node - bpf_core_field_offset(struct net_device, index_hlist);
+
+		bpf_core_read(&found->ifname, sizeof(found->ifname), &dev->name);
+		bpf_core_read(&found->ifname_of, sizeof(found->ifname_of), &dev->ifindex);
+		if (found->ifname_of == ifindex)
+			return;
+		bpf_core_read(&node, sizeof(node), &node->next);
+	}
+}
+
+/* What a full socket is attached to. */
+static __always_inline enum attached attached(const struct socket *socket, const struct file *file, unsigned long flags)
+{
+	if (socket)
+		return file ? ATTACHED_FILE : ATTACHED_KERNEL;
+	return flags >> bpf_core_enum_value(enum sock_flags, SOCK_DEAD) & 1 ? ATTACHED_NOTHING : ATTACHED_QUEUE;
+}
+
+/* The MPTCP socket of a subflow, or 0. That of a listener, too: what connects without MPTCP is no subflow. */
+static __always_inline struct sock *mptcp_of(const struct tcp_sock *tp)
+{
+	const struct mptcp_subflow_context *subflow;
+
+	if (!bpf_core_field_exists(tp->is_mptcp) || !bpf_core_type_exists(struct mptcp_subflow_context) ||
+	    !BPF_CORE_READ(tp, is_mptcp))
+		return 0;
+	subflow = BPF_CORE_READ((const struct inet_connection_sock *)tp, icsk_ulp_data);
+	return BPF_CORE_READ(subflow, conn);
+}
+
+/* What decides how long an orphan stays in FIN_WAIT2: see finWait2Left in internal/probe. */
+static __always_inline void read_fin_wait2(struct sock_found *found, struct tcp_sock *tp)
+{
+	struct inet_connection_sock *icsk = (void *)tp;
+	struct sock *sk = (void *)tp;
+	const struct timer_list *timer =
+		bpf_core_field_exists(icsk->icsk_keepalive_timer) ? &icsk->icsk_keepalive_timer : &sk->sk_timer;
+
+	found->jiffies = bpf_jiffies64();
+	if (BPF_CORE_READ(timer, entry.pprev))
+		found->left = BPF_CORE_READ(timer, expires) - (unsigned long)found->jiffies;
+	found->fin_timeout = BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_fin_timeout);
+	found->fin_linger = tp->linger2;
+	found->rto = icsk->icsk_rto;
+}
+
+/* Reads a socket that iter/tcp has come to. What the verifier has to go through twice stands at the end. */
 static __always_inline bool read_existing(struct sock_found *found, struct sock_common *skc)
 {
 	found->mono_ns = bpf_ktime_get_ns();
@@ -83,18 +192,13 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 	found->proto = IPPROTO_TCP;
 	found->lport = skc->skc_num;
 	found->rport = bpf_ntohs(skc->skc_dport);
-	if (found->family == AF_INET6 && bpf_core_field_exists(skc->skc_v6_daddr)) {
-		__builtin_memcpy(found->laddr, &skc->skc_v6_rcv_saddr, sizeof(found->laddr));
-		__builtin_memcpy(found->raddr, &skc->skc_v6_daddr, sizeof(found->raddr));
-	} else {
-		map_ipv4(found->laddr, skc->skc_rcv_saddr);
-		map_ipv4(found->raddr, skc->skc_daddr);
-	}
+	read_device(found, skc->skc_net.net, skc->skc_bound_dev_if);
 	found->state = skc->skc_state;
 	if (found->state == TCP_TIME_WAIT) {
 		struct inet_timewait_sock *tw = (void *)skc;
 
 		found->is_mini = true;
+		found->attached = ATTACHED_NOTHING;
 		found->jiffies = bpf_jiffies64();
 		found->state = BPF_CORE_READ(tw, tw_substate);
 		found->left = BPF_CORE_READ(tw, tw_timer.expires) - (unsigned long)found->jiffies;
@@ -104,6 +208,7 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 		const struct sock *listener = BPF_CORE_READ(skc, skc_listener);
 
 		found->is_mini = true;
+		found->attached = ATTACHED_NOTHING;
 		found->state = TCP_SYN_RECV;
 		found->listener = (__u64)listener;
 		found->retrans = BPF_CORE_READ((struct request_sock *)skc, num_retrans);
@@ -115,6 +220,7 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 	} else {
 		struct tcp_sock *tp = bpf_skc_to_tcp_sock(skc);
 		struct sock *sk = (void *)tp;
+		struct socket *socket;
 
 		if (!tp)
 			return false; /* never: no other has such a state */
@@ -126,6 +232,17 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 		found->cgroup_id = bpf_core_field_exists(sk->sk_cgrp_data.cgroup) ? sk->sk_cgrp_data.cgroup->kn->id
 										  : cgroup_id(cgroup_of(sk));
 		found->accept_backlog = sk->sk_max_ack_backlog;
+		found->v6only = BPF_CORE_READ_BITFIELD(skc, skc_ipv6only);
+		socket = sk->sk_socket;
+		found->attached = attached(socket, socket ? socket->file : 0, skc->skc_flags);
+		found->mptcp = (__u64)mptcp_of(tp);
+		if (found->mptcp) {
+			const struct sock *mptcp = (void *)found->mptcp;
+
+			socket = BPF_CORE_READ(mptcp, sk_socket);
+			found->attached = attached(socket, BPF_CORE_READ(socket, file),
+						   BPF_CORE_READ(mptcp, __sk_common.skc_flags));
+		}
 		if (found->state == TCP_LISTEN) {
 			found->recv_queue = sk->sk_ack_backlog;
 		} else { /* as tcp_diag_get_info in net/ipv4/tcp_diag.c */
@@ -135,40 +252,307 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 			found->send_queue = tp->write_seq - tp->snd_una;
 			found->active_us = tp->tcp_mstamp;
 		}
+		if (found->state == TCP_FIN_WAIT2 && found->attached == ATTACHED_NOTHING && !found->mptcp)
+			read_fin_wait2(found, tp);
+	}
+	if (found->family == AF_INET6 && bpf_core_field_exists(skc->skc_v6_daddr)) {
+		__builtin_memcpy(found->laddr, &skc->skc_v6_rcv_saddr, sizeof(found->laddr));
+		__builtin_memcpy(found->raddr, &skc->skc_v6_daddr, sizeof(found->raddr));
+	} else {
+		map_ipv4(found->laddr, skc->skc_rcv_saddr);
+		map_ipv4(found->raddr, skc->skc_daddr);
 	}
 	return true;
+}
+
+/* Reads a full socket that no iterator has come to, by probe reads. */
+static __always_inline void read_other(struct sock_found *found, const struct sock *sk)
+{
+	const struct sock_common *skc = &sk->__sk_common;
+	const struct socket *socket = BPF_CORE_READ(sk, sk_socket);
+
+	__builtin_memset(found, 0, sizeof(*found));
+	found->mono_ns = bpf_ktime_get_ns();
+	found->sk = (__u64)sk;
+	found->cookie = BPF_CORE_READ(skc, skc_cookie.counter);
+	found->left = ~0;
+	found->netns = BPF_CORE_READ(skc, skc_net.net, ns.inum);
+	found->family = BPF_CORE_READ(skc, skc_family);
+	found->proto = BPF_CORE_READ(sk, sk_protocol);
+	found->lport = bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
+	found->rport = bpf_ntohs(BPF_CORE_READ(skc, skc_dport));
+	if (found->family == AF_INET6 && bpf_core_field_exists(skc->skc_v6_daddr)) {
+		bpf_core_read(found->laddr, sizeof(found->laddr), &skc->skc_v6_rcv_saddr);
+		bpf_core_read(found->raddr, sizeof(found->raddr), &skc->skc_v6_daddr);
+	} else {
+		map_ipv4(found->laddr, BPF_CORE_READ(skc, skc_rcv_saddr));
+		map_ipv4(found->raddr, BPF_CORE_READ(skc, skc_daddr));
+	}
+	read_device(found, BPF_CORE_READ(skc, skc_net.net), BPF_CORE_READ(skc, skc_bound_dev_if));
+	found->state = BPF_CORE_READ(skc, skc_state);
+	found->v6only = BPF_CORE_READ_BITFIELD_PROBED(skc, skc_ipv6only);
+	found->uid = BPF_CORE_READ(sk, sk_uid.val);
+	found->cgroup_id = cgroup_id(cgroup_of(sk));
+	found->attached = attached(socket, BPF_CORE_READ(socket, file), BPF_CORE_READ(skc, skc_flags));
+}
+
+/*
+ * Reads an MPTCP socket. Its subflows have the queues, of which nothing is said here, and a listener's has the queue of what waits
+ * for accept() (mptcp_diag_get_info in net/mptcp/mptcp_diag.c). Its own backlog is 0 even if it was accepted; the first subflow's tells.
+ */
+static __always_inline void read_mptcp(struct sock_found *found, const struct sock *sk)
+{
+	const struct sock *first = BPF_CORE_READ((const struct mptcp_sock *)sk, first);
+
+	read_other(found, sk);
+	found->no_role = !first;
+	if (first) {
+		found->accept_backlog = BPF_CORE_READ(first, sk_max_ack_backlog);
+		found->recv_queue = BPF_CORE_READ(first, sk_ack_backlog);
+	}
+}
+
+/* Writes a socket, and after the first subflow its MPTCP socket. Of one whose first subflow is gone each one tells. */
+static __always_inline void write_existing(struct seq_file *seq, struct sock_found *found)
+{
+	const struct mptcp_sock *mptcp = (const void *)found->mptcp;
+	__u64 first;
+
+	bpf_seq_write(seq, found, sizeof(*found));
+	if (!list_mptcp || !mptcp)
+		return;
+	first = (__u64)BPF_CORE_READ(mptcp, first);
+	if (first && first != found->sk)
+		return;
+	read_mptcp(found, (const void *)mptcp);
+	bpf_seq_write(seq, found, sizeof(*found));
 }
 
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 
-/* Every file descriptor of the host that is a socket; user space joins them by sk. An O_PATH descriptor has no private_data. */
+/* The sock behind a file, or 0. A socket's file has a socket's inode mode and its struct socket in private_data (net/socket.c, sock_alloc_file). */
+static __always_inline struct sock *sock_of(struct file *file)
+{
+	struct socket *socket;
+
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+/*
+ * The file in a slot of a ring's own table (direct descriptor), or 0. Not inlined: from a loop clang would move relocations out of
+ * the branches that guard them.
+ */
+static __noinline struct file *direct_file_of(struct io_ring_ctx *ring, __u32 slot)
+{
+	unsigned long file = 0;
+
+	if (bpf_core_field_exists(ring->file_table.data)) { /* from 6.13 */
+		struct io_rsrc_node **nodes = BPF_CORE_READ(ring, file_table.data.nodes), *node = 0;
+
+		if (slot >= BPF_CORE_READ(ring, file_table.data.nr))
+			return 0;
+		bpf_probe_read_kernel(&node, sizeof(node), nodes + slot);
+		file = BPF_CORE_READ(node, file_ptr);
+	} else {
+		struct io_ring_ctx___before_6_13 *old = (void *)ring;
+
+		if (!bpf_core_field_exists(old->file_table.files) || slot >= BPF_CORE_READ(old, nr_user_files))
+			return 0;
+		bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(old, file_table.files) + slot);
+	}
+	return (struct file *)(file & ~7UL); /* its low bits are flags */
+}
+
+static __always_inline bool is_internet(const struct sock *sk)
+{
+	__u16 proto = BPF_CORE_READ(sk, sk_protocol), family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) &&
+	       (proto == IPPROTO_TCP || proto == IPPROTO_MPTCP || proto == IPPROTO_SCTP);
+}
+
+#define ANON_INODE_FS_MAGIC 0x09041934 /* include/uapi/linux/magic.h */
+
+/* The io_uring that a file is, or 0. Nobody but the kernel gives a file of this file system its name. */
+static __always_inline struct io_ring_ctx *ring_of(const struct file *file)
+{
+	const char want[] = "[io_uring]";
+	char name[sizeof(want) - 1] = {};
+
+	if (file->f_path.dentry->d_name.len != sizeof(name) || file->f_inode->i_sb->s_magic != ANON_INODE_FS_MAGIC)
+		return 0;
+	bpf_probe_read_kernel(name, sizeof(name), file->f_path.dentry->d_name.name);
+	for (__u32 i = 0; i < sizeof(name); i++)
+		if (name[i] != want[i])
+			return 0;
+	return file->private_data;
+}
+
+/* How many slots a ring's own table has. */
+static __always_inline __u32 slots_of(struct io_ring_ctx *ring)
+{
+	struct io_ring_ctx___before_6_13 *old = (void *)ring;
+
+	if (bpf_core_field_exists(ring->file_table.data)) /* from 6.13 */
+		return BPF_CORE_READ(ring, file_table.data.nr);
+	if (bpf_core_field_exists(old->file_table.files)) /* else before 5.13 */
+		return BPF_CORE_READ(old, nr_user_files);
+	return 0;
+}
+
+/* Says who has a descriptor; false if its process has just ended. */
+static __always_inline bool identify(struct holder_found *found, struct task_struct *task, __u32 fd)
+{
+	found->pid = pid_here(task);
+	found->fd = fd;
+	__builtin_memcpy(found->comm, task->group_leader->comm, sizeof(found->comm));
+	return found->pid;
+}
+
+#define SLOTS -2 /* a holder_found's slot: the descriptor is an io_uring with slots, and no socket */
+
+#define SLOTS_AT_ONCE 64
+
+/*
+ * The sockets in the tables of io_urings are not written as other holders are, for there may be a million, and what is written for one
+ * file has to fit into 32 KiB (bpf_seq_read). They are put here, some at a time; user space takes them after each read, and sets
+ * ring_found to 0. While it has not, or the table goes on, the iterator comes back to the same file: it returns 1 (EAGAIN).
+ */
+volatile __u32 ring_found SEC(".data.rings") = 0; /* some may be there */
+struct holder_found ring_holder SEC(".data.rings") = {}; /* who holds them; the first slot */
+__u64 ring_socks[SLOTS_AT_ONCE] SEC(".data.rings") = {}; /* by slot; 0: none */
+
+/* The ring whose table goes on, as ring_holder has it, from this slot on. */
+struct {
+	__u64 ring;
+	__u32 slot;
+	__u32 pad;
+} ring_next SEC(".data.rings") = {};
+
+/* The loop's body has no branch that need not be, for the verifier goes through each way of it. What is NULL is read as 0. */
+static __always_inline int find_slots(struct io_ring_ctx *ring, const struct holder_found *holder)
+{
+	__u32 slots = slots_of(ring), first = 0;
+
+	if (!slots)
+		return 0;
+	if (ring_found)
+		return 1;
+	if (ring_next.ring == (__u64)ring && ring_holder.pid == holder->pid && ring_holder.fd == holder->fd)
+		first = ring_next.slot;
+	ring_holder = *holder;
+	ring_holder.slot = first;
+	for (__u32 i = 0; i < SLOTS_AT_ONCE; i++) {
+		struct file *file = direct_file_of(ring, first + i);
+		__u64 is_socket = (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFSOCK;
+		struct socket *socket = BPF_CORE_READ(file, private_data);
+
+		ring_socks[i] = -is_socket & (__u64)BPF_CORE_READ(socket, sk);
+	}
+	ring_found = 1;
+	ring_next.ring = (__u64)ring;
+	ring_next.slot = first + SLOTS_AT_ONCE;
+	if (ring_next.slot < slots)
+		return 1;
+	ring_next.ring = 0;
+	return 0;
+}
+
+/*
+ * Every file descriptor of the host that is a socket; user space joins them by sk. An O_PATH descriptor has no private_data. And those
+ * io_urings that have a table of their own, with slot SLOTS: few hosts have any, so that program is loaded when it is needed.
+ */
 SEC("iter/task_file")
 int holders(struct bpf_iter__task_file *ctx)
 {
-	struct holder_found found = {};
+	struct holder_found found = { .slot = -1 };
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct socket *socket;
 	struct sock *sk;
-	__u16 proto, family;
 
-	if (!task || !file || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
+	if (!task || !file)
 		return 0;
-	socket = file->private_data;
-	sk = BPF_CORE_READ(socket, sk);
-	if (!sk)
+	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
+		socket = file->private_data;
+		sk = BPF_CORE_READ(socket, sk);
+		if (!sk || !is_internet(sk))
+			return 0;
+		found.sk = (__u64)sk;
+		found.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	} else {
+		struct io_ring_ctx *ring = ring_of(file);
+
+		if (!ring || !slots_of(ring))
+			return 0;
+		found.slot = SLOTS;
+	}
+	if (identify(&found, task, ctx->fd))
+		bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+
+/* Every socket in the table of an io_uring. It writes nothing: see ring_found. */
+SEC("iter/task_file")
+int slots(struct bpf_iter__task_file *ctx)
+{
+	struct holder_found found = {};
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct io_ring_ctx *ring;
+
+	if (!task || !file || (file->f_inode->i_mode & S_IFMT) == S_IFSOCK)
 		return 0;
-	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	ring = ring_of(file);
+	if (!ring || !identify(&found, task, ctx->fd))
+		return 0;
+	return find_slots(ring, &found);
+}
+
+/*
+ * The sockets that are in no table that iter/tcp walks through, and that descriptors lead to: bound ones that neither listen nor are connected, and
+ * MPTCP sockets. Of an MPTCP socket the subflow that it has made for bind() is what has the port.
+ */
+SEC("iter/task_file")
+int unlisted(struct bpf_iter__task_file *ctx)
+{
+	struct file *file = ctx->file;
+	struct sock_found found;
+	const struct sock *sk;
+	__u16 proto;
+	bool closed;
+
+	if (!ctx->task || !file || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
+		return 0;
+	sk = BPF_CORE_READ((struct socket *)file->private_data, sk);
+	if (!sk || !is_internet(sk))
+		return 0;
 	proto = BPF_CORE_READ(sk, sk_protocol);
-	if ((family != AF_INET && family != AF_INET6) ||
-	    (proto != IPPROTO_TCP && proto != IPPROTO_MPTCP && proto != IPPROTO_SCTP))
+	closed = BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE;
+	if (closed && (!list_bound || !BPF_CORE_READ(sk, __sk_common.skc_num)))
 		return 0;
-	found.sk = (__u64)sk;
-	found.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	found.pid = task->tgid;
-	found.fd = ctx->fd;
-	__builtin_memcpy(found.comm, task->group_leader->comm, sizeof(found.comm));
+	if (proto == IPPROTO_MPTCP) {
+		if (list_mptcp) {
+			read_mptcp(&found, sk);
+			bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+		}
+		if (!closed)
+			return 0;
+		sk = BPF_CORE_READ((const struct mptcp_sock *)sk, first);
+		if (!sk || !BPF_CORE_READ(sk, __sk_common.skc_num))
+			return 0;
+		read_other(&found, sk);
+		found.mptcp = (__u64)BPF_CORE_READ((struct socket *)file->private_data, sk);
+		found.attached = ATTACHED_FILE;
+	} else if (proto == IPPROTO_TCP && closed) {
+		read_other(&found, sk);
+	} else {
+		return 0;
+	}
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

@@ -21,6 +21,6 @@ int sockets(struct bpf_iter__tcp *ctx)
 	struct sock_found found = {};
 
 	if (skc && read_existing(&found, skc))
-		bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+		write_existing(ctx->meta->seq, &found);
 	return 0;
 }

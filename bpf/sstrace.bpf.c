@@ -179,9 +179,6 @@ const volatile __u64 icmp_handlers[4] = {}; /* tcp_v4_err from, to, tcp_v6_err f
 /* The programs at the beginning and end of connect() are attached. */
 const volatile bool trace_connects = false;
 
-/* sstrace runs in a PID namespace of its own, of this inode; 0: in the initial one, whose numbers the kernel uses. */
-const volatile __u32 pid_namespace = 0;
-
 /* The stack in user space of who connects and who accepts. */
 const volatile bool want_stacks = false;
 
@@ -706,30 +703,20 @@ static __always_inline int icmp_error(const struct sock *sk)
 }
 
 #define HOST_PID (1U << 31) /* as HostPID in internal/event */
-#define MAX_PID_NS_LEVEL 32 /* include/linux/pid_namespace.h */
 
 /*
  * What sstrace's own PID namespace calls a task, which is pid for the kernel; or that with HOST_PID, if it has no number there. As a global
  * function it is verified once, not on each path to it.
  */
-__noinline __u32 pid_here(__u64 task_address, __u32 pid)
+__noinline __u32 pid_or_host(__u64 task_address, __u32 pid)
 {
 	const struct task_struct *task = (const void *)task_address;
-	const void *numbers;
-	__u32 levels;
+	__u32 here;
 
 	if (!pid_namespace || !pid)
 		return pid;
-	numbers = (const void *)BPF_CORE_READ(task, thread_pid);
-	levels = BPF_CORE_READ((const struct pid *)numbers, level);
-	numbers += bpf_core_field_offset(struct pid, numbers);
-	for (__u32 i = 1; i < MAX_PID_NS_LEVEL && i <= levels; i++) {
-		const struct upid *upid = numbers + i * bpf_core_type_size(struct upid);
-
-		if (BPF_CORE_READ(upid, ns, ns.inum) == pid_namespace)
-			return BPF_CORE_READ(upid, nr);
-	}
-	return pid | HOST_PID;
+	here = number_here(BPF_CORE_READ(task, thread_pid));
+	return here ? here : pid | HOST_PID;
 }
 
 #define DEVICE_HASH 256 /* NETDEV_HASHENTRIES in include/linux/netdevice.h */
@@ -774,8 +761,8 @@ static __always_inline struct event *begin(struct cpu *cpu, const struct about *
 		return 0;
 	}
 	if (pid_namespace) {
-		pid = pid_here((__u64)BPF_CORE_READ(task, group_leader), pid);
-		tid = pid_here((__u64)task, tid);
+		pid = pid_or_host((__u64)BPF_CORE_READ(task, group_leader), pid);
+		tid = pid_or_host((__u64)task, tid);
 	}
 	if (a->ifindex)
 		note_device((__u64)a->net, a->netns, a->ifindex);
@@ -857,17 +844,6 @@ static __always_inline void fill_change(void *ctx, struct event *e, const struct
 
 #define ECONNRESET 104
 #define TCP_FLAG_RST 4
-
-/* The sock behind a file, or 0. A socket's file has a socket's inode mode and its struct socket in private_data (net/socket.c, sock_alloc_file). */
-static __always_inline struct sock *sock_of(struct file *file)
-{
-	struct socket *socket;
-
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return 0;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
-}
 
 /* The file behind a file descriptor of the current task, or 0. */
 static __always_inline struct file *file_of(__u32 fd)
@@ -1040,7 +1016,7 @@ static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct 
 static __always_inline void note_listening(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 pid = pid_here((__u64)BPF_CORE_READ(task, group_leader), bpf_get_current_pid_tgid() >> 32);
+	__u32 pid = pid_or_host((__u64)BPF_CORE_READ(task, group_leader), bpf_get_current_pid_tgid() >> 32);
 	__u8 yes = 1;
 
 	bpf_map_update_elem(&listening, &pid, &yes, BPF_ANY);
@@ -1768,7 +1744,7 @@ int BPF_PROG(process_exited, struct task_struct *task)
 
 	if (!cpu || task->signal->live.counter)
 		return 0;
-	pid = pid_here((__u64)BPF_CORE_READ(task, group_leader), task->tgid);
+	pid = pid_or_host((__u64)BPF_CORE_READ(task, group_leader), task->tgid);
 	if (bpf_map_delete_elem(&listening, &pid))
 		return 0;
 	__sync_fetch_and_add(&cpu->seen, 1);
@@ -1787,30 +1763,6 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	e->kind = PROCESS_EXITED;
 	submit(cpu, e);
 	return 0;
-}
-
-/* The file in a slot of a ring's own table (direct descriptors), or 0. */
-static __always_inline struct file *direct_file_of(struct io_ring_ctx *ring, __u32 slot)
-{
-	unsigned long file = 0;
-
-	if (bpf_core_field_exists(ring->file_table.data)) { /* from 6.13 */
-		struct io_rsrc_node **nodes = BPF_CORE_READ(ring, file_table.data.nodes), *node = 0;
-
-		if (slot >= BPF_CORE_READ(ring, file_table.data.nr))
-			return 0;
-		bpf_probe_read_kernel(&node, sizeof(node), nodes + slot);
-		file = BPF_CORE_READ(node, file_ptr);
-	} else {
-		struct io_ring_ctx___before_6_13 *old = (void *)ring;
-
-		if (slot >= BPF_CORE_READ(old, nr_user_files))
-			return 0;
-		file = (unsigned long)BPF_CORE_READ(old, file_table.files) +
-		       slot * bpf_core_type_size(struct io_fixed_file);
-		bpf_probe_read_kernel(&file, sizeof(file), (void *)file);
-	}
-	return (struct file *)(file & ~7UL); /* its low bits are flags */
 }
 
 #define IORING_OP_ACCEPT 13
@@ -1874,6 +1826,6 @@ int sockets(struct bpf_iter__tcp *ctx)
 		if (!BPF_CORE_READ(tw, tw_timer.entry.pprev)) /* it has ended meanwhile */
 			watch_fin(tw, false);
 	}
-	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	write_existing(ctx->meta->seq, &found);
 	return 0;
 }

@@ -23,7 +23,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 	manText := strings.ReplaceAll(string(man), `\-`, "-")
 	for _, flag := range []string{
 		"--port", "--lport", "--rport", "--host", "--ipv4", "--ipv6", "--netns", "--uid", "--cgroup", "--proto", "--state", "--edge", "--min-dur", "--pid", "--comm",
-		"--where", "--output", "--time", "--states", "--write", "--read", "--count", "--for", "--buffer", "--watch",
+		"--where", "--output", "--time", "--states", "--write", "--read", "--count", "--for", "--buffer", "--watch", "--bound",
 	} {
 		if !strings.Contains(help, flag) {
 			t.Errorf("%s is not in --help", flag)

@@ -73,6 +73,9 @@ it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and
   sudo sstrace leaks --once || echo "somebody forgot to close"`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.checkProtos(); err != nil {
+				return usageError{err}
+			}
 			switch o.listing = once; {
 			case once && len(args) > 0:
 				return usageError{fmt.Errorf("--once looks at what is there: it cannot trace %q", args[0])}
@@ -86,7 +89,9 @@ it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and
 				if o.format == "text" && s.sockets != nil { // live: nothing may come for long
 					fmt.Fprintf(os.Stderr, "sstrace: watching; too old is %s\n", older)
 				}
-				found = leaks.New(s.out, o.format, older, wanted, leaks.Kernel{Sockets: s.sockets, Listeners: s.listeners, Stack: s.stack, Program: s.program})
+				found = leaks.New(s.out, o.format, older, wanted, leaks.Kernel{
+					Sockets: s.sockets, Listeners: s.listeners, Stack: s.stack, Program: s.program, Process: s.process,
+				})
 				return found, nil
 			})
 			if err == nil && once && found.Found() {
@@ -102,6 +107,7 @@ it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and
 	f.BoolVar(&once, "once", false, "look at what is there now, and exit with 3 if something is found")
 	f.BoolVar(&o.stacks, "stacks", false, "tell the stack of the call that accepted or connected")
 	o.registerConnections(f)
+	o.registerListed(c)
 	f.StringArrayVar(&o.filter.States, "state", nil, "sockets in this `state` alone: CLOSE_WAIT, or as in ss, close-wait; LISTEN: full accept queues")
 	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "sockets that this `process` holds")
 	f.StringArrayVar(&o.filter.Comms, "comm", nil, "sockets that a process of this `name` holds; up to 15 bytes, as the kernel has it")

@@ -14,6 +14,7 @@ import (
 
 	"sstrace/internal/conn"
 	"sstrace/internal/event"
+	"sstrace/internal/leaks"
 	"sstrace/internal/probe"
 	"sstrace/internal/stack"
 
@@ -45,10 +46,18 @@ func (t *trip) trace(o *options, argv []string) error {
 	if err := p.Blind(); err != nil {
 		fmt.Fprintf(os.Stderr, "sstrace: half-open connections and those in TIME_WAIT are not seen: %v (`sstrace check` tells what to do)\n", err)
 	}
+	notePIDNamespace()
 	t.filter.CgroupsDecided = true
 	var namer stack.Namer
-	named := func(pid, id uint32) []string { return namer.Names(pid, p.Stack(id)) }
-	closeOutput, err := t.open(o, live{p.Sockets, p.Listeners, named, stack.Program, p.Stop})
+	ask := live{
+		sockets: p.Sockets, listeners: p.Listeners, program: stack.Program, process: leaks.Process, stop: p.Stop,
+		stack: func(pid, id uint32) []string { return namer.Names(pid, p.Stack(id)) },
+	}
+	if !probe.ProcIsOurs() { // a process that we know by its number is another one there
+		ask.stack = func(_, id uint32) []string { return namer.Names(0, p.Stack(id)) }
+		ask.program, ask.process = func(uint32) string { return "" }, nil
+	}
+	closeOutput, err := t.open(o, ask)
 	if err != nil {
 		return quiet(err)
 	}
@@ -155,7 +164,7 @@ func hurry() {
 // list takes the sockets that exist, as a source that ends at once.
 func (t *trip) list(o *options) error {
 	hurry()
-	l, err := probe.List(t.filter)
+	l, err := probe.List(t.filter, o.bound)
 	if errors.Is(err, probe.ErrNoCgroup) {
 		return usageError{err}
 	}
@@ -164,8 +173,13 @@ func (t *trip) list(o *options) error {
 	}
 	defer l.Close()
 	closeOutput := func() error { return nil }
+	notePIDNamespace()
+	var ask live
+	if probe.ProcIsOurs() {
+		ask.process = leaks.Process
+	}
 	ready := func() error {
-		opened, err := t.open(o, live{})
+		opened, err := t.open(o, ask)
 		if err == nil {
 			closeOutput = opened
 		}
@@ -182,6 +196,13 @@ func (t *trip) list(o *options) error {
 		err = quietPipe(err)
 	}
 	return errors.Join(quiet(err), closeOutput())
+}
+
+// notePIDNamespace says what a PID namespace of its own hides from sstrace.
+func notePIDNamespace() {
+	if probe.InPIDNamespace() {
+		fmt.Fprintln(os.Stderr, "sstrace: this is a PID namespace of its own: PIDs are its, and the processes outside it are not seen (`sstrace check` tells what to do)")
+	}
 }
 
 // check prints what tracing needs, and whether it is there.

@@ -35,6 +35,12 @@ and scrolled; ? shows the keys.`,
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("ls takes no argument, not %q", args[0])}
 			}
+			if err := o.checkProtos(); err != nil {
+				return usageError{err}
+			}
+			if o.bound && (watching || o.read != "") {
+				return usageError{errors.New("--bound looks at what is there now: it goes neither with --watch nor with -r")}
+			}
 			if !watching {
 				if c.Flags().Changed("buffer") {
 					return usageError{errors.New("--buffer goes with --watch: a listing has no ring buffer")}
@@ -66,6 +72,8 @@ and scrolled; ? shows the keys.`,
 	f.SortFlags = false
 	f.BoolVar(&watching, "watch", false, "keep the listing on the screen, live; ? shows the keys")
 	o.registerConnections(f)
+	o.registerListed(c)
+	f.BoolVar(&o.bound, "bound", false, "list sockets that are bound and neither listen nor are connected, too: bind() fails with EADDRINUSE because of them")
 	f.StringArrayVar(&o.filter.States, "state", nil, "sockets in this `state`: CLOSE_WAIT, or as in ss, close-wait")
 	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "sockets that are known to have been in their state for this `time`: 1m")
 	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "sockets that this `process` holds")

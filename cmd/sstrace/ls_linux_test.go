@@ -23,6 +23,7 @@ import (
 var socketKeys = []string{
 	"v", "type", "seq", "ts", "mono_ns", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "state", "age_ns", "age_min_ns", "left_ns",
 	"recv_q", "send_q", "accept_q", "accept_max", "syn_retrans", "role", "owner_pid", "owner_comm", "owner_via", "holders", "uid", "cgroup", "cgroup_id", "container", "unit",
+	"ifindex", "ifname", "v6only", "attached",
 }
 
 // list runs sstrace ls in the namespace h, checks its lines as such, and gives its sockets.

@@ -28,6 +28,7 @@ type options struct {
 	formats []string // those that the command has
 	listing bool     // of what exists, not a trace
 	older   bool     // what is older than the trace matters, too
+	bound   bool     // sockets that only hold a port, too
 	stacks  bool     // of who connects and who accepts
 	answers bool     // it tells about the lines, it does not print them
 	format  string
@@ -70,6 +71,22 @@ func (o *options) registerFilters(c *cobra.Command) {
 	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
 	complete(c, "proto", []string{"tcp", "mptcp", "sctp"})
 	complete(c, "state", stateNames())
+}
+
+// registerListed adds --proto for those that look at what exists.
+func (o *options) registerListed(c *cobra.Command) {
+	c.Flags().StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp; live, tcp if not said")
+	complete(c, "proto", []string{"tcp", "mptcp"})
+}
+
+// checkProtos finds protocols whose existing sockets cannot be found.
+func (o *options) checkProtos() error {
+	for _, list := range o.filter.Protos {
+		if slices.Contains(strings.Split(strings.ToLower(list), ","), "sctp") {
+			return errors.New("--proto: sockets of SCTP that exist cannot be found; expected tcp, mptcp")
+		}
+	}
+	return nil
 }
 
 // registerConnections adds the filters that decide about whole connections, in the kernel.

@@ -43,7 +43,8 @@ type live struct {
 	listeners func() ([]event.Event, error) // the listeners alone, without
 	stack     func(pid, id uint32) []string // the functions of an Event.Stack of a process; of pid 0 their addresses
 	program   func(pid uint32) string       // tells one execution of a program from another
-	stop      func()                        // ends the trace; from any goroutine
+	process   func(pid uint32) (exe, cgroup string)
+	stop      func() // ends the trace; from any goroutine
 }
 
 // trip is the way of the Events through the rooms: from a source, through the tracker if it is the kernel, the filter and the view.

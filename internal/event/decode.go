@@ -117,6 +117,14 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = number(d, &s.status.RecvQueue)
 		case "send_q", "accept_max":
 			err = number(d, &s.status.SendQueue)
+		case "ifindex":
+			err = number(d, &e.IfIndex)
+		case "ifname":
+			err = d.string(&e.IfName)
+		case "v6only":
+			err = d.answer(&s.status.V6Only)
+		case "attached":
+			err = enum(d, attachedNames, &s.status.Attached)
 		case "holders":
 			s.status.Holders, err = d.holders()
 		case "old":
@@ -153,10 +161,6 @@ func (d *decoder) decode(line []byte, e *Event) error {
 			err = number(d, &e.CgroupID)
 		case "task_tid":
 			err = number(d, &e.TaskTID)
-		case "ifindex":
-			err = number(d, &e.IfIndex)
-		case "ifname":
-			err = d.string(&e.IfName)
 		case "isn":
 			err = number(d, &e.ISN)
 		case "defer_ns":
@@ -231,6 +235,19 @@ func (d *decoder) closer(c *Closer) error {
 	return d.fail("expected true, false or null")
 }
 
+// answer decodes true, false or null.
+func (d *decoder) answer(a *Answer) error {
+	d.space()
+	for _, v := range []Answer{0, Yes, No} {
+		if text := v.JSON(); bytes.HasPrefix(d.in[d.pos:], []byte(text)) {
+			d.pos += len(text)
+			*a = v
+			return nil
+		}
+	}
+	return d.fail("expected true, false or null")
+}
+
 // totals decodes the object that a connection's end has, or null.
 func (d *decoder) totals(t *Totals) error {
 	if d.null() {
@@ -284,6 +301,7 @@ func (d *decoder) holders() ([]Holder, error) {
 			return nil, d.fail("expected , or ]")
 		}
 		var h Holder
+		slot, ring := int64(Unknown), uint32(0)
 		for key, err := range d.members {
 			if err != nil {
 				return nil, err
@@ -295,12 +313,19 @@ func (d *decoder) holders() ([]Holder, error) {
 				err = d.string(&h.Comm)
 			case "fd":
 				err = number(d, &h.FD)
+			case "slot":
+				err = number(d, &slot)
+			case "ring_fd":
+				err = number(d, &ring)
 			default:
 				err = d.skip(0)
 			}
 			if err != nil {
 				return nil, err
 			}
+		}
+		if slot != Unknown {
+			h.How, h.FD, h.Slot = BySlot, ring, uint32(slot)
 		}
 		all = append(all, h)
 	}

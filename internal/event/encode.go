@@ -180,24 +180,44 @@ func (e *Event) appendSocket(b []byte) []byte {
 	b = append(b, `,"role":`...)
 	b = appendName(b, e.Role.String())
 	b = e.appendOwner(b)
+	b = e.appendWhose(s.appendHolders(b))
+	b = append(b, `,"ifindex":`...)
+	b = appendUint(b, uint64(e.IfIndex))
+	b = append(b, `,"ifname":`...)
+	b = appendText(b, e.IfName)
+	b = append(b, `,"v6only":`...)
+	b = append(b, s.V6Only.JSON()...)
+	b = append(b, `,"attached":`...)
+	return appendName(b, s.Attached.String())
+}
+
+func (s *Status) appendHolders(b []byte) []byte {
 	if s.Holders == nil {
-		return e.appendWhose(append(b, `,"holders":null`...))
+		return append(b, `,"holders":null`...)
 	}
 	b = append(b, `,"holders":[`...)
-	for i, h := range s.Holders {
+	for i := range s.Holders {
 		if i > 0 {
 			b = append(b, ',')
 		}
+		h := &s.Holders[i]
 		b = append(b, `{"pid":`...)
 		b = strconv.AppendUint(b, uint64(h.PID), 10)
 		b = append(b, `,"comm":`...)
 		b = appendString(b, h.Comm)
+		fd, slot, ring := int64(h.FD), int64(Unknown), int64(Unknown)
+		if h.How == BySlot {
+			fd, slot, ring = Unknown, int64(h.Slot), fd
+		}
 		b = append(b, `,"fd":`...)
-		b = strconv.AppendUint(b, uint64(h.FD), 10)
+		b = appendDur(b, fd)
+		b = append(b, `,"slot":`...)
+		b = appendDur(b, slot)
+		b = append(b, `,"ring_fd":`...)
+		b = appendDur(b, ring)
 		b = append(b, '}')
 	}
-	b = append(b, ']')
-	return e.appendWhose(b)
+	return append(b, ']')
 }
 
 // appendWhose appends user, cgroup, and what that tells.
@@ -255,6 +275,17 @@ func (c Closer) JSON() string {
 	return "null"
 }
 
+// JSON gives true, false or null.
+func (a Answer) JSON() string {
+	switch a {
+	case Yes:
+		return "true"
+	case No:
+		return "false"
+	}
+	return "null"
+}
+
 func appendDur(b []byte, dur int64) []byte {
 	if dur == Unknown {
 		return append(b, "null"...)
@@ -299,6 +330,14 @@ func appendName(b []byte, name string) []byte {
 	b = append(b, '"')
 	b = append(b, name...)
 	return append(b, '"')
+}
+
+// appendText appends text that may be anything, or null if there is none.
+func appendText(b []byte, text string) []byte {
+	if text == "" {
+		return append(b, "null"...)
+	}
+	return appendString(b, text)
 }
 
 func appendAddr(b []byte, a netip.Addr) []byte {

@@ -208,6 +208,36 @@ const (
 	ViaAccept
 )
 
+// Attached is what an existing socket is attached to; zero if it is unknown. The numbers are the
+// kernel side's (enum attached in bpf/existing.h).
+type Attached uint8
+
+// What a socket may be attached to.
+const (
+	AttachedNothing    Attached = iota + 1 // an orphan, half-open or in TIME_WAIT: the kernel ends it
+	AttachedQueue                          // its listener's accept queue
+	AttachedKernel                         // a part of the kernel that opened it for itself
+	AttachedDescriptor                     // at least one descriptor, wherever that is
+)
+
+// Answer is yes or no; zero if it is unknown, or the question makes no sense.
+type Answer uint8
+
+// The answers.
+const (
+	Yes Answer = iota + 1
+	No
+)
+
+// Hold is how a process holds a socket.
+type Hold uint8
+
+// The ways of holding.
+const (
+	ByDescriptor Hold = iota
+	BySlot            // a slot of an io_uring's own table (direct descriptor)
+)
+
 // The names of each enumeration, by value; the empty name is the unknown value.
 var (
 	typeNames   = []string{Change: "change", Lost: "lost", End: "end", Accept: "accept", Socket: "socket", ConnectFailed: "connect_failed"}
@@ -218,8 +248,9 @@ var (
 	reasonNames = []string{"", "normal", "refused", "reset_by_peer", "reset_sent_unread", "reset_sent_linger", "timeout", "keepalive", "unreachable",
 		"aborted", "given_up", "handshake_abandoned", "time_wait_expired", "time_wait_reused", "time_wait_overflow", "fin_wait2_timeout", "reset_sent_late_data", "listener_closed", "unknown",
 		"no_port", "port_unreachable", "repaired", "reset_sent_linger2", "too_many_orphans", "accept_queue_full", "netns_gone", "reset_sent_syn"}
-	roleNames = []string{"", "client", "server", "listener"}
-	viaNames  = []string{"", "connect", "listen", "listener", "close", "snapshot", "accept"}
+	roleNames     = []string{"", "client", "server", "listener"}
+	attachedNames = []string{"", "nothing", "accept_queue", "kernel", "descriptor"}
+	viaNames      = []string{"", "connect", "listen", "listener", "close", "snapshot", "accept"}
 )
 
 // name gives a value that this version does not know as its number, so that it is neither hidden nor called another.
@@ -230,14 +261,15 @@ func name[T ~uint8](names []string, v T) string {
 	return strconv.Itoa(int(v))
 }
 
-func (t Type) String() string   { return name(typeNames, t) }
-func (s State) String() string  { return name(stateNames, s) }
-func (f Family) String() string { return name(familyNames, f) }
-func (p Proto) String() string  { return name(protoNames, p) }
-func (o Origin) String() string { return name(originNames, o) }
-func (r Reason) String() string { return name(reasonNames, r) }
-func (r Role) String() string   { return name(roleNames, r) }
-func (v Via) String() string    { return name(viaNames, v) }
+func (t Type) String() string     { return name(typeNames, t) }
+func (s State) String() string    { return name(stateNames, s) }
+func (f Family) String() string   { return name(familyNames, f) }
+func (p Proto) String() string    { return name(protoNames, p) }
+func (o Origin) String() string   { return name(originNames, o) }
+func (r Reason) String() string   { return name(reasonNames, r) }
+func (r Role) String() string     { return name(roleNames, r) }
+func (v Via) String() string      { return name(viaNames, v) }
+func (a Attached) String() string { return name(attachedNames, a) }
 
 // Reasons returns all reasons.
 func Reasons() []Reason {
@@ -290,9 +322,11 @@ type Event struct {
 	Family        Family         // always known
 	Proto         Proto          // always known
 	Local, Remote netip.AddrPort // each of address (invalid) and port (0) may be unknown
-	Old, New      State          // always known
-	Dur           int64          // ns in Old, or in the accept queue; Unknown if its beginning was not seen
-	Origin        Origin         // always known
+	IfIndex       uint32         // the network device that the socket is bound to; 0: none
+	IfName        string
+	Old, New      State  // always known
+	Dur           int64  // ns in Old, or in the accept queue; Unknown if its beginning was not seen
+	Origin        Origin // always known
 	Role          Role
 	Reason        Reason
 	Closer        Closer
@@ -305,8 +339,6 @@ type Event struct {
 	TaskTID       uint32 // its thread; 0 in recordings of versions that did not tell
 	Totals        Totals
 	SynRetrans    int32  // SYNs or SYN-ACKs sent again, on the lines that leave SYN_SENT or SYN_RECV; else, and if not known, Unknown
-	IfIndex       uint32 // the device that the socket is bound to, part of its tuple (skc_bound_dev_if); 0: none
-	IfName        string // its name, when the kernel made this record
 	ISN           uint32 // the client's initial sequence number, the same at both ends of a connection
 	Deferred      int64  // ns from the ACK of the handshake to the end of SYN_RECV, where the listener waited for data (TCP_DEFER_ACCEPT)
 	UID           uint32 // of the socket; or NoUID
@@ -350,12 +382,18 @@ type Status struct {
 	AtLeast   int64    // ns in this state, and perhaps more; Unknown
 	Left      int64    // ns until a timer ends it: of TIME_WAIT, and of FIN_WAIT2 without a process; Unknown
 	Holders   []Holder // nil: not known
+	Attached  Attached
+	V6Only    Answer // of a listener or a bound socket of IPv6: does it take IPv6 alone?
+	HeldAs    uint64 // of a subflow: the address of its MPTCP socket, whose holders are its. Not printed
 }
 
-// Holder is a process that has the socket among its file descriptors.
+// Holder is a process that holds the socket. FD is the socket's own descriptor; BySlot it is that of
+// the io_uring which has the socket in Slot.
 type Holder struct {
 	PID, FD uint32
 	Comm    string
+	How     Hold
+	Slot    uint32
 }
 
 // Totals is what the kernel counted of a connection, as it has it in tcp_info: on the line where its full socket ends, and on those

@@ -36,9 +36,11 @@ func TestRoundTrip(t *testing.T) {
 		{Type: Change, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Old: TimeWait, New: Close, Dur: 5, Origin: FromTimer, Closer: TheyClosed, Reason: ReasonTimeWaitExpired},
 		{Type: Accept, SynRetrans: Unknown, Seq: 1, ID: 1, Family: IPv4, Proto: TCP, Dur: 5, Role: Server, OwnerPID: 5, OwnerComm: "nc", OwnerVia: ViaAccept},
 		{Type: Socket, Seq: 1, Family: IPv4, Proto: TCP, New: CloseWait, Dur: Unknown, SynRetrans: Unknown, Role: Server, Status: &Status{
-			RecvQueue: 1, SendQueue: 2, AtLeast: 3, Left: Unknown, Holders: []Holder{{1, 3, "a\""}, {2, 4, "b"}},
+			RecvQueue: 1, SendQueue: 2, AtLeast: 3, Left: Unknown, Attached: AttachedDescriptor,
+			Holders: []Holder{{PID: 1, FD: 3, Comm: "a\""}, {PID: 2, FD: 4, Comm: "b"}, {PID: 2, FD: 0, Comm: "b", How: BySlot, Slot: 7}},
 		}},
-		{Type: Socket, Seq: 1, Family: IPv6, Proto: TCP, New: Listen, Dur: Unknown, SynRetrans: Unknown, Role: Listener, Status: &Status{
+		{Type: Socket, Seq: 1, Family: IPv6, Proto: TCP, New: Listen, Dur: Unknown, SynRetrans: Unknown, Role: Listener, IfIndex: 3, IfName: "eth\x1b0", Status: &Status{
+			V6Only: No, Attached: AttachedNothing,
 			RecvQueue: 1, SendQueue: 128, AtLeast: Unknown, Left: Unknown, Holders: []Holder{},
 		}},
 		{Type: Socket, Seq: 1, Family: IPv4, Proto: TCP, New: SynRecv, Dur: 17, SynRetrans: 2, UID: NoUID, Status: &Status{RecvQueue: Unknown, SendQueue: Unknown, AtLeast: Unknown, Left: 5}},

@@ -79,7 +79,8 @@ Source:    RFC 9293 section 3.6.1; include/net/tcp.h; net/ipv4/tcp_minisocks.c`}
 Side:      who closes second (passive close)
 Next:      close() → LAST_ACK; a reset → CLOSE
 Normal:    as long as the program takes to read the end of file: milliseconds
-Many:      our program forgets to close. No timeout ends it: some process still holds the descriptor
+Many:      our program forgets to close. No timeout ends it: a descriptor of it is still open, in a process, in the
+           table of an io_uring, or in flight over a UNIX socket
 Sysctl:    none helps; sstrace leaks, or sstrace ls --state close-wait, finds every process that holds it
 Source:    RFC 9293 section 3.6`},
 	{"LAST_ACK", `We have closed second and sent our FIN; its ACK is awaited, the last one.

@@ -203,7 +203,7 @@ func TestWhereKnowsEveryKey(t *testing.T) {
 		}},
 		{listedKeys{}, event.Event{Type: event.Socket, Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID, Status: &event.Status{
 			RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown,
-		}}, []string{"state", "age_ns", "age_min_ns", "left_ns", "recv_q", "send_q", "accept_q", "accept_max"}},
+		}}, []string{"state", "age_ns", "age_min_ns", "left_ns", "recv_q", "send_q", "accept_q", "accept_max", "ifindex", "ifname", "v6only", "attached"}},
 	} {
 		for _, key := range slices.Concat(both, kind.keys) {
 			program, err := compile(key+" == "+key, kind.env)
@@ -224,7 +224,9 @@ func TestWhereKnowsEveryKey(t *testing.T) {
 func TestListed(t *testing.T) {
 	e := event.Event{
 		Type: event.Socket, Family: event.IPv4, Proto: event.TCP, New: event.CloseWait, Dur: event.Unknown, Local: netip.MustParseAddrPort("127.0.0.1:80"),
-		Remote: netip.MustParseAddrPort("10.1.2.3:40602"), Status: &event.Status{RecvQueue: 5, AtLeast: 7e9, Holders: []event.Holder{{PID: 7, FD: 3, Comm: "nc"}, {PID: 8, FD: 3, Comm: "sh"}}},
+		Remote: netip.MustParseAddrPort("10.1.2.3:40602"), Status: &event.Status{RecvQueue: 5, AtLeast: 7e9, Holders: []event.Holder{
+			{PID: 7, FD: 3, Comm: "nc"}, {PID: 8, FD: 3, Comm: "sh"}, {PID: 8, FD: 9, Comm: "sh", How: event.BySlot, Slot: 5},
+		}},
 	}
 	for _, test := range []struct {
 		o    Options
@@ -239,6 +241,11 @@ func TestListed(t *testing.T) {
 		{Options{MinDur: 5 * time.Second}, true},
 		{Options{MinDur: 8 * time.Second}, false},
 		{Options{Where: "recv_q > 4 && any(holders, .fd == 3)"}, true},
+		{Options{Where: "any(holders, .slot == 5 && .ring_fd == 9)"}, true},
+		{Options{Where: "any(holders, .fd == 9)"}, false},
+		{Options{Where: "count(holders, .fd > 2) == 2"}, true},
+		{Options{Where: "all(holders, .fd == nil)"}, false},
+		{Options{Where: "v6only == true"}, false},
 		{Options{Where: "accept_q > 0"}, false},
 	} {
 		test.o.Listing = true
@@ -250,8 +257,8 @@ func TestListed(t *testing.T) {
 		if err := f.Pass(&e, func(*event.Event) error {
 			got = true
 			return nil
-		}); err != nil || got != test.want {
-			t.Errorf("%+v: %v, %v", test.o, got, err)
+		}); err != nil || got != test.want || f.Trouble() != nil {
+			t.Errorf("%+v: %v, %v, %v", test.o, got, err, f.Trouble())
 		}
 	}
 }

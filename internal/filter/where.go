@@ -79,12 +79,18 @@ type listedKeys struct {
 	Waiting   *int     `expr:"accept_q"`
 	MayWait   *int     `expr:"accept_max"`
 	Holders   []holder `expr:"holders"`
+	IfIndex   *int     `expr:"ifindex"`
+	IfName    *string  `expr:"ifname"`
+	V6Only    *bool    `expr:"v6only"`
+	Attached  *string  `expr:"attached"`
 }
 
 type holder struct {
-	PID  int    `expr:"pid"`
-	Comm string `expr:"comm"`
-	FD   int    `expr:"fd"`
+	PID    int    `expr:"pid"`
+	Comm   string `expr:"comm"`
+	FD     *int   `expr:"fd"`
+	Slot   *int   `expr:"slot"`
+	RingFD *int   `expr:"ring_fd"`
 }
 
 type totals struct {
@@ -193,7 +199,17 @@ func newListedKeys(e *event.Event) listedKeys {
 		v.RecvQueue, v.SendQueue = orUnknown(s.RecvQueue), orUnknown(s.SendQueue)
 	}
 	for _, h := range s.Holders {
-		v.Holders = append(v.Holders, holder{int(h.PID), h.Comm, int(h.FD)})
+		fd, slot := int(h.FD), int(h.Slot)
+		of := holder{PID: int(h.PID), Comm: h.Comm, FD: &fd}
+		if h.How == event.BySlot {
+			of.FD, of.Slot, of.RingFD = nil, &slot, &fd
+		}
+		v.Holders = append(v.Holders, of)
+	}
+	v.IfIndex, v.IfName, v.Attached = orNil(int(e.IfIndex)), orNil(e.IfName), orNil(s.Attached.String())
+	if s.V6Only != 0 {
+		only := s.V6Only == event.Yes
+		v.V6Only = &only
 	}
 	return v
 }
@@ -238,7 +254,7 @@ func (f *Filter) Trouble() error {
 }
 
 // guard makes a comparison with null false, as in SQL, instead of an error: a > b becomes a != nil && a > b for every nullable
-// key below it. Comparing with nil itself stays, so that `err != nil` asks whether it is known.
+// key below it, those of holders included. Comparing with nil itself stays, so that `err != nil` asks whether it is known.
 type guard struct {
 	nullable []string
 }
@@ -258,9 +274,15 @@ func (g guard) Visit(node *ast.Node) {
 	keys := keysIn{nullable: g.nullable}
 	ast.Walk(&b.Left, &keys)
 	ast.Walk(&b.Right, &keys)
+	if keys.predicate { // the members below it are known inside it only, where they have been guarded
+		keys.found = slices.DeleteFunc(keys.found, func(n ast.Node) bool {
+			_, ok := n.(*ast.MemberNode)
+			return ok
+		})
+	}
 	guarded := ast.Node(b)
 	for _, key := range slices.Backward(keys.found) { // an object before its members
-		known := &ast.BinaryNode{Operator: "!=", Left: nodeOf(key), Right: &ast.NilNode{}}
+		known := &ast.BinaryNode{Operator: "!=", Left: key, Right: &ast.NilNode{}}
 		guarded = &ast.BinaryNode{Operator: "&&", Left: known, Right: guarded}
 	}
 	if len(keys.found) > 0 {
@@ -286,6 +308,9 @@ func isNil(n ast.Node) bool {
 // nullableKeys returns the keys of env that may be null, also those of its objects: totals.srtt_us.
 func nullableKeys(env reflect.Type) (keys []string) {
 	for _, f := range reflect.VisibleFields(env) {
+		if f.Type == reflect.TypeFor[[]holder]() {
+			keys = append(keys, nullableKeys(f.Type.Elem())...)
+		}
 		if f.Type.Kind() != reflect.Pointer {
 			continue
 		}
@@ -323,12 +348,24 @@ func nodeOf(key string) ast.Node {
 
 // keysIn collects the nullable keys below a node.
 type keysIn struct {
-	nullable, found []string
+	nullable  []string
+	names     []string // of found
+	found     []ast.Node
+	predicate bool // one of any(), all() and their like is below
 }
 
 // Visit implements ast.Visitor.
 func (k *keysIn) Visit(node *ast.Node) {
-	if key := keyOf(*node); slices.Contains(k.nullable, key) && !slices.Contains(k.found, key) {
-		k.found = append(k.found, key)
+	name := keyOf(*node)
+	switch n := (*node).(type) {
+	case *ast.PredicateNode:
+		k.predicate = true
+	case *ast.MemberNode: // .fd of a holder
+		if key, ok := n.Property.(*ast.StringNode); ok && name == "" {
+			name = key.Value
+		}
+	}
+	if text := (*node).String(); slices.Contains(k.nullable, name) && !slices.Contains(k.names, text) {
+		k.names, k.found = append(k.names, text), append(k.found, *node)
 	}
 }

@@ -37,6 +37,7 @@ type Kernel struct {
 	Listeners func() ([]event.Event, error)
 	Stack     func(pid, id uint32) []string
 	Program   func(pid uint32) string // tells one execution of a program from another
+	Process   func(pid uint32) (exe, cgroup string)
 }
 
 // View watches sockets.
@@ -80,23 +81,25 @@ type sock struct {
 // to be known only after its SYN_SENT: these are found by the address of the sock, too.
 type ends struct {
 	local, remote netip.AddrPort
-	netns         uint32
+	netns, device uint32
+	proto         event.Proto // a subflow and its MPTCP socket have the same ends
 	sk            uint64
 }
 
 func endsOf(e *event.Event) ends {
+	at := ends{local: e.Local, remote: e.Remote, netns: e.NetNS, device: e.IfIndex, proto: e.Proto}
 	switch {
 	case e.New == event.Listen:
-		return ends{local: e.Local, remote: e.Remote, netns: e.NetNS, sk: e.Sk}
+		at.sk = e.Sk
 	case e.Local.Port() == 0:
-		return ends{remote: e.Remote, netns: e.NetNS, sk: e.Sk}
+		at.local, at.sk = netip.AddrPort{}, e.Sk
 	}
-	return ends{local: e.Local, remote: e.Remote, netns: e.NetNS}
+	return at
 }
 
 // learnPort: e is a client's in SYN_SENT, or that was in it, whose port was perhaps not known.
 func (v *View) learnPort(e *event.Event) {
-	unknown := ends{remote: e.Remote, netns: e.NetNS, sk: e.Sk}
+	unknown := ends{remote: e.Remote, netns: e.NetNS, device: e.IfIndex, proto: e.Proto, sk: e.Sk}
 	if s := v.stuck[unknown]; s != nil && e.Local.Port() != 0 {
 		delete(v.stuck, unknown)
 		s.Local = e.Local
@@ -163,12 +166,12 @@ func (v *View) sweepRecording(e *event.Event) error {
 // exists takes a socket that is older than the trace, or of a listing.
 func (v *View) exists(e *event.Event) error {
 	if isFull(e) && v.wanted(e) {
-		v.full[endsOf(e)] = &sock{Event: *e, since: e.Mono}
+		v.full[endsOf(e)] = &sock{Event: kept(e), since: e.Mono}
 	}
 	if _, ok := v.limits[e.New]; !ok {
 		return nil
 	}
-	s := &sock{Event: *e, since: e.Mono}
+	s := &sock{Event: kept(e), since: e.Mono}
 	switch {
 	case e.Dur != event.Unknown:
 		s.since, s.exact = e.Mono-e.Dur, true
@@ -177,6 +180,13 @@ func (v *View) exists(e *event.Event) error {
 	}
 	v.stuck[endsOf(e)] = s
 	return nil
+}
+
+// kept is a copy of a Socket, which its source uses again.
+func kept(e *event.Event) event.Event {
+	s := *e
+	s.Status = new(*e.Status)
+	return s
 }
 
 // isFull reports whether no more connections go into a listener's queue (sk_acceptq_is_full in include/net/sock.h: one more than it says may wait).

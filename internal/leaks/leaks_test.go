@@ -285,3 +285,19 @@ func TestForgets(t *testing.T) {
 		t.Errorf("%d sockets are remembered, %d bytes told", n, out.Len())
 	}
 }
+
+// A source uses its Events, and what they point to, again: each socket keeps its own holders.
+func TestSocketsAreKept(t *testing.T) {
+	got := told(t, everything, Kernel{}, func(v *View) {
+		e, status := exists(1, 5000, event.CloseWait, event.Holder{PID: 7, FD: 3, Comm: "nc"}), new(event.Status)
+		*status = *e.Status
+		status.AtLeast, e.Status = 2e9, status
+		take(t, v, e)
+		next := exists(2, 5000, event.Established)
+		*status, next.Status = *next.Status, status
+		take(t, v, next, end(5000))
+	})
+	if !strings.Contains(strings.Join(got, "\n"), "    held by 7/nc fd 3\n") {
+		t.Errorf("got\n%s", strings.Join(got, "\n"))
+	}
+}

@@ -51,6 +51,10 @@ type leak struct {
 	OwnerVia  *string  `json:"owner_via"`
 	Opened    *opened  `json:"opened"`
 	Holders   []holder `json:"holders"`
+	IfIndex   *uint64  `json:"ifindex"`
+	IfName    *string  `json:"ifname"`
+	Attached  *string  `json:"attached"`
+	Proto     string   `json:"proto"`
 }
 
 type opened struct {
@@ -64,17 +68,36 @@ type opened struct {
 type holder struct {
 	PID       uint32  `json:"pid"`
 	Comm      string  `json:"comm"`
-	FD        uint32  `json:"fd"`
+	FD        *uint32 `json:"fd"`
 	Exe       *string `json:"exe"`
 	Container *string `json:"container"`
 	Unit      *string `json:"unit"`
+	Slot      *uint32 `json:"slot"`
+	RingFD    *uint32 `json:"ring_fd"`
+
+	event.Holder `json:"-"`
 }
 
-func newLeak(s *sock) *leak {
+// newHolder makes it of h, with what process knows about its process; process may be nil.
+func newHolder(h *event.Holder, process func(pid uint32) (exe, cgroup string)) holder {
+	v := holder{PID: h.PID, Comm: h.Comm, FD: &h.FD, Holder: *h}
+	if h.How == event.BySlot {
+		v.FD, v.Slot, v.RingFD = nil, &h.Slot, &h.FD
+	}
+	if process != nil {
+		exe, cgroup := process(h.PID)
+		of := event.Event{Cgroup: cgroup}
+		v.Exe, v.Container, v.Unit = print.Known(exe, ""), print.Known(of.Container(), ""), print.Known(of.Unit(), "")
+	}
+	return v
+}
+
+func newLeak(s *sock, process func(pid uint32) (exe, cgroup string)) *leak {
 	l := &leak{
 		Head: print.NewHead("leak", s.Wall, s.Mono), State: s.New.String(), Age: print.Known(s.Dur, event.Unknown), AtLeast: print.Known(s.Status.AtLeast, event.Unknown), ID: print.Known(s.ID, 0),
 		Cookie: print.Known(s.Cookie, 0), NetNS: print.Known(uint64(s.NetNS), 0), Family: s.Family.String(), LPort: print.Known(uint64(s.Local.Port()), 0), RPort: print.Known(uint64(s.Remote.Port()), 0),
 		OwnerPID: print.Known(uint64(s.OwnerPID), 0), OwnerVia: print.Known(s.OwnerVia.String(), ""),
+		IfIndex: print.Known(uint64(s.IfIndex), 0), IfName: print.Known(s.IfName, ""), Attached: print.Known(s.Status.Attached.String(), ""), Proto: s.Proto.String(),
 	}
 	if a := s.Local.Addr(); a.IsValid() {
 		l.LAddr = print.Known(a.String(), "")
@@ -93,24 +116,24 @@ func newLeak(s *sock) *leak {
 	if s.Status.Holders != nil {
 		l.Holders = make([]holder, 0, len(s.Status.Holders))
 	}
-	for _, h := range s.Status.Holders {
-		exe, of := process(h.PID)
-		l.Holders = append(l.Holders, holder{h.PID, h.Comm, h.FD, print.Known(exe, ""), print.Known(of.Container(), ""), print.Known(of.Unit(), "")})
+	for i := range s.Status.Holders {
+		l.Holders = append(l.Holders, newHolder(&s.Status.Holders[i], process))
 	}
 	return l
 }
 
-// process tells the executable of a process, and whose it is, as /proc has it on Linux; nothing if it is gone, or this is another system.
-func process(pid uint32) (exe string, of event.Event) {
+// Process returns the executable and the cgroup of a process of this host by its number in /proc; empty if
+// it is gone.
+func Process(pid uint32) (exe, cgroup string) {
 	dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
 	exe, _ = os.Readlink(dir + "/exe") // "" then
 	text, _ := os.ReadFile(dir + "/cgroup")
 	for line := range strings.Lines(string(text)) {
 		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok { // cgroup v2; cgroups(7)
-			of.Cgroup = path
+			cgroup = path
 		}
 	}
-	return exe, of
+	return exe, cgroup
 }
 
 // event passes on what every stream has.
@@ -126,7 +149,7 @@ func (t *teller) event(e *event.Event) error {
 
 // stuck tells that s has been in its state for too long, or that its accept queue is full.
 func (t *teller) stuck(s *sock, by opener) error {
-	l := newLeak(s)
+	l := newLeak(s, t.kernel.Process)
 	if by.pid != 0 {
 		l.Opened = &opened{by.via.String(), by.pid, print.Known(uint64(by.tid), 0), by.comm, nil}
 		if by.stack != 0 && t.kernel.Stack != nil {
@@ -149,13 +172,13 @@ func (t *teller) stuck(s *sock, by opener) error {
 	}
 	b.WriteByte('\n')
 	for _, h := range l.Holders {
-		fmt.Fprintf(&b, "    held by %s fd %d%s\n", print.Process(h.PID, h.Comm), h.FD, more(&h))
+		fmt.Fprintf(&b, "    held by %s %s%s\n", print.Process(h.PID, h.Comm), sockets.AppendHold(nil, &h.Holder), more(&h))
 	}
 	switch {
 	case l.Holders == nil && s.OwnerPID != 0:
 		fmt.Fprintf(&b, "    of %s\n", print.Process(s.OwnerPID, s.OwnerComm))
 	case l.Holders != nil && len(l.Holders) == 0:
-		b.WriteString("    held by no process: it is the kernel's to end\n")
+		b.WriteString("    " + unheld(s.Status.Attached) + "\n")
 	}
 	if o := l.Opened; o != nil {
 		verb := "connected"
@@ -170,10 +193,23 @@ func (t *teller) stuck(s *sock, by opener) error {
 	return t.lines.Text(b.String())
 }
 
+// unheld explains why no holder of a socket was found, as far as the socket itself says.
+func unheld(a event.Attached) string {
+	switch a {
+	case event.AttachedNothing:
+		return "held by no process: it is the kernel's to end"
+	case event.AttachedQueue:
+		return "not accepted yet: it waits in its listener's queue"
+	case event.AttachedKernel:
+		return "held by no process: the kernel opened it for itself (NFS and the like)"
+	}
+	return "no process's descriptor was found: it may be in flight over a UNIX socket, in a PID namespace that is not seen, or in the kernel's use"
+}
+
 // unread tells what the program has not read of what has come. The end of file, which a FIN makes, counts as a byte (tcp_recvmsg in net/ipv4/tcp.c).
 func unread(e *event.Event) string {
 	switch n := e.Status.RecvQueue; {
-	case n == event.Unknown || e.New != event.CloseWait:
+	case n == event.Unknown || e.New != event.CloseWait || e.Proto == event.MPTCP:
 		return ""
 	case n == 0:
 		return "  end of file was read"
@@ -191,12 +227,12 @@ func (t *teller) over(s *sock, e *event.Event) error {
 	s.Mono, s.Wall = e.Mono, e.Wall
 	status(s, e.Mono)
 	s.OwnerPID, s.OwnerComm, s.OwnerVia = e.OwnerPID, e.OwnerComm, e.OwnerVia
-	s.Status.Holders = nil
+	s.Status.Holders, s.Status.Attached = nil, 0
 	if s.New != event.Listen {
 		s.Status.RecvQueue, s.Status.SendQueue = event.Unknown, event.Unknown
 	}
 	if t.json {
-		l := newLeak(s)
+		l := newLeak(s, t.kernel.Process)
 		l.Over = true
 		if s.New != event.Listen {
 			l.New = print.Known(e.New.String(), "")
@@ -276,7 +312,7 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 				return err
 			}
 		}
-		who := "no process"
+		who := "no process found"
 		if n.PID != nil {
 			who = print.Process(k.pid, *n.Comm)
 		}
@@ -316,11 +352,11 @@ func whichAge(s *sock) string { return fmt.Sprintf("%8s", sockets.Age(&s.Event))
 
 // between writes both ends; of a listener its own.
 func between(e *event.Event) string {
-	local := print.Address(e.Local)
+	local := print.Local(e)
 	if e.New == event.Listen {
 		return local
 	}
-	return local + " ↔ " + print.Address(e.Remote)
+	return local + " ↔ " + print.Remote(e)
 }
 
 // more writes what a holder runs, and whose it is, as far as that is known.

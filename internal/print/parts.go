@@ -26,6 +26,12 @@ func ProcessWidth(pid uint32) int {
 	return ownerWidth
 }
 
+// Local returns the local end of e, as AppendLocal writes it.
+func Local(e *event.Event) string { return string(AppendLocal(nil, e, false)) }
+
+// Remote returns the remote end of e, as AppendRemote writes it.
+func Remote(e *event.Event) string { return string(AppendRemote(nil, e)) }
+
 // Process gives PID/COMM, or "-" for pid 0.
 func Process(pid uint32, comm string) string {
 	return string(AppendProcess(nil, pid, comm, pid != 0))

@@ -1,6 +1,7 @@
 package print
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -41,5 +42,34 @@ func TestParts(t *testing.T) {
 	}
 	if got := Gap(&lost, false); !strings.HasSuffix(got, " --- 12 changes lost here, the ring buffer was full: a filter or a larger --buffer helps ---\n") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Where an address alone does not tell a socket's end, the device does; and * is a wildcard for both families.
+func TestEnds(t *testing.T) {
+	for _, test := range []struct {
+		local, remote string
+		e             event.Event
+		want          [3]string // the ends, and the local one with its device
+	}{
+		{"fe80::1", "fe80::2", event.Event{IfIndex: 3, IfName: "eth0"}, [3]string{"[fe80::1%eth0]:80", "[fe80::2%eth0]:90", "[fe80::1%eth0]:80"}},
+		{"fe80::1", "fe80::2", event.Event{IfIndex: 3}, [3]string{"[fe80::1%3]:80", "[fe80::2%3]:90", "[fe80::1%3]:80"}},
+		{"fe80::1", "fe80::2", event.Event{}, [3]string{"[fe80::1]:80", "[fe80::2]:90", "[fe80::1]:80"}},
+		{"fe80::1", "fe80::2", event.Event{IfIndex: 3, IfName: "e\x1b"}, [3]string{`[fe80::1%e\x1b]:80`, `[fe80::2%e\x1b]:90`, `[fe80::1%e\x1b]:80`}},
+		{"2001:db8::1", "2001:db8::2", event.Event{IfIndex: 3, IfName: "eth0"}, [3]string{"[2001:db8::1]:80", "[2001:db8::2]:90", "[2001:db8::1%eth0]:80"}},
+		{"192.0.2.1", "192.0.2.2", event.Event{IfIndex: 3, IfName: "eth0"}, [3]string{"192.0.2.1:80", "192.0.2.2:90", "192.0.2.1%eth0:80"}},
+		{"::", "", event.Event{Status: &event.Status{V6Only: event.No}, IfIndex: 3, IfName: "eth0"}, [3]string{"*:80", "-:90", "*%eth0:80"}},
+		{"::", "", event.Event{Status: &event.Status{V6Only: event.Yes}}, [3]string{"[::]:80", "-:90", "[::]:80"}},
+		{"::", "", event.Event{Status: &event.Status{}}, [3]string{"[::]:80", "-:90", "[::]:80"}},
+	} {
+		addr := func(text string) (a netip.Addr) {
+			a, _ = netip.ParseAddr(text) // "" is an unknown one
+			return a
+		}
+		e := test.e
+		e.Local, e.Remote = netip.AddrPortFrom(addr(test.local), 80), netip.AddrPortFrom(addr(test.remote), 90)
+		if got := [3]string{Local(&e), Remote(&e), string(AppendLocal(nil, &e, true))}; got != test.want {
+			t.Errorf("got %q, want %q", got, test.want)
+		}
 	}
 }

@@ -114,14 +114,8 @@ func (t *text) appendLine(b []byte, e *event.Event) []byte {
 		b = append(b, reset...)
 	}
 	b = Pad(b, len(to), stateWidth+1)
-	zone := e.Zone()
-	local := t.field[:0]
-	if t.wide {
-		local = appendBound(local, e.Local, zone)
-	} else {
-		local = AppendAddressIn(local, e.Local, zone)
-	}
-	ends := AppendAddressIn(local, e.Remote, zone)
+	local := AppendLocal(t.field[:0], e, t.wide)
+	ends := AppendRemote(local, e)
 	remote := ends[len(local):]
 	if n := max(utf8.RuneCount(local), utf8.RuneCount(remote)); n > t.addrs {
 		t.addrs = max(n, ipv6Width)
@@ -242,6 +236,27 @@ func appendBound(b []byte, a netip.AddrPort, zone string) []byte {
 	}
 	return strconv.AppendUint(b, uint64(a.Port()), 10)
 }
+
+// AppendLocal appends the local end of e as address:port: a link-local address with its zone, and the
+// wildcard of a socket that takes IPv4 and IPv6 as *. With device it names the network device that
+// the socket is bound to whatever the address is.
+func AppendLocal(b []byte, e *event.Event, device bool) []byte {
+	zone := e.Zone()
+	switch {
+	case e.Local.Addr() == netip.IPv6Unspecified() && e.Status != nil && e.Status.V6Only == event.No:
+		b = append(b, '*')
+		if device && zone != "" {
+			b = appendVisible(append(b, '%'), zone)
+		}
+		return strconv.AppendUint(append(b, ':'), uint64(e.Local.Port()), 10)
+	case device:
+		return appendBound(b, e.Local, zone)
+	}
+	return AppendAddressIn(b, e.Local, zone)
+}
+
+// AppendRemote appends the remote end of e likewise. It has a zone only if its address is link-local.
+func AppendRemote(b []byte, e *event.Event) []byte { return AppendAddressIn(b, e.Remote, e.Zone()) }
 
 func (t *text) left(field, b []byte, width int) []byte {
 	t.field = field

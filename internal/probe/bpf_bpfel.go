@@ -120,7 +120,7 @@ type bpfHolderFound struct {
 	Netns uint32
 	Pid   uint32
 	Fd    uint32
-	Pad   uint32
+	Slot  int32
 	Comm  [16]uint8
 }
 
@@ -137,15 +137,21 @@ type bpfSockFound struct {
 	Cookie        uint64
 	CgroupId      uint64
 	Listener      uint64
+	Mptcp         uint64
 	SynackUs      uint64
 	Jiffies       uint64
 	ActiveUs      uint64
 	Left          uint32
+	FinTimeout    uint32
+	FinLinger     int32
+	Rto           uint32
 	Netns         uint32
 	Uid           uint32
 	RecvQueue     uint32
 	SendQueue     uint32
 	AcceptBacklog uint32
+	Ifindex       uint32
+	IfnameOf      uint32
 	Retrans       uint16
 	Family        uint16
 	Proto         uint16
@@ -153,9 +159,13 @@ type bpfSockFound struct {
 	Rport         uint16
 	State         uint8
 	IsMini        uint8
+	V6only        uint8
+	Attached      uint8
+	NoRole        uint8
+	Pad           [5]uint8
 	Laddr         [16]uint8
 	Raddr         [16]uint8
-	_             [4]byte
+	Ifname        [16]uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -187,10 +197,12 @@ const (
 	bpfProgIoUringCompleted   = "io_uring_completed"
 	bpfProgProcessExited      = "process_exited"
 	bpfProgSkbDropped         = "skb_dropped"
+	bpfProgSlots              = "slots"
 	bpfProgSockets            = "sockets"
 	bpfProgTimerCancelled     = "timer_cancelled"
 	bpfProgTimerExpired       = "timer_expired"
 	bpfProgTimerStarted       = "timer_started"
+	bpfProgUnlisted           = "unlisted"
 	bpfVarDeferredCount       = "deferred_count"
 	bpfVarFilterCgroup        = "filter_cgroup"
 	bpfVarFilterHosts         = "filter_hosts"
@@ -203,6 +215,8 @@ const (
 	bpfVarHaveTaskPtRegs      = "have_task_pt_regs"
 	bpfVarIcmpHandlers        = "icmp_handlers"
 	bpfVarIoUringCompleteArgs = "io_uring_complete_args"
+	bpfVarListBound           = "list_bound"
+	bpfVarListMptcp           = "list_mptcp"
 	bpfVarLosses              = "losses"
 	bpfVarPidNamespace        = "pid_namespace"
 	bpfVarPorts               = "ports"
@@ -210,6 +224,10 @@ const (
 	bpfVarReaderWaiting       = "reader_waiting"
 	bpfVarRemoteComesLate     = "remote_comes_late"
 	bpfVarReqskTimerHandler   = "reqsk_timer_handler"
+	bpfVarRingFound           = "ring_found"
+	bpfVarRingHolder          = "ring_holder"
+	bpfVarRingNext            = "ring_next"
+	bpfVarRingSocks           = "ring_socks"
 	bpfVarTcpWriteTimer       = "tcp_write_timer"
 	bpfVarTraceConnects       = "trace_connects"
 	bpfVarTwTimerHandler      = "tw_timer_handler"
@@ -280,10 +298,12 @@ type bpfProgramSpecs struct {
 	IoUringCompleted *ebpf.ProgramSpec `ebpf:"io_uring_completed"`
 	ProcessExited    *ebpf.ProgramSpec `ebpf:"process_exited"`
 	SkbDropped       *ebpf.ProgramSpec `ebpf:"skb_dropped"`
+	Slots            *ebpf.ProgramSpec `ebpf:"slots"`
 	Sockets          *ebpf.ProgramSpec `ebpf:"sockets"`
 	TimerCancelled   *ebpf.ProgramSpec `ebpf:"timer_cancelled"`
 	TimerExpired     *ebpf.ProgramSpec `ebpf:"timer_expired"`
 	TimerStarted     *ebpf.ProgramSpec `ebpf:"timer_started"`
+	Unlisted         *ebpf.ProgramSpec `ebpf:"unlisted"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -321,6 +341,8 @@ type bpfVariableSpecs struct {
 	HaveTaskPtRegs      *ebpf.VariableSpec `ebpf:"have_task_pt_regs"`
 	IcmpHandlers        *ebpf.VariableSpec `ebpf:"icmp_handlers"`
 	IoUringCompleteArgs *ebpf.VariableSpec `ebpf:"io_uring_complete_args"`
+	ListBound           *ebpf.VariableSpec `ebpf:"list_bound"`
+	ListMptcp           *ebpf.VariableSpec `ebpf:"list_mptcp"`
 	Losses              *ebpf.VariableSpec `ebpf:"losses"`
 	PidNamespace        *ebpf.VariableSpec `ebpf:"pid_namespace"`
 	Ports               *ebpf.VariableSpec `ebpf:"ports"`
@@ -328,6 +350,10 @@ type bpfVariableSpecs struct {
 	ReaderWaiting       *ebpf.VariableSpec `ebpf:"reader_waiting"`
 	RemoteComesLate     *ebpf.VariableSpec `ebpf:"remote_comes_late"`
 	ReqskTimerHandler   *ebpf.VariableSpec `ebpf:"reqsk_timer_handler"`
+	RingFound           *ebpf.VariableSpec `ebpf:"ring_found"`
+	RingHolder          *ebpf.VariableSpec `ebpf:"ring_holder"`
+	RingNext            *ebpf.VariableSpec `ebpf:"ring_next"`
+	RingSocks           *ebpf.VariableSpec `ebpf:"ring_socks"`
 	TcpWriteTimer       *ebpf.VariableSpec `ebpf:"tcp_write_timer"`
 	TraceConnects       *ebpf.VariableSpec `ebpf:"trace_connects"`
 	TwTimerHandler      *ebpf.VariableSpec `ebpf:"tw_timer_handler"`
@@ -413,6 +439,8 @@ type bpfVariables struct {
 	HaveTaskPtRegs      *ebpf.Variable `ebpf:"have_task_pt_regs"`
 	IcmpHandlers        *ebpf.Variable `ebpf:"icmp_handlers"`
 	IoUringCompleteArgs *ebpf.Variable `ebpf:"io_uring_complete_args"`
+	ListBound           *ebpf.Variable `ebpf:"list_bound"`
+	ListMptcp           *ebpf.Variable `ebpf:"list_mptcp"`
 	Losses              *ebpf.Variable `ebpf:"losses"`
 	PidNamespace        *ebpf.Variable `ebpf:"pid_namespace"`
 	Ports               *ebpf.Variable `ebpf:"ports"`
@@ -420,6 +448,10 @@ type bpfVariables struct {
 	ReaderWaiting       *ebpf.Variable `ebpf:"reader_waiting"`
 	RemoteComesLate     *ebpf.Variable `ebpf:"remote_comes_late"`
 	ReqskTimerHandler   *ebpf.Variable `ebpf:"reqsk_timer_handler"`
+	RingFound           *ebpf.Variable `ebpf:"ring_found"`
+	RingHolder          *ebpf.Variable `ebpf:"ring_holder"`
+	RingNext            *ebpf.Variable `ebpf:"ring_next"`
+	RingSocks           *ebpf.Variable `ebpf:"ring_socks"`
 	TcpWriteTimer       *ebpf.Variable `ebpf:"tcp_write_timer"`
 	TraceConnects       *ebpf.Variable `ebpf:"trace_connects"`
 	TwTimerHandler      *ebpf.Variable `ebpf:"tw_timer_handler"`
@@ -452,10 +484,12 @@ type bpfPrograms struct {
 	IoUringCompleted *ebpf.Program `ebpf:"io_uring_completed"`
 	ProcessExited    *ebpf.Program `ebpf:"process_exited"`
 	SkbDropped       *ebpf.Program `ebpf:"skb_dropped"`
+	Slots            *ebpf.Program `ebpf:"slots"`
 	Sockets          *ebpf.Program `ebpf:"sockets"`
 	TimerCancelled   *ebpf.Program `ebpf:"timer_cancelled"`
 	TimerExpired     *ebpf.Program `ebpf:"timer_expired"`
 	TimerStarted     *ebpf.Program `ebpf:"timer_started"`
+	Unlisted         *ebpf.Program `ebpf:"unlisted"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -472,10 +506,12 @@ func (p *bpfPrograms) Close() error {
 		p.IoUringCompleted,
 		p.ProcessExited,
 		p.SkbDropped,
+		p.Slots,
 		p.Sockets,
 		p.TimerCancelled,
 		p.TimerExpired,
 		p.TimerStarted,
+		p.Unlisted,
 	)
 }
 

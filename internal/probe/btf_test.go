@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
+var everything = extras{mptcp: true, bound: true}
+
 // By the few types that are read of this kernel's, programs are fit to it just as by all of them.
 func TestFewTypesAreEnough(t *testing.T) {
 	if _, err := os.Stat(typesFile); err != nil {
@@ -32,7 +34,7 @@ func TestFewTypesAreEnough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{listProgSockets, listProgHolders} {
+	for _, name := range []string{listProgSockets, listProgHolders, listProgUnlisted, listProgSlots} {
 		prog := spec.Programs[name]
 		want, _, err := fixups(prog.Instructions, all)
 		if err != nil {
@@ -147,18 +149,27 @@ func TestLoadsQuickly(t *testing.T) {
 		t.Skipf("Linux %d.%d has no bpf_get_socket_cookie for iterators: only the slow way finds out", major, minor)
 	}
 	_ = rlimit.RemoveMemlock()
-	quick, err := loadQuickly()
+	quick, err := loadQuickly(everything)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer quick.close()
-	slow, err := loadIterators()
+	slow, err := loadIterators(everything)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer slow.close()
 	if got, want := tag(t, quick.Sockets), tag(t, slow.Sockets); got != want {
 		t.Errorf("sockets: got %s, want %s", got, want)
+	}
+	if quick.Slots, _, err = quick.loadSlots(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := tag(t, quick.Slots), tag(t, slow.Slots); got != want {
+		t.Errorf("slots: got %s, want %s", got, want)
+	}
+	if got, want := tag(t, quick.Unlisted), tag(t, slow.Unlisted); got != want {
+		t.Errorf("unlisted: got %s, want %s", got, want)
 	}
 	if got, want := tag(t, quick.Holders), tag(t, slow.Holders); got != want {
 		t.Errorf("holders: got %s, want %s", got, want)
@@ -185,10 +196,10 @@ func BenchmarkLoading(b *testing.B) {
 		b.Skip("needs root")
 	}
 	_ = rlimit.RemoveMemlock()
-	for name, load := range map[string]func() (iterators, error){"quickly": loadQuickly, "whole": loadIterators} {
+	for name, load := range map[string]func(extras) (iterators, error){"quickly": loadQuickly, "whole": loadIterators} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				objs, err := load()
+				objs, err := load(extras{})
 				if err != nil {
 					b.Fatal(err)
 				}

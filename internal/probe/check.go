@@ -53,7 +53,7 @@ func Check() []Need {
 }
 
 func needs() []Need {
-	return []Need{kernel(), capabilities(), lockdown(), typeInfo(), tracepoint(), jit(), miniSocks(), namespaces(), cgroupNames()}
+	return []Need{kernel(), capabilities(), lockdown(), typeInfo(), tracepoint(), jit(), miniSocks(), namespaces(), processes(), cgroupNames()}
 }
 
 func firstUnmet(all []Need) *Need {
@@ -247,6 +247,18 @@ func namespaces() Need {
 // rootCgroup is the inode and the id of the root of the cgroup v2 tree, the first that
 // kernfs_create_root in fs/kernfs/dir.c assigns.
 const rootCgroup = 1
+
+func processes() Need {
+	n := Need{Name: "all processes", Soft: true, OK: true, Found: "the host's PID namespace",
+		Hint: "PIDs are those of this namespace, and who outside it holds a socket is not seen: run it in the host's (docker run --pid=host, hostPID: true)"}
+	switch inode, own := pidNamespace(); {
+	case inode == 0:
+		n.OK, n.Found = false, "unknown: /proc is not mounted, or of a PID namespace that this process is not in"
+	case own:
+		n.OK, n.Found = false, fmt.Sprintf("a PID namespace of its own (%d)", inode)
+	}
+	return n
+}
 
 func cgroupNames() Need {
 	n := Need{Name: "cgroup names", Soft: true, Hint: "cgroup is null and cgroup_id is right: mount a cgroup v2 tree, and give CAP_DAC_READ_SEARCH to find names in it"}

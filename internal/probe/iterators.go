@@ -19,32 +19,96 @@ import (
 
 // iterators are the programs that a listing needs.
 type iterators struct {
-	Sockets *ebpf.Program `ebpf:"sockets"`
-	Holders *ebpf.Program `ebpf:"holders"`
+	Sockets  *ebpf.Program
+	Holders  *ebpf.Program
+	Unlisted *ebpf.Program // nil unless extras ask for it
+	Slots    *ebpf.Program // nil until loadSlots, if there is one
+	rings    rings         // likewise
+
+	loadSlots func() (*ebpf.Program, rings, error)
 }
 
+// rings is where Slots puts the sockets that it finds in the tables of io_urings.
+type rings struct {
+	Found  *ebpf.Variable `ebpf:"ring_found"`
+	Holder *ebpf.Variable `ebpf:"ring_holder"`
+	Socks  *ebpf.Variable `ebpf:"ring_socks"`
+	Next   *ebpf.Variable `ebpf:"ring_next"`
+}
+
+// extras are the sockets that a listing has beside the TCP sockets of the kernel's tables.
+type extras struct {
+	mptcp, bound bool
+}
+
+func (x extras) unlisted() bool { return x.mptcp || x.bound }
+
 func (i *iterators) close() {
-	_ = errors.Join(i.Sockets.Close(), i.Holders.Close()) // they were only read
+	for _, prog := range []*ebpf.Program{i.Sockets, i.Holders, i.Unlisted, i.Slots} {
+		_ = prog.Close() // it was only read
+	}
+}
+
+// lookSpec is what both objects have for a look at what exists.
+type lookSpec struct {
+	ListMptcp    *ebpf.VariableSpec `ebpf:"list_mptcp"`
+	ListBound    *ebpf.VariableSpec `ebpf:"list_bound"`
+	PIDNamespace *ebpf.VariableSpec `ebpf:"pid_namespace"`
+}
+
+// configureLook sets what a look finds, and whose numbers its pids are.
+func configureLook(spec *ebpf.CollectionSpec, x extras) error {
+	var vars lookSpec
+	if err := spec.Assign(&vars); err != nil {
+		return err
+	}
+	if !x.unlisted() {
+		delete(spec.Programs, listProgUnlisted)
+	}
+	inode, own := pidNamespace()
+	if !own {
+		inode = 0
+	}
+	return errors.Join(vars.ListMptcp.Set(x.mptcp), vars.ListBound.Set(x.bound), vars.PIDNamespace.Set(inode))
+}
+
+// listSpec reads the object of a listing.
+func listSpec(x extras) (*ebpf.CollectionSpec, error) {
+	spec, err := loadList()
+	if err != nil {
+		return nil, err
+	}
+	return spec, configureLook(spec, x)
 }
 
 // loadIterators loads them as cilium/ebpf does, which knows what old kernels lack, and why one refuses a program.
-func loadIterators() (objs iterators, err error) {
-	spec, o, err := readObject(loadList)
+func loadIterators(x extras) (objs iterators, err error) {
+	spec, o, err := readObject(func() (*ebpf.CollectionSpec, error) { return listSpec(x) })
 	if err != nil {
 		return objs, err
 	}
-	err = loadHere(spec, func() error { return spec.LoadAndAssign(&objs, &o) })
-	return objs, err
+	var all *ebpf.Collection
+	err = loadHere(spec, func() error {
+		all, err = ebpf.NewCollectionWithOptions(spec, o)
+		return err
+	})
+	if err != nil {
+		return objs, err
+	}
+	defer all.Close()
+	objs.Sockets, objs.Holders = all.DetachProgram(listProgSockets), all.DetachProgram(listProgHolders)
+	objs.Unlisted, objs.Slots = all.DetachProgram(listProgUnlisted), all.DetachProgram(listProgSlots)
+	return objs, all.Assign(&objs.rings)
 }
 
 // loadQuickly loads them by as few of the kernel's types as they need, in a quarter of the time (BenchmarkLoading). Where it
 // fails loadIterators may not, or tells why.
-func loadQuickly() (objs iterators, err error) {
+func loadQuickly(x extras) (objs iterators, err error) {
 	var types *kernelTypes
 	var untyped error
 	var reading sync.WaitGroup
 	reading.Go(func() { types, untyped = readKernelTypes() })
-	spec, err := loadList()
+	spec, err := listSpec(x)
 	reading.Wait()
 	if err := errors.Join(err, untyped); err != nil {
 		return objs, err
@@ -59,23 +123,45 @@ func loadQuickly() (objs iterators, err error) {
 		return objs, err
 	}
 	defer func() { _ = maps.Constants.Close() }() // the programs keep it
-	if objs.Sockets, err = loadQuick(spec.Programs[listProgSockets], maps.Constants, types); err == nil {
-		objs.Holders, err = loadQuick(spec.Programs[listProgHolders], maps.Constants, types)
+	objs.loadSlots = func() (*ebpf.Program, rings, error) { return loadSlots(spec, types) }
+	for name, to := range map[string]**ebpf.Program{listProgSockets: &objs.Sockets, listProgHolders: &objs.Holders, listProgUnlisted: &objs.Unlisted} {
+		prog := spec.Programs[name]
+		if prog == nil {
+			continue
+		}
+		if *to, err = loadQuick(prog, map[string]*ebpf.Map{".rodata": maps.Constants}, types); err != nil {
+			objs.close()
+			return objs, err
+		}
 	}
-	if err != nil {
-		objs.close()
-	}
-	return objs, err
+	return objs, nil
 }
 
-// loadQuick loads one of them.
-func loadQuick(prog *ebpf.ProgramSpec, constants *ebpf.Map, types *kernelTypes) (*ebpf.Program, error) {
+// loadSlots loads the one that few hosts need, with maps of its own.
+func loadSlots(spec *ebpf.CollectionSpec, types *kernelTypes) (*ebpf.Program, rings, error) {
+	var used struct {
+		Constants *ebpf.Map `ebpf:".rodata"`
+		Rings     *ebpf.Map `ebpf:".data.rings"`
+		Shared    rings
+	}
+	if err := spec.LoadAndAssign(&used, nil); err != nil {
+		return nil, rings{}, err
+	}
+	defer func() { _ = errors.Join(used.Constants.Close(), used.Rings.Close()) }() // the program keeps them
+	prog, err := loadQuick(spec.Programs[listProgSlots], map[string]*ebpf.Map{".rodata": used.Constants, ".data.rings": used.Rings}, types)
+	return prog, used.Shared, err
+}
+
+// loadQuick loads one of them, with the maps that it uses.
+func loadQuick(prog *ebpf.ProgramSpec, maps map[string]*ebpf.Map, types *kernelTypes) (*ebpf.Program, error) {
 	insns := slices.Clone(prog.Instructions)
 	if err := relocate(insns, types.Spec); err != nil {
 		return nil, err
 	}
-	if err := insns.AssociateMap(".rodata", constants); err != nil && !errors.Is(err, asm.ErrUnreferencedSymbol) {
-		return nil, err
+	for name, m := range maps {
+		if err := insns.AssociateMap(name, m); err != nil && !errors.Is(err, asm.ErrUnreferencedSymbol) {
+			return nil, err
+		}
 	}
 	var code bytes.Buffer
 	if err := insns.Marshal(&code, binary.LittleEndian); err != nil {

@@ -8,17 +8,37 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"structs"
 
 	"github.com/cilium/ebpf"
 )
+
+type listHolderFound struct {
+	_     structs.HostLayout
+	Sk    uint64
+	Netns uint32
+	Pid   uint32
+	Fd    uint32
+	Slot  int32
+	Comm  [16]uint8
+}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	listProgHolders   = "holders"
-	listProgSockets   = "sockets"
-	listVarHaveCookie = "have_cookie"
+	listProgHolders     = "holders"
+	listProgSlots       = "slots"
+	listProgSockets     = "sockets"
+	listProgUnlisted    = "unlisted"
+	listVarHaveCookie   = "have_cookie"
+	listVarListBound    = "list_bound"
+	listVarListMptcp    = "list_mptcp"
+	listVarPidNamespace = "pid_namespace"
+	listVarRingFound    = "ring_found"
+	listVarRingHolder   = "ring_holder"
+	listVarRingNext     = "ring_next"
+	listVarRingSocks    = "ring_socks"
 )
 
 // loadList returns the embedded CollectionSpec for list.
@@ -63,8 +83,10 @@ type listSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type listProgramSpecs struct {
-	Holders *ebpf.ProgramSpec `ebpf:"holders"`
-	Sockets *ebpf.ProgramSpec `ebpf:"sockets"`
+	Holders  *ebpf.ProgramSpec `ebpf:"holders"`
+	Slots    *ebpf.ProgramSpec `ebpf:"slots"`
+	Sockets  *ebpf.ProgramSpec `ebpf:"sockets"`
+	Unlisted *ebpf.ProgramSpec `ebpf:"unlisted"`
 }
 
 // listMapSpecs contains maps before they are loaded into the kernel.
@@ -77,7 +99,14 @@ type listMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type listVariableSpecs struct {
-	HaveCookie *ebpf.VariableSpec `ebpf:"have_cookie"`
+	HaveCookie   *ebpf.VariableSpec `ebpf:"have_cookie"`
+	ListBound    *ebpf.VariableSpec `ebpf:"list_bound"`
+	ListMptcp    *ebpf.VariableSpec `ebpf:"list_mptcp"`
+	PidNamespace *ebpf.VariableSpec `ebpf:"pid_namespace"`
+	RingFound    *ebpf.VariableSpec `ebpf:"ring_found"`
+	RingHolder   *ebpf.VariableSpec `ebpf:"ring_holder"`
+	RingNext     *ebpf.VariableSpec `ebpf:"ring_next"`
+	RingSocks    *ebpf.VariableSpec `ebpf:"ring_socks"`
 }
 
 // listObjects contains all objects after they have been loaded into the kernel.
@@ -110,21 +139,32 @@ func (m *listMaps) Close() error {
 //
 // It can be passed to loadListObjects or ebpf.CollectionSpec.LoadAndAssign.
 type listVariables struct {
-	HaveCookie *ebpf.Variable `ebpf:"have_cookie"`
+	HaveCookie   *ebpf.Variable `ebpf:"have_cookie"`
+	ListBound    *ebpf.Variable `ebpf:"list_bound"`
+	ListMptcp    *ebpf.Variable `ebpf:"list_mptcp"`
+	PidNamespace *ebpf.Variable `ebpf:"pid_namespace"`
+	RingFound    *ebpf.Variable `ebpf:"ring_found"`
+	RingHolder   *ebpf.Variable `ebpf:"ring_holder"`
+	RingNext     *ebpf.Variable `ebpf:"ring_next"`
+	RingSocks    *ebpf.Variable `ebpf:"ring_socks"`
 }
 
 // listPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadListObjects or ebpf.CollectionSpec.LoadAndAssign.
 type listPrograms struct {
-	Holders *ebpf.Program `ebpf:"holders"`
-	Sockets *ebpf.Program `ebpf:"sockets"`
+	Holders  *ebpf.Program `ebpf:"holders"`
+	Slots    *ebpf.Program `ebpf:"slots"`
+	Sockets  *ebpf.Program `ebpf:"sockets"`
+	Unlisted *ebpf.Program `ebpf:"unlisted"`
 }
 
 func (p *listPrograms) Close() error {
 	return _ListClose(
 		p.Holders,
+		p.Slots,
 		p.Sockets,
+		p.Unlisted,
 	)
 }
 

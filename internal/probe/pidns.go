@@ -21,6 +21,12 @@ func pidNamespace() (inode uint32, own bool) {
 	return uint32(ino), ino != initialPIDNamespace
 }
 
+// InPIDNamespace reports whether this process is in a PID namespace of its own rather than the host's.
+func InPIDNamespace() bool {
+	_, own := pidNamespace()
+	return own
+}
+
 // ProcIsOurs reports whether /proc shows the PID namespace that this process is in. In a /proc of
 // another one the same number is another process, or none.
 func ProcIsOurs() bool {

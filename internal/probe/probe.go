@@ -128,7 +128,7 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 		return err
 	}
 	for name := range spec.Programs {
-		if !slices.Contains(tracing, name) && !slices.Contains(calls, name) && name != bpfProgHolders && name != bpfProgSockets {
+		if !slices.Contains(tracing, name) && !slices.Contains(calls, name) && name != bpfProgHolders && name != bpfProgSockets && name != bpfProgUnlisted && name != bpfProgSlots {
 			delete(spec.Programs, name)
 		}
 	}
@@ -146,6 +146,10 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	if err := configure(spec, f); err != nil {
 		return fmt.Errorf("set filters: %w", err)
 	}
+	x := extras{mptcp: slices.Contains(f.Protos, event.MPTCP)}
+	if err := configureLook(spec, x); err != nil {
+		return fmt.Errorf("set what to look for: %w", err)
+	}
 	err = loadHere(spec, func() (err error) {
 		p.objs, err = ebpf.NewCollectionWithOptions(spec, o)
 		return err
@@ -153,7 +157,8 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	if err != nil {
 		return err
 	}
-	p.lister = lister{iterators: iterators{p.objs.Programs[bpfProgSockets], p.objs.Programs[bpfProgHolders]}, names: p.names, clock: &p.clock, netns: f.NetNS}
+	look := iterators{Sockets: p.objs.Programs[bpfProgSockets], Holders: p.objs.Programs[bpfProgHolders], Unlisted: p.objs.Programs[bpfProgUnlisted], Slots: p.objs.Programs[bpfProgSlots]}
+	p.lister = lister{iterators: look, names: p.names, clock: &p.clock, netns: f.NetNS}
 	for _, name := range tracing {
 		p.tracing = append(p.tracing, p.objs.Programs[name])
 	}
@@ -161,6 +166,7 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 		return err
 	}
 	p.names.devices = p.maps.Devices
+	p.lister.rings = rings{p.vars.RingFound, p.vars.RingHolder, p.vars.RingSocks, p.vars.RingNext}
 	return p.fill(f)
 }
 

@@ -75,7 +75,7 @@ func TestProgramTypes(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	if want := []string{"iter/task_file", "iter/task_file", "iter/tcp", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/io_uring_complete", "tp_btf/kfree_skb", "tp_btf/sched_process_exit", "tp_btf/timer_cancel",
+	if want := []string{"iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/tcp", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/io_uring_complete", "tp_btf/kfree_skb", "tp_btf/sched_process_exit", "tp_btf/timer_cancel",
 		"tp_btf/timer_expire_entry", "tp_btf/timer_start",
 		"tracepoint/syscalls/sys_enter_connect", "tracepoint/syscalls/sys_exit_accept", "tracepoint/syscalls/sys_exit_accept4", "tracepoint/syscalls/sys_exit_connect"}; !slices.Equal(got, want) {
 		t.Errorf("programs %q, want %q", got, want)
@@ -391,5 +391,32 @@ func TestVisits(t *testing.T) {
 	v.wanted = []uint32{5}
 	if v.enter(4) || !v.enter(5) {
 		t.Error("5 alone is wanted")
+	}
+}
+
+// What an orphan in FIN_WAIT2 has left: its timer's time, and if it may wait for more than a minute, as a timewait sock what is more once again.
+func TestFinWait2Left(t *testing.T) {
+	const jiffy = 4e6
+	const second = 250
+	for _, test := range []struct {
+		name string
+		f    bpfSockFound
+		want int64
+	}{
+		{"by the sysctl, a minute", bpfSockFound{Left: 10 * second, FinTimeout: 60 * second, Rto: 50}, 10e9},
+		{"by the sysctl, more", bpfSockFound{Left: second, FinTimeout: 62 * second, Rto: 50}, 3e9},
+		{"by TCP_LINGER2, more", bpfSockFound{Left: second, FinTimeout: 60 * second, FinLinger: 90 * second, Rto: 50}, 31e9},
+		{"by TCP_LINGER2, less", bpfSockFound{Left: second, FinTimeout: 90 * second, FinLinger: 30 * second, Rto: 50}, 1e9},
+		{"not at all", bpfSockFound{Left: second, FinTimeout: 90 * second, FinLinger: -1, Rto: 50}, 1e9},
+		{"a slow path", bpfSockFound{Left: second, FinTimeout: 61 * second, Rto: second}, 1e9 + 3.5e9},
+		{"a very slow path", bpfSockFound{Left: second, FinTimeout: 60 * second, Rto: 20 * second}, 1e9 + 70e9},
+		{"about to end", bpfSockFound{Left: 1<<32 - 2, FinTimeout: 60 * second, Rto: 50}, 0},
+	} {
+		if got := finWait2Left(&test.f, jiffy); got != test.want {
+			t.Errorf("%s: got %d, want %d", test.name, got, test.want)
+		}
+	}
+	if got := finWait2Left(new(bpfSockFound), 0); got != event.Unknown {
+		t.Errorf("with a jiffy that is unknown: %d", got)
 	}
 }

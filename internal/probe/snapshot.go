@@ -3,6 +3,7 @@
 package probe
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -43,11 +44,12 @@ type Listing struct {
 	clock clock
 }
 
-// List makes ready to find sockets in the network namespaces that f wants. Nothing is attached.
-func List(f *filter.Filter) (*Listing, error) {
+// List makes ready to find sockets in the network namespaces that f wants, with bound those that only
+// hold a port, too. Nothing is attached.
+func List(f *filter.Filter, bound bool) (*Listing, error) {
 	_ = rlimit.RemoveMemlock() // see Open
 	l := new(Listing)
-	err := l.load(f)
+	err := l.load(f, extras{mptcp: slices.Contains(f.Protos, event.MPTCP), bound: bound})
 	if err != nil {
 		l.Close()
 	}
@@ -60,12 +62,12 @@ func List(f *filter.Filter) (*Listing, error) {
 	return l, nil
 }
 
-func (l *Listing) load(f *filter.Filter) error {
+func (l *Listing) load(f *filter.Filter, x extras) error {
 	names := make(chan *namer, 1)
 	go func() { names <- newNamer() }()
-	objs, err := loadQuickly()
+	objs, err := loadQuickly(x)
 	if err != nil {
-		objs, err = loadIterators()
+		objs, err = loadIterators(x)
 	}
 	l.lister = lister{iterators: objs, names: <-names, clock: &l.clock, netns: f.NetNS}
 	if err != nil {
@@ -130,18 +132,37 @@ func (l *lister) all() iter.Seq2[*event.Event, error] {
 		found, unread := l.read(ends, &enough)
 		made, spare := l.events(found)
 		holders, err := l.whoHolds(ends)
+		var others []bpfSockFound
+		if err == nil {
+			others, err = l.unlisted()
+		}
 		enough.Store(err != nil)
 		l.seen = 0
+		twice := make(map[uint64]bool) // what more than one way may lead to
+		give := func(e *event.Event) {
+			if e.Proto == event.MPTCP || e.New == event.Close {
+				if twice[e.Sk] {
+					return
+				}
+				twice[e.Sk] = true
+			}
+			hold(e, holders[cmp.Or(e.Status.HeldAs, e.Sk)])
+			l.seen++
+			if !yield(e, nil) {
+				enough.Store(true)
+			}
+		}
 		for events := range made {
 			for i := 0; i < len(events) && !enough.Load(); i++ {
-				e := &events[i]
-				hold(e, holders[e.Sk])
-				l.seen++
-				if !yield(e, nil) {
-					enough.Store(true)
-				}
+				give(&events[i])
 			}
 			spare <- events[:atOnce]
+		}
+		for i := 0; i < len(others) && !enough.Load(); i++ {
+			e := blankSockets(1)
+			l.socket(&others[i], &e[0])
+			e[0].Role = role(&others[i], nil)
+			give(&e[0])
 		}
 		switch {
 		case err != nil:
@@ -162,7 +183,7 @@ func (l *lister) read(ends <-chan openEnd, enough *atomic.Bool) (found chan []bp
 			if enough.Load() {
 				return nil
 			}
-			return iterate(l.Sockets, func(some []bpfSockFound) (room []bpfSockFound, more bool) {
+			return iterate(l.Sockets, nil, func(some []bpfSockFound) (room []bpfSockFound, more bool) {
 				if len(some) < atOnce/4 {
 					found <- slices.Clone(some)
 					return some, !enough.Load()
@@ -217,12 +238,14 @@ type port struct {
 func role(f *bpfSockFound, backlog0 map[port]bool) event.Role {
 	at := port{f.Netns, f.Lport}
 	switch {
+	case f.NoRole != 0 || event.State(f.State) == event.Close:
+		return 0
 	case f.IsMini != 0:
 		if f.Listener != 0 {
 			return event.Server
 		}
 	case event.State(f.State) == event.Listen:
-		if f.AcceptBacklog == 0 {
+		if f.AcceptBacklog == 0 && backlog0 != nil {
 			backlog0[at] = true
 		}
 		return event.Listener
@@ -272,7 +295,7 @@ func (l *lister) listeners() ([]event.Event, error) {
 	close(ends)
 	l.waiting = nil
 	err := l.eachNetNS(1, ends, func() error {
-		return iterate(l.Sockets, func(found []bpfSockFound) ([]bpfSockFound, bool) {
+		return iterate(l.Sockets, nil, func(found []bpfSockFound) ([]bpfSockFound, bool) {
 			for i := range found {
 				if event.State(found[i].State) != event.Listen {
 					return nil, false // they come first
@@ -295,19 +318,33 @@ func (l *lister) listeners() ([]event.Event, error) {
 // socket makes e, with its Status, of what the iterator found.
 func (l *lister) socket(f *bpfSockFound, e *event.Event) {
 	state := event.State(f.State)
-	*e.Status = event.Status{RecvQueue: int64(f.RecvQueue), SendQueue: int64(f.SendQueue), AtLeast: event.Unknown, Left: event.Unknown}
+	*e.Status = event.Status{
+		RecvQueue: int64(f.RecvQueue), SendQueue: int64(f.SendQueue), AtLeast: event.Unknown, Left: event.Unknown, Attached: event.Attached(f.Attached), HeldAs: f.Mptcp,
+	}
 	*e = event.Event{
 		Type: event.Socket, Wall: l.clock.wall(int64(f.MonoNs)), Mono: int64(f.MonoNs), Cookie: f.Cookie, Sk: f.Sk, NetNS: f.Netns, Proto: proto(f.Proto), New: state, Listener: f.Listener,
 		Dur: event.Unknown, SynRetrans: event.Unknown, UID: f.Uid, Cgroup: l.names.cgroup(f.CgroupId), CgroupID: f.CgroupId,
 		Status: e.Status,
 	}
-	e.Family, e.Local, e.Remote = ends(f.Family, &f.Laddr, &f.Raddr, f.Lport, f.Rport, state == event.Listen)
-	if e.Mini = f.IsMini != 0; e.Mini {
+	e.Family, e.Local, e.Remote = ends(f.Family, &f.Laddr, &f.Raddr, f.Lport, f.Rport, state == event.Listen || state == event.Close)
+	if e.IfIndex = f.Ifindex; e.IfIndex != 0 && e.IfIndex == f.IfnameOf {
+		e.IfName = unix.ByteSliceToString(f.Ifname[:])
+	}
+	if e.Family == event.IPv6 && (state == event.Listen || state == event.Close) {
+		e.Status.V6Only = event.No
+		if f.V6only != 0 {
+			e.Status.V6Only = event.Yes
+		}
+	}
+	if e.Mini = f.IsMini != 0; e.Mini || e.Proto == event.MPTCP || state == event.Close {
 		e.Status.RecvQueue, e.Status.SendQueue = event.Unknown, event.Unknown
 	}
 	switch {
-	case state == event.Listen:
-		e.Status.SendQueue = int64(f.AcceptBacklog)
+	case state == event.Listen && f.NoRole == 0:
+		e.Status.RecvQueue, e.Status.SendQueue = int64(f.RecvQueue), int64(f.AcceptBacklog)
+	case state == event.FinWait2 && f.IsMini == 0 && f.Left != math.MaxUint32:
+		e.Status.Left = finWait2Left(f, jiffy(f.Jiffies, e.Mono))
+		e.Status.AtLeast = atLeast(f)
 	case f.Listener != 0:
 		e.SynRetrans = int32(f.Retrans)
 		if f.SynackUs != 0 {
@@ -321,8 +358,40 @@ func (l *lister) socket(f *bpfSockFound, e *event.Event) {
 	case state != event.FinWait1 && state != event.LastAck && state != event.Close && f.ActiveUs != 0:
 		// A segment made it come to this state, or a connect(), and took the time (tcp_mstamp_refresh in tcp_rcv_established, tcp_rcv_state_process and
 		// tcp_connect); any later one took it again. A close() need not: its FIN may go with what was sent already.
-		e.Status.AtLeast = max(e.Mono-int64(f.ActiveUs)*1000, 0)
+		e.Status.AtLeast = atLeast(f)
 	}
+}
+
+// atLeast returns how long ago f handled a segment last.
+func atLeast(f *bpfSockFound) int64 {
+	if f.ActiveUs == 0 {
+		return event.Unknown
+	}
+	return max(int64(f.MonoNs)-int64(f.ActiveUs)*1000, 0)
+}
+
+// finWait2Left returns how long an orphan in FIN_WAIT2 that is a full socket has left, ns. Its timer
+// ends it, unless it may wait for more than TCP_TIMEWAIT_LEN: then the timer makes it a timewait sock,
+// which lasts for what it may wait beyond that (tcp_fin_time in include/net/tcp.h, tcp_keepalive_timer
+// in net/ipv4/tcp_timer.c, tcp_time_wait in net/ipv4/tcp_minisocks.c).
+func finWait2Left(f *bpfSockFound, jiffy int64) int64 {
+	const timewait = 60e9
+	if jiffy == 0 {
+		return event.Unknown
+	}
+	left := max(int64(int32(f.Left)), 0) * jiffy // below 0: is about to run
+	if f.FinLinger < 0 {
+		return left
+	}
+	least := int64(f.Rto<<2-f.Rto>>1) * jiffy
+	may := int64(f.FinTimeout) * jiffy
+	if f.FinLinger > 0 {
+		may = int64(f.FinLinger) * jiffy
+	}
+	if more := max(may, least) - timewait; more > 0 {
+		left += max(more, least)
+	}
+	return left
 }
 
 // jiffy tells how long one is, in ns; 0 if that cannot be told. The kernel is built with one of several frequencies, and its count begins 5 minutes before 2^32
@@ -357,20 +426,31 @@ func (l *lister) whoHolds(ends chan<- openEnd) (map[uint64][]event.Holder, error
 	}()
 	last := make(map[uint32]openEnd) // of each namespace
 	many := make(map[uint32]int)
-	err := iterate(l.Holders, func(found []bpfHolderFound) ([]bpfHolderFound, bool) {
+	add := func(f *bpfHolderFound) {
+		h := event.Holder{PID: f.Pid, FD: f.Fd, Comm: l.names.comm(&f.Comm)}
+		if f.Slot >= 0 {
+			h.How, h.Slot = event.BySlot, uint32(f.Slot)
+		}
+		switch of := holders[f.Sk]; {
+		case of == nil:
+			if len(room) == 0 {
+				room = make([]event.Holder, 256)
+			}
+			room[0] = h
+			holders[f.Sk], room = room[:1:1], room[1:]
+		case !slices.Contains(of, h): // a thread may have files of its own
+			holders[f.Sk] = append(of, h)
+		}
+	}
+	withSlots := false
+	err := iterate(l.Holders, nil, func(found []bpfHolderFound) ([]bpfHolderFound, bool) {
 		for i := range found {
 			f := &found[i]
-			h := event.Holder{PID: f.Pid, FD: f.Fd, Comm: l.names.comm(&f.Comm)}
-			switch of := holders[f.Sk]; {
-			case of == nil:
-				if len(room) == 0 {
-					room = make([]event.Holder, 256)
-				}
-				room[0] = h
-				holders[f.Sk], room = room[:1:1], room[1:]
-			case !slices.Contains(of, h): // a thread may have files of its own
-				holders[f.Sk] = append(of, h)
+			if f.Slot == ringWithSlots {
+				withSlots = true
+				continue
 			}
+			add(f)
 			if end := (openEnd{f.Netns, f.Pid, f.Fd}); many[f.Netns] < 3 && last[f.Netns].pid != f.Pid { // if one is closed meanwhile, there is another
 				last[f.Netns] = end
 				many[f.Netns]++
@@ -383,18 +463,84 @@ func (l *lister) whoHolds(ends chan<- openEnd) (map[uint64][]event.Holder, error
 		}
 		return found, true
 	})
+	if err == nil && withSlots {
+		err = l.slots(add)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("look at open files: %w", err)
 	}
 	return holders, nil
 }
 
-// atOnce is how many structs are read at once, at most: of sockets the kernel gathers 240 (32 KiB, bpf_seq_read in kernel/bpf/bpf_iter.c).
+// unlisted finds the sockets that are in no table that l.Sockets walks through.
+func (l *lister) unlisted() (all []bpfSockFound, err error) {
+	if l.Unlisted == nil {
+		return nil, nil
+	}
+	err = iterate(l.Unlisted, nil, func(found []bpfSockFound) ([]bpfSockFound, bool) {
+		for i := range found {
+			if len(l.netns) == 0 || slices.Contains(l.netns, found[i].Netns) {
+				all = append(all, found[i])
+			}
+		}
+		return found, true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look at sockets by their descriptors: %w", err)
+	}
+	return all, nil
+}
+
+// ringWithSlots is SLOTS in bpf/existing.h.
+const ringWithSlots = -2
+
+// slots gives each socket in a slot of an io_uring's own table to add.
+func (l *lister) slots(add func(*bpfHolderFound)) (err error) {
+	if l.Slots == nil {
+		if l.Slots, l.rings, err = l.loadSlots(); err != nil {
+			return err
+		}
+	}
+	if err := l.rings.begin(); err != nil {
+		return err
+	}
+	return iterate(l.Slots, func() error { return l.rings.take(add) }, func(nothing []bpfHolderFound) ([]bpfHolderFound, bool) {
+		return nothing, true
+	})
+}
+
+// begin makes ready for a walk through all tables of io_urings.
+func (r *rings) begin() error {
+	return errors.Join(r.Found.Set(uint32(0)), r.Next.Set(make([]byte, r.Next.Size())))
+}
+
+// take gives each holder that the walk has found since the last time to add.
+func (r *rings) take(add func(*bpfHolderFound)) error {
+	var some uint32
+	if err := r.Found.Get(&some); err != nil || some == 0 {
+		return err
+	}
+	var holder bpfHolderFound
+	var socks [64]uint64 // SLOTS_AT_ONCE in bpf/existing.h
+	if err := errors.Join(r.Holder.Get(&holder), r.Socks.Get(&socks)); err != nil {
+		return err
+	}
+	first := holder.Slot
+	for i, sk := range socks {
+		if sk != 0 {
+			holder.Sk, holder.Slot = sk, first+int32(i)
+			add(&holder)
+		}
+	}
+	return r.Found.Set(uint32(0))
+}
+
+// atOnce is how many structs are read at once, at most: of sockets the kernel gathers 178 (32 KiB, bpf_seq_read in kernel/bpf/bpf_iter.c).
 const atOnce = 256
 
 // iterate runs an iterator program in the calling thread's network namespace and gives the structs T that it writes, some at a time, until there are no
-// more wanted. Who takes them gives room for as many again, which may be the same.
-func iterate[T any](prog *ebpf.Program, each func([]T) (room []T, more bool)) error {
+// more wanted. Who takes them gives room for as many again, which may be the same. It calls read, unless that is nil, after each read.
+func iterate[T any](prog *ebpf.Program, read func() error, each func([]T) (room []T, more bool)) error {
 	var t T
 	size := int(unsafe.Sizeof(t))
 	iter, err := link.AttachIter(link.IterOptions{Program: prog})
@@ -411,6 +557,11 @@ func iterate[T any](prog *ebpf.Program, each func([]T) (room []T, more bool)) er
 	for have := 0; ; {
 		buf := unsafe.Slice((*byte)(unsafe.Pointer(&some[0])), size*atOnce)
 		n, err := in.Read(buf[have:])
+		if read != nil {
+			if err := read(); err != nil {
+				return err
+			}
+		}
 		have += n
 		whole := have / size
 		if whole > 0 {

@@ -63,8 +63,8 @@ var rank = [256]int{
 	event.CloseWait: 9, event.LastAck: 10, event.Close: 11,
 }
 
-// place is where a socket stands in a listing: by its state, its ends and its network namespace, of which each is a number.
-type place [7]uint64
+// place is where a socket stands in a listing: by its state, its ends, network namespace, device and protocol, of which each is a number.
+type place [8]uint64
 
 func placeOf(e *event.Event) place {
 	local, remote := e.Local.Addr().As16(), e.Remote.Addr().As16()
@@ -72,7 +72,7 @@ func placeOf(e *event.Event) place {
 	return place{
 		uint64(rank[e.New])<<8 | uint64(e.Local.Addr().BitLen()), word(local[:]), word(local[8:]),
 		uint64(e.Local.Port())<<8 | uint64(e.Remote.Addr().BitLen()), word(remote[:]), word(remote[8:]),
-		uint64(e.Remote.Port())<<32 | uint64(e.NetNS),
+		uint64(e.Remote.Port())<<32 | uint64(e.NetNS), uint64(e.IfIndex)<<8 | uint64(e.Proto),
 	}
 }
 

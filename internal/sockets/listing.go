@@ -266,8 +266,8 @@ func (c *cells) of(e *event.Event, wide bool) {
 	}
 	c.add(appendKnown(c.text, e.Status.RecvQueue))
 	c.add(appendKnown(c.text, e.Status.SendQueue))
-	c.add(print.AppendAddress(c.text, e.Local))
-	c.add(print.AppendAddress(c.text, e.Remote))
+	c.addAny(print.AppendLocal(c.text, e, wide))
+	c.addAny(print.AppendRemote(c.text, e))
 	c.addAny(appendAge(c.text, e))
 	c.addAny(appendLeft(c.text, e))
 	if wide {
@@ -344,20 +344,38 @@ func unit(e *event.Event) string {
 
 // appendHolders names every process that has the socket, with its descriptors; or, where that is not known, the owner.
 func appendHolders(b []byte, e *event.Event) []byte {
-	if len(e.Status.Holders) == 0 {
-		return print.AppendProcess(b, e.OwnerPID, e.OwnerComm, e.Status.Holders == nil && e.OwnerPID != 0)
+	if e.Status.Holders != nil && len(e.Status.Holders) == 0 {
+		return append(b, unheld[e.Status.Attached]...)
+	}
+	if e.Status.Holders == nil {
+		return print.AppendProcess(b, e.OwnerPID, e.OwnerComm, e.OwnerPID != 0)
 	}
 	for i, h := range e.Status.Holders {
-		switch {
-		case i > 0 && e.Status.Holders[i-1].PID == h.PID:
-			b = append(b, ',')
-		case i > 0:
+		if i > 0 {
+			before := &e.Status.Holders[i-1]
+			if before.PID == h.PID && before.How == event.ByDescriptor && h.How == event.ByDescriptor {
+				b = strconv.AppendUint(append(b, ','), uint64(h.FD), 10)
+				continue
+			}
 			b = append(b, ", "...)
-			fallthrough
-		default:
-			b = append(print.AppendProcess(b, h.PID, h.Comm, true), " fd "...)
 		}
-		b = strconv.AppendUint(b, uint64(h.FD), 10)
+		b = append(print.AppendProcess(b, h.PID, h.Comm, true), ' ')
+		b = AppendHold(b, &h)
+	}
+	return b
+}
+
+// unheld is what stands for the holders of a socket of which none was found.
+var unheld = [256]string{"-", "-", "(accept queue)", "(kernel)", "(not found)"}
+
+// AppendHold writes by what h holds a socket.
+func AppendHold(b []byte, h *event.Holder) []byte {
+	if h.How == event.BySlot {
+		b = append(b, "io_uring "...)
+	}
+	b = strconv.AppendUint(append(b, "fd "...), uint64(h.FD), 10)
+	if h.How == event.BySlot {
+		b = strconv.AppendUint(append(b, " slot "...), uint64(h.Slot), 10)
 	}
 	return b
 }

@@ -60,14 +60,15 @@ func (r *row) at(now int64) event.Event {
 
 // place is where a socket is: at most one connection at a time has these ends. What has no two ends (yet) is known by the address of its sock.
 type place struct {
-	netns         uint32
+	netns, device uint32
+	proto         event.Proto // a subflow and its MPTCP socket have the same ends
 	local, remote netip.AddrPort
 	sk            uint64
 }
 
 func placeOf(e *event.Event) place {
 	if e.Remote.Addr().IsValid() && e.Remote.Port() != 0 && e.Local.Port() != 0 {
-		return place{netns: e.NetNS, local: e.Local, remote: e.Remote}
+		return place{netns: e.NetNS, device: e.IfIndex, proto: e.Proto, local: e.Local, remote: e.Remote}
 	}
 	return place{netns: e.NetNS, sk: e.Sk}
 }
@@ -101,7 +102,7 @@ func (t *table) take(e *event.Event) {
 		if old := t.known(e); old != nil {
 			next := *old.Event
 			status := *old.Status
-			status.Holders = nil // it is who accepts, and the next look tells by which descriptor
+			status.Holders, status.Attached = nil, 0 // it is who accepts, and the next look tells by which descriptor
 			next.Status, next.UID = &status, e.UID
 			next.OwnerPID, next.OwnerComm, next.OwnerVia = e.OwnerPID, e.OwnerComm, e.OwnerVia
 			r := *old
@@ -152,14 +153,15 @@ func (t *table) change(e *event.Event) {
 		last := *old
 		last.mark, last.marked, last.before = gone, e.Mono, nil
 		r.before = &last
-		status.RecvQueue, status.SendQueue, status.Holders = old.Status.RecvQueue, old.Status.SendQueue, old.Status.Holders
+		status.RecvQueue, status.SendQueue = old.Status.RecvQueue, old.Status.SendQueue
+		status.Holders, status.Attached = old.Status.Holders, old.Status.Attached
 	}
 	switch {
 	case e.New == event.TimeWait:
 		status.RecvQueue, status.SendQueue = event.Unknown, event.Unknown
 		fallthrough
 	case e.New == event.SynRecv && e.Old == event.Listen, old == nil && e.OwnerVia == event.ViaListener:
-		status.Holders = []event.Holder{} // no process has it, or not yet
+		status.Holders, status.Attached = []event.Holder{}, 0 // no process has it, or not yet
 	}
 	next.Status = &status
 	t.put(e.ID, r)
@@ -286,6 +288,7 @@ func sameStatus(a, b *event.Event) bool {
 	const jiffies = 50e6
 	end := (a.Mono + x.Left) - (b.Mono + y.Left)
 	return x.RecvQueue == y.RecvQueue && x.SendQueue == y.SendQueue && slices.Equal(x.Holders, y.Holders) && (x.Holders == nil) == (y.Holders == nil) &&
+		x.Attached == y.Attached && x.V6Only == y.V6Only &&
 		(x.Left == event.Unknown) == (y.Left == event.Unknown) && (x.Left == event.Unknown || max(end, -end) < jiffies)
 }
 

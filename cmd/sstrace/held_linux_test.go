@@ -1,0 +1,553 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"sstrace/internal/event"
+
+	"golang.org/x/sys/unix"
+)
+
+// mptcp is a socket of MPTCP.
+func (h *host) mptcp(family int) (s sock) {
+	h.do(func() {
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+		if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOPROTOOPT) {
+			fd = -1
+		} else {
+			h.must("socket", err)
+		}
+		s = sock{h, fd}
+	})
+	if s.fd < 0 {
+		h.t.Skip("no MPTCP here")
+	}
+	return s
+}
+
+func (s sock) listenAt(addr string, backlog int) sock {
+	a := netip.MustParseAddrPort(addr)
+	s.h.must("bind", unix.Bind(s.fd, sockaddr(a, family(a))))
+	s.h.must("listen", unix.Listen(s.fd, backlog))
+	return s
+}
+
+func (s sock) connectTo(addr string) sock {
+	a := netip.MustParseAddrPort(addr)
+	s.h.must("connect", unix.Connect(s.fd, sockaddr(a, family(a))))
+	return s
+}
+
+// local is the socket's own end.
+func (s sock) local() string {
+	name, err := unix.Getsockname(s.fd)
+	s.h.must("getsockname", err)
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
+	}
+	return ""
+}
+
+// find gives the one socket of all with these ends and this protocol.
+func find(t *testing.T, all []event.Event, proto event.Proto, local, remote string) (found event.Event) {
+	t.Helper()
+	n := 0
+	for _, e := range all {
+		if e.Proto == proto && e.Local.String() == local && (remote == "" || e.Remote.String() == remote) {
+			found = e
+			n++
+		}
+	}
+	if n != 1 {
+		t.Fatalf("%d %v sockets with ends %s, %s: %+v", n, proto, local, remote, all)
+	}
+	return found
+}
+
+func (h *host) heldBy(fd int) []event.Holder {
+	comm, err := os.ReadFile("/proc/self/comm")
+	h.must("read our name", err)
+	return []event.Holder{{PID: uint32(os.Getpid()), FD: uint32(fd), Comm: strings.TrimSpace(string(comm))}}
+}
+
+// A subflow is held by who holds its MPTCP socket; what has not been accepted, by nobody yet. That goes for a listener, too, and for connections of which one end is plain TCP.
+func TestListingOfMPTCP(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1", "::1"} {
+		t.Run(addr, func(t *testing.T) {
+			h := newHost(t)
+			at := func(port uint16) string {
+				return netip.AddrPortFrom(netip.MustParseAddr(addr), port).String()
+			}
+			fam := family(netip.MustParseAddrPort(at(1)))
+			l := h.mptcp(fam).listenAt(at(7781), 8)
+			plain := h.listen(at(7782), 8)
+			c := h.mptcp(fam).connectTo(at(7781))
+			s := l.accept()
+			fallen := h.mptcp(fam).connectTo(at(7782)) // falls back to TCP
+			plain.accept()
+			mixed := h.dial(at(7781)) // and here the listener's side does
+			m := l.accept()
+			early := h.mptcp(fam).connectTo(at(7781)) // is not accepted
+			earlyPlain := h.dial(at(7781))
+
+			type want struct {
+				local, remote string
+				holders       []event.Holder
+				attached      event.Attached
+			}
+			check := func(all []event.Event, proto event.Proto, wants []want) {
+				t.Helper()
+				for _, w := range wants {
+					e := find(t, all, proto, w.local, w.remote)
+					if !slices.Equal(e.Status.Holders, w.holders) || e.Status.Attached != w.attached {
+						t.Errorf("%v %s %s: held by %v, attached to %v; want %v, %v", proto, w.local, w.remote, e.Status.Holders, e.Status.Attached, w.holders, w.attached)
+					}
+				}
+			}
+			none := netip.AddrPort{}.String()
+			const held, waits = event.AttachedDescriptor, event.AttachedQueue
+			subflows := []want{
+				{at(7781), none, h.heldBy(l.fd), held},
+				{c.local(), at(7781), h.heldBy(c.fd), held},
+				{at(7781), c.local(), h.heldBy(s.fd), held},
+				{fallen.local(), at(7782), h.heldBy(fallen.fd), held},
+				{at(7781), mixed.local(), h.heldBy(m.fd), held},
+				{at(7781), early.local(), []event.Holder{}, waits},
+				{at(7781), earlyPlain.local(), []event.Holder{}, waits},
+			}
+			all := h.list(t)
+			check(all, event.TCP, subflows)
+			for _, e := range all {
+				if e.Proto != event.TCP {
+					t.Errorf("nobody asked for %+v", e)
+				}
+			}
+
+			both := h.list(t, "--proto", "tcp,mptcp")
+			check(both, event.TCP, subflows)
+			check(both, event.MPTCP, []want{subflows[0], subflows[1], subflows[2], subflows[3], subflows[5]})
+			var ss bytes.Buffer
+			h.run(&ss, "ss", "-HManO")
+			var got []string
+			for _, e := range both {
+				if e.Proto == event.MPTCP {
+					got = append(got, e.Local.String())
+				}
+			}
+			var fromSS []string
+			for line := range strings.Lines(ss.String()) {
+				fromSS = append(fromSS, strings.Fields(line)[3])
+			}
+			slices.Sort(got)
+			slices.Sort(fromSS)
+			if !slices.Equal(got, fromSS) {
+				t.Errorf("MPTCP sockets at %q, ss has %q", got, fromSS)
+			}
+			if e := find(t, both, event.MPTCP, at(7781), none); e.New != event.Listen || e.Status.RecvQueue != 2 || e.Status.SendQueue != 8 {
+				t.Errorf("the listener: %+v, %+v", e, e.Status)
+			}
+			if e := find(t, both, event.MPTCP, c.local(), at(7781)); e.Role != event.Client || e.Status.RecvQueue != event.Unknown {
+				t.Errorf("a client: %+v, %+v", e, e.Status)
+			}
+			if only := h.list(t, "--proto", "mptcp"); len(only) != len(got) {
+				t.Errorf("of MPTCP alone: %+v", only)
+			}
+		})
+	}
+}
+
+// The accept queue of an MPTCP listener is full, and one of its connections is forgotten: both are its process's.
+func TestLeaksOfMPTCP(t *testing.T) {
+	h := newHost(t)
+	l := h.mptcp(unix.AF_INET).listenAt("127.0.0.1:7781", 1)
+	c := h.mptcp(unix.AF_INET).connectTo("127.0.0.1:7781")
+	l.accept()
+	c.shutdown(unix.SHUT_WR) // of the MPTCP connection: its subflow goes on
+	await(t, "the end of data", func() bool {
+		all := h.list(t, "--proto", "mptcp", "--state", "close-wait")
+		return len(all) == 1 && all[0].OwnerPID == uint32(os.Getpid())
+	})
+	for range 2 {
+		h.dial("127.0.0.1:7781")
+	}
+	once := sstrace(t, "", "leaks", "--once", "--netns", h.netns(), "--pid", fmt.Sprint(os.Getpid()))
+	if once.code != exitFound || strings.Count(once.stdout, "    held by "+fmt.Sprint(os.Getpid())+"/") != 1 || !strings.Contains(once.stdout, "accept queue full") {
+		t.Errorf("exit code %d, %s%s", once.code, once.stdout, once.stderr)
+	}
+	run := h.leaks(t, "--older", "CLOSE_WAIT=1s", "--proto", "mptcp", "--state", "close-wait")
+	found := run.next()
+	if found.State != "CLOSE_WAIT" || len(found.Holders) != 1 || found.Holders[0].PID != os.Getpid() {
+		t.Errorf("%+v", found)
+	}
+}
+
+// registerFiles gives the ring a table of its own with these descriptors; -1 is an empty slot.
+func (r *uring) registerFiles(fds []int32) {
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), ioringRegisterFiles, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0)
+	if errno != 0 {
+		r.h.t.Fatalf("register a table of files: %v", errno)
+	}
+}
+
+// What only an io_uring's own table has is held by the processes that have the ring, however large the table is.
+func TestListingOfDirectDescriptors(t *testing.T) {
+	if kernelBefore(t, 5, 15) {
+		t.Skip("before Linux 5.15")
+	}
+	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(addr, func(t *testing.T) {
+			h := newHost(t)
+			l := h.listen(addr, 8)
+			c1, s1 := h.established(l, addr)
+			c2, s2 := h.established(l, addr)
+			null, err := os.Open(os.DevNull)
+			h.must("open", err)
+			t.Cleanup(func() { null.Close() })
+			ring, other := h.newUring(), h.newUring()
+			slots := slices.Repeat([]int32{-1}, 1000)
+			slots[3], slots[997], slots[500] = int32(s1.fd), int32(s2.fd), int32(null.Fd())
+			ring.registerFiles(slots)
+			other.registerFiles([]int32{int32(s1.fd)})
+			s1.close()
+			s2.close()
+			child := self("holder")
+			child.ExtraFiles = []*os.File{sock{h, ring.fd}.file()}
+			stdin, err := child.StdinPipe()
+			h.must("pipe", err)
+			h.must("start a child", child.Start())
+			child.ExtraFiles[0].Close()
+			t.Cleanup(func() {
+				stdin.Close()
+				_ = child.Wait()
+			})
+			bySlot := func(ring int, slot uint32) event.Holder {
+				held := h.heldBy(ring)[0]
+				held.How, held.Slot = event.BySlot, slot
+				return held
+			}
+			inChild := bySlot(3, 3)
+			inChild.PID = uint32(child.Process.Pid)
+			want := []event.Holder{bySlot(ring.fd, 3), bySlot(other.fd, 0), inChild}
+			all := h.list(t)
+			got := find(t, all, event.TCP, addr, c1.local()).Status.Holders
+			for _, w := range want {
+				if !slices.Contains(got, w) || len(got) != len(want) {
+					t.Errorf("held by %+v, want %+v", got, want)
+				}
+			}
+			got = find(t, all, event.TCP, addr, c2.local()).Status.Holders
+			if inChild.Slot = 997; !slices.Contains(got, bySlot(ring.fd, 997)) || !slices.Contains(got, inChild) || len(got) != 2 {
+				t.Errorf("held by %+v", got)
+			}
+			if some := h.list(t, "--pid", fmt.Sprint(child.Process.Pid)); len(some) != 2 {
+				t.Errorf("of the child: %+v", some)
+			}
+			c2.shutdown(unix.SHUT_WR)
+			await(t, "the FIN", func() bool { return h.inStates(unix.BPF_TCP_CLOSE_WAIT) == 1 })
+			once := sstrace(t, "", "leaks", "--once", "--older", "CLOSE_WAIT=1ms", "--netns", h.netns())
+			if text := fmt.Sprintf("io_uring fd %d slot 997", ring.fd); once.code != exitFound || !strings.Contains(once.stdout, text) {
+				t.Errorf("exit code %d, %s%s", once.code, once.stdout, once.stderr)
+			}
+			once = sstrace(t, "", "leaks", "--once", "--older", "CLOSE_WAIT=1ms", "--netns", h.netns(), "-o", "ndjson")
+			checkSchema(t, []byte(once.stdout))
+		})
+	}
+}
+
+// What nobody is found to hold is said to be the kernel's to end only if it is.
+func TestListingOfWhatNobodyHolds(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(addr, func(t *testing.T) {
+			h := newHost(t)
+			l := h.listen(addr, 8)
+			c, s := h.established(l, addr)
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			h.must("socketpair", err)
+			for _, end := range pair {
+				t.Cleanup(func() { _ = unix.Close(end) })
+			}
+			h.must("send a descriptor", unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(s.fd), nil, 0))
+			s.close()
+			orphan, rest := h.established(l, addr)
+			orphan.close()
+			rest.reach(unix.BPF_TCP_CLOSE_WAIT)
+			waiting := h.dial(addr)
+			all := h.list(t)
+			for local, want := range map[string]event.Attached{orphan.local(): event.AttachedNothing, c.local(): event.AttachedDescriptor, waiting.local(): event.AttachedQueue} {
+				ends := [2]string{addr, local}
+				if want == event.AttachedNothing {
+					ends = [2]string{local, addr}
+				}
+				if got := find(t, all, event.TCP, ends[0], ends[1]).Status; got.Attached != want || len(got.Holders) != 0 {
+					t.Errorf("%v: held by %v, attached to %v; want %v", ends, got.Holders, got.Attached, want)
+				}
+			}
+			c.shutdown(unix.SHUT_WR)
+			waiting.shutdown(unix.SHUT_WR)
+			await(t, "their FINs", func() bool { return h.inStates(unix.BPF_TCP_CLOSE_WAIT) == 3 })
+			once := sstrace(t, "", "leaks", "--once", "--older", "CLOSE_WAIT=1ns", "--netns", h.netns()).stdout
+			for _, want := range []string{"    no process's descriptor was found: it may be in flight", "    not accepted yet: ", "no process found: 2 sockets in CLOSE_WAIT"} {
+				if strings.Count(once, want) != 1 {
+					t.Errorf("no %q in\n%s", want, once)
+				}
+			}
+			text := sstrace(t, "", "ls", "--netns", h.netns()).stdout
+			for _, want := range []string{" (not found)\n", " (accept queue)\n", " -\n"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("no %q in\n%s", want, text)
+				}
+			}
+		})
+	}
+}
+
+func init() {
+	// pid-namespace is process 1 of a PID namespace: it has a connection that the peer has closed, and runs sstrace with each of its arguments.
+	roles["pid-namespace"] = func() {
+		l, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		c, _ := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		a := sockaddr(netip.MustParseAddrPort("[::1]:7781"), unix.AF_INET6)
+		err = errors.Join(err, unix.Bind(l, a), unix.Listen(l, 1), unix.Connect(c, a))
+		_, _, acceptErr := unix.Accept4(l, unix.SOCK_CLOEXEC)
+		if err = errors.Join(err, acceptErr, unix.Close(c)); err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println("pid", os.Getpid())
+		for _, args := range os.Args[1:] {
+			cmd := self("sstrace", strings.Fields(args)...)
+			cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+			_ = cmd.Run()
+		}
+	}
+}
+
+// In a PID namespace PIDs are its own, sstrace says so, and nobody's program is named by the number that another has.
+func TestInPIDNamespace(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		own   bool // it has its own /proc
+		wants []string
+		not   string
+	}{
+		{"its own /proc", true, []string{"held by 1/", " fd ", "\n1/", "a PID namespace of its own (", "  " + os.Args[0]}, ""},
+		{"the /proc outside", false, []string{"held by 1/", "\n1/", "a PID namespace of its own ("}, "  /"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost(t)
+			cmd := self("pid-namespace", "ls --pid 1", "leaks --once --older CLOSE_WAIT=1ns --state close-wait", "check")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+			if test.own {
+				script := `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" "$@"`
+				shell := exec.Command("sh", append([]string{"-c", script, cmd.Path}, cmd.Args[1:]...)...)
+				shell.Env, shell.SysProcAttr = cmd.Env, cmd.SysProcAttr
+				cmd = shell
+			}
+			out, err := cmd.StdoutPipe()
+			h.must("pipe", err)
+			h.do(func() { h.must("start", cmd.Start()) })
+			text, err := io.ReadAll(out)
+			h.must("read", err)
+			h.must("wait", cmd.Wait())
+			listing, rest, _ := strings.Cut(string(text), "sockets:")
+			if !strings.HasPrefix(listing, "pid 1\n") || strings.Count(listing, " 1/") != 2 {
+				t.Errorf("of process 1:\n%s", text)
+			}
+			for _, want := range test.wants {
+				if !strings.Contains(rest, want) {
+					t.Errorf("no %q in:\n%s", want, text)
+				}
+			}
+			if n := strings.Count(string(text), "sstrace: this is a PID namespace of its own"); n != 2 {
+				t.Errorf("it says so %d times:\n%s", n, text)
+			}
+			for line := range strings.Lines(rest) {
+				if strings.Contains(line, "held by") && test.not != "" && strings.Contains(line, test.not) {
+					t.Errorf("a program is named that is another's: %s", line)
+				}
+			}
+		})
+	}
+}
+
+// The same two ends twice in one namespace, on two links: each has its device.
+func TestListingOfLinkLocal(t *testing.T) {
+	h := newHost(t)
+	for _, dev := range []string{"d0", "d1"} {
+		h.run(nil, "ip", "link", "add", dev, "type", "veth", "peer", "name", "peer"+dev)
+		h.run(nil, "ip", "link", "set", dev, "addrgenmode", "none")
+		h.run(nil, "ip", "link", "set", dev, "up")
+		h.run(nil, "ip", "addr", "add", "fe80::1/64", "dev", dev, "nodad")
+	}
+	h.listen("[::]:7781", 8)
+	index := func(dev string) (i int) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/net/if_inet6", os.Getpid(), h.tid()))
+		h.must("read addresses", err)
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); f[len(f)-1] == dev {
+				_, err := fmt.Sscanf(f[1], "%x", &i)
+				h.must("read an index", err)
+			}
+		}
+		return i
+	}
+	want := make(map[string]int)
+	for _, dev := range []string{"d0", "d1"} {
+		i := index(dev)
+		c := h.socket(unix.AF_INET6)
+		addr := netip.MustParseAddr("fe80::1").As16()
+		h.must("bind", unix.Bind(c.fd, &unix.SockaddrInet6{Port: 40000, ZoneId: uint32(i), Addr: addr}))
+		h.must("connect", unix.Connect(c.fd, &unix.SockaddrInet6{Port: 7781, ZoneId: uint32(i), Addr: addr}))
+		want[dev] = i
+	}
+	lo := h.socket(unix.AF_INET)
+	h.must("bind to lo", unix.BindToDevice(lo.fd, "lo"))
+	lo.listenAt("127.0.0.1:7783", 8)
+	var ss bytes.Buffer
+	h.run(&ss, "ss", "-HtanO")
+	all := h.list(t)
+	for dev, i := range want {
+		n := 0
+		for _, e := range all {
+			if e.IfName == dev && e.IfIndex == uint32(i) {
+				n++
+			}
+		}
+		if n != 2 || strings.Count(ss.String(), "%"+dev+":") != 2 {
+			t.Errorf("%d sockets on %s, %d: %+v\n%s", n, dev, i, all, &ss)
+		}
+	}
+	text := sstrace(t, "", "ls", "--netns", h.netns()).stdout
+	for _, want := range []string{"*:7781 ", " [fe80::1%d0]:7781  [fe80::1%d0]:40000 ", " [fe80::1%d1]:40000 [fe80::1%d1]:7781 ", " 127.0.0.1:7783 "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if wide := sstrace(t, "", "ls", "-o", "wide", "--netns", h.netns()).stdout; !strings.Contains(wide, " 127.0.0.1%lo:7783 ") {
+		t.Errorf("%s", wide)
+	}
+	if some := h.list(t, "--where", "ifname == 'd1' && role == 'server'"); len(some) != 1 {
+		t.Errorf("of d1: %+v", some)
+	}
+}
+
+// Sockets that are bound and no more make bind() fail, and are in no listing but with --bound.
+func TestListingOfBound(t *testing.T) {
+	h := newHost(t)
+	bind := func(s sock, addr string) sock {
+		a := netip.MustParseAddrPort(addr)
+		h.must("bind", unix.Bind(s.fd, sockaddr(a, family(a))))
+		return s
+	}
+	four := bind(h.socket(unix.AF_INET), "127.0.0.1:7781")
+	dup := four.file()
+	six := h.socket(unix.AF_INET6)
+	h.must("v6only", unix.SetsockoptInt(six.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
+	bind(six, "[::]:7782")
+	bind(h.socket(unix.AF_INET6), "[::]:7783")
+	h.socket(unix.AF_INET) // not bound
+	l := h.listen("127.0.0.1:7784", 8)
+	if err := unix.Bind(h.socket(unix.AF_INET).fd, sockaddr(netip.MustParseAddrPort("127.0.0.1:7781"), unix.AF_INET)); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("bind: %v", err)
+	}
+	if all := h.list(t); len(all) != 1 {
+		t.Errorf("without --bound: %+v", all)
+	}
+	all := h.list(t, "--bound")
+	if len(all) != 4 {
+		t.Errorf("%+v", all)
+	}
+	none := netip.AddrPort{}.String()
+	e := find(t, all, event.TCP, "127.0.0.1:7781", none)
+	if want := []event.Holder{h.heldBy(four.fd)[0], h.heldBy(int(dup.Fd()))[0]}; e.New != event.Close || !sameHolders(e.Status.Holders, want) || e.Status.V6Only != 0 {
+		t.Errorf("%+v, %+v", e, e.Status)
+	}
+	if e := find(t, all, event.TCP, "[::]:7782", none); e.Status.V6Only != event.Yes || !slices.Equal(e.Status.Holders, h.heldBy(six.fd)) {
+		t.Errorf("%+v, %+v", e, e.Status)
+	}
+	if e := find(t, all, event.TCP, "[::]:7783", none); e.Status.V6Only != event.No {
+		t.Errorf("%+v, %+v", e, e.Status)
+	}
+	if e := find(t, all, event.TCP, "127.0.0.1:7784", none); !slices.Equal(e.Status.Holders, h.heldBy(l.fd)) {
+		t.Errorf("%+v, %+v", e, e.Status)
+	}
+	text := sstrace(t, "", "ls", "--bound", "--state", "close", "--netns", h.netns()).stdout
+	for _, want := range []string{"127.0.0.1:7781 ", " *:7783 ", " [::]:7782 ", "3 sockets: CLOSE 3"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
+// The subflow that an MPTCP socket has made for bind() has the port.
+func TestListingOfBoundMPTCP(t *testing.T) {
+	h := newHost(t)
+	s := h.mptcp(unix.AF_INET)
+	a := netip.MustParseAddrPort("127.0.0.1:7781")
+	h.must("bind", unix.Bind(s.fd, sockaddr(a, unix.AF_INET)))
+	all := h.list(t, "--bound", "--proto", "tcp,mptcp")
+	for _, proto := range []event.Proto{event.TCP, event.MPTCP} {
+		if e := find(t, all, proto, a.String(), netip.AddrPort{}.String()); e.New != event.Close || !slices.Equal(e.Status.Holders, h.heldBy(s.fd)) {
+			t.Errorf("%+v, %+v", e, e.Status)
+		}
+	}
+}
+
+func sameHolders(a, b []event.Holder) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(h event.Holder) bool { return !slices.Contains(b, h) })
+}
+
+// An orphan in FIN_WAIT2 that may wait for more than a minute is a full socket first, and then a timewait sock: what is left tells of both.
+func TestListingOfLongFinWait2(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(addr, func(t *testing.T) {
+			h := newHost(t)
+			h.do(func() { h.must("set a timeout", os.WriteFile("/proc/sys/net/ipv4/tcp_fin_timeout", []byte("62"), 0)) })
+			l := h.listen(addr, 8)
+			c, _ := h.established(l, addr)
+			c.close()
+			await(t, "FIN_WAIT2", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 1 })
+			var ends [2]int64 // when it should end, as is said in either phase
+			await(t, "both phases", func() bool {
+				all := h.list(t, "--state", "fin-wait-2")
+				if len(all) == 1 && all[0].Status.Left != event.Unknown {
+					phase := 0
+					if all[0].Status.RecvQueue == event.Unknown { // a mini-sock
+						phase = 1
+					}
+					ends[phase] = all[0].Mono + all[0].Status.Left
+				}
+				return len(all) == 0
+			})
+			// A timer of 2 s may run 32 ms later than it was set to (kernel/time/timer.c); a second one would be off by 2 s.
+			if ends[0] == 0 || ends[1] == 0 || ends[1]-ends[0] > 1e9 || ends[0]-ends[1] > 1e9 {
+				t.Errorf("it is to end at %d ns, and at %d ns", ends[0], ends[1])
+			}
+		})
+	}
+}
+
+// What only looks at what is there now says so.
+func TestListingUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"ls", "--bound", "-r", "x"}, {"ls", "--bound", "--watch"}, {"ls", "--proto", "sctp"}, {"leaks", "--proto", "tcp,sctp"},
+	} {
+		if r := sstrace(t, "", args...); r.code != exitUsage {
+			t.Errorf("%q: exit code %d, %s", args, r.code, r.stderr)
+		}
+	}
+}
