@@ -61,7 +61,7 @@ struct event {
 	__u32 netns;
 	__u32 uid;
 	__u16 cpu;
-	__u16 retrans; /* segments sent again, as an open ends; of a request sock: SYN-ACKs */
+	__u16 retrans; /* SYNs or SYN-ACKs sent again, as an open ends; of a request sock: SYN-ACKs; ~0: unknown */
 	__u32 task_pid; /* thread group of the current task, whoever that is */
 	__u32 task_tid; /* the thread */
 	__s32 err; /* sk_err */
@@ -1035,8 +1035,11 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 		cpu->ended = 0; /* its request's timer was cancelled: no RST did that */
 	if (old == TCP_LISTEN && new == TCP_SYN_RECV)
 		cpu->has_child = 1;
-	if (tp && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) /* a child begins with its request's number */
+	if (tp && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) { /* a child begins with its request's number */
 		retrans = tp->total_retrans;
+		if (old == TCP_SYN_RECV && BPF_CORE_READ_BITFIELD(tp, syn_fastopen))
+			retrans = ~0; /* it may have sent data before the ACK */
+	}
 	read_sock(&a, sk);
 	if (new == TCP_CLOSE)
 		return trace_close(ctx, cpu, sk, tp, &a, old, kind, retrans);

@@ -74,7 +74,7 @@ func (t *trip) trace(o *options, argv []string) error {
 		}()
 	}
 	if err := p.Deaf(); err != nil {
-		fmt.Fprintf(os.Stderr, "sstrace: who accepts a connection is not seen: %v (the owner is then who listens)\n", err)
+		fmt.Fprintf(os.Stderr, "sstrace: accept() and connect() are not seen: %v (until it closes, a connection belongs to the process that listens, and a connect() that sends no SYN has no line)\n", err)
 	}
 	if o.write != "" {
 		fmt.Fprintf(os.Stderr, "sstrace: tracing, to %s\n", o.write)
@@ -101,7 +101,7 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 	idle := func(mono int64) (bool, error) { return false, t.view.Flush(mono) }
 	var rfc conn.Machine
 	if o.states == "rfc" {
-		rfc.Blind = p.Blind() != nil
+		rfc.Blind, rfc.Deaf = p.Blind() != nil, p.Deaf() != nil
 		rfc.Heir = p.Heir
 		track = rfc.Take
 		idle = func(mono int64) (bool, error) {

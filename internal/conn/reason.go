@@ -35,15 +35,16 @@ const (
 
 // bySegment returns why a socket ended, by the segment that ended it: r is the record of its end, and flags are the segment's.
 // A request sock is ended by RST or SYN in tcp_check_req, which also answers the ACK with RST if the accept queue is full and
-// tcp_abort_on_overflow is set (net/ipv4/tcp_minisocks.c). In FIN_WAIT1 and FIN_WAIT2 it is RST, or data that nobody will read.
+// tcp_abort_on_overflow is set (net/ipv4/tcp_minisocks.c). In FIN_WAIT1 and FIN_WAIT2 it is RST, or data that nobody will read; a
+// timewait sock in FIN_WAIT2 is ended by a SYN, too (tcp_timewait_state_process).
 func bySegment(r *event.Event, flags uint8) event.Reason {
 	switch {
 	case flags&flagRST != 0:
 		return event.ReasonResetByPeer
-	case r.Deed != event.RequestCancelled:
-		return event.ReasonResetSentLateData
 	case flags&flagSYN != 0:
 		return event.ReasonResetSentSyn
+	case r.Deed != event.RequestCancelled:
+		return event.ReasonResetSentLateData
 	case r.Flags&event.QueueFull != 0:
 		return event.ReasonAcceptQueueFull
 	}
@@ -83,7 +84,7 @@ const (
 // reason returns why a full sock closed, by what it was like at that moment. The errors are those that net/ipv4/tcp_input.c,
 // tcp_timer.c, tcp_ipv4.c and tcp.c leave in sk_err before they close (Linux 6.18). What a process that had asked for SO_ERROR was
 // told about an unanswered SYN stands in e.Err afterwards.
-func reason(e *event.Event) event.Reason {
+func (m *Machine) reason(e *event.Event) event.Reason {
 	if e.Err == 0 && e.Old == event.SynSent && e.SoftErr != 0 && e.AtClose&event.InConnect == 0 {
 		e.Err = e.SoftErr
 	}
@@ -91,7 +92,7 @@ func reason(e *event.Event) event.Reason {
 	case e.Old == event.LastAck && e.AtClose&event.Unacked == 0:
 		return event.ReasonNormal // whatever error was left from before
 	case e.Err == 0, closedHere(e):
-		return withoutError(e)
+		return m.withoutError(e)
 	case e.Err == errTimedOut && e.AtClose&(event.Keepalive|event.Unacked) == event.Keepalive:
 		return event.ReasonKeepaliveTimeout // tcp_keepalive_timer probes only while nothing is outstanding
 	case e.Err != errRefused:
@@ -111,7 +112,7 @@ func closedHere(e *event.Event) bool {
 }
 
 // withoutError returns why a sock without an error closed.
-func withoutError(e *event.Event) event.Reason {
+func (m *Machine) withoutError(e *event.Event) event.Reason {
 	at := func(bits event.AtClose) bool { return e.AtClose&bits == bits }
 	switch {
 	case e.Old == event.Listen && e.Flags&event.Destroyed != 0:
@@ -124,8 +125,8 @@ func withoutError(e *event.Event) event.Reason {
 		return event.ReasonRepaired
 	case at(event.InConnect):
 		return event.ReasonAborted // to AF_UNSPEC; what else it may be, its return tells
-	case e.Old == event.SynSent && at(event.Owned|event.NoSegment) && !at(event.Shut):
-		return event.ReasonNoPort
+	case e.Old == event.SynSent && m.Deaf && at(event.Owned) && !at(event.Shut):
+		return event.ReasonUnexplained // no port, connect() to AF_UNSPEC, or shutdown()
 	case e.Old == event.SynSent:
 		return event.ReasonGivenUp
 	case at(event.Unaccepted):
@@ -138,10 +139,10 @@ func withoutError(e *event.Event) event.Reason {
 		return event.ReasonAborted
 	case at(event.Unread):
 		return event.ReasonResetSentUnread
-	case at(event.Linger0):
+	case at(event.Linger0) && e.Old != event.Closing && e.Old != event.LastAck:
 		return event.ReasonResetSentLinger
 	}
-	return event.ReasonAborted
+	return event.ReasonAborted // in CLOSING and LAST_ACK without an RST (tcp_need_reset in net/ipv4/tcp.c)
 }
 
 // orphaned returns why a sock that no process has any more closed: tcp_rcv_state_process in net/ipv4/tcp_input.c, tcp_time_wait in

@@ -18,6 +18,8 @@ type Machine struct {
 	Tracker
 	// Blind: mini-socks are not seen. A hand-over to TIME_WAIT is then told by the sock, its end not at all.
 	Blind bool
+	// Deaf: system calls are not seen, so neither who accepts nor what connect() returned.
+	Deaf bool
 	// Merged is how many records were told in another's line, or said nothing new.
 	Merged uint64
 	// Heir returns the process that a listener belongs to now that process gone, which had called listen(), has exited: pid 0 if
@@ -583,7 +585,7 @@ func (m *Machine) change(e *event.Event) bool {
 	case e.New == event.Close && m.Blind && e.Err == 0 && (e.Old == event.FinWait2 || e.Old == event.Closing):
 		return m.blindHandOver(s, e)
 	case e.New == event.Close:
-		e.Reason = reason(e)
+		e.Reason = m.reason(e)
 		m.tell(s, e)
 		if !m.Blind && segmentTells(e) || e.Err == 0 && e.AtClose&event.InConnect != 0 {
 			r := m.enqueue(e, nil, forReason)

@@ -473,10 +473,11 @@ func TestReasons(t *testing.T) {
 		{event.LastAck, 0, event.Shut | event.Orphan, event.ReasonNormal},
 		{event.LastAck, 0, event.Shut | event.Orphan | event.Unacked, event.ReasonTooManyOrphans},
 		{event.LastAck, 0, event.Shut | event.Orphan | event.Unacked | event.NetNSGone, event.ReasonNetNSGone},
-		{event.LastAck, 0, own | event.Shut | event.Unacked | event.Linger0, event.ReasonResetSentLinger},
+		{event.LastAck, 0, own | event.Shut | event.Unacked | event.Linger0, event.ReasonAborted}, // its FIN is on its way
+		{event.LastAck, 0, own | event.Shut | event.Unacked | event.Unread, event.ReasonResetSentUnread},
 		{event.LastAck, 0, own | event.Shut | event.Unacked | event.InConnect, event.ReasonAborted},
 		{event.SynSent, 0, own | event.Shut, event.ReasonGivenUp},
-		{event.SynSent, 0, own | event.NoSegment, event.ReasonNoPort},
+		{event.SynSent, 0, own | event.NoSegment, event.ReasonGivenUp}, // shutdown()
 		{event.Established, 0, own | event.Shut | event.Unread | event.Linger0, event.ReasonResetSentUnread},
 		{event.Established, 0, own | event.Shut | event.Linger0, event.ReasonResetSentLinger},
 		{event.Established, 0, own | event.Shut | event.Repair, event.ReasonRepaired},
@@ -494,7 +495,7 @@ func TestReasons(t *testing.T) {
 	} {
 		e := change(1, 1, 1, test.old, event.Close)
 		e.Err, e.AtClose = test.err, test.at
-		if got := reason(&e); got != test.want {
+		if got := new(Machine).reason(&e); got != test.want {
 			t.Errorf("from %v with errno %d, %#x: %v, want %v", test.old, test.err, test.at, got, test.want)
 		}
 	}

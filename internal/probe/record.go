@@ -133,7 +133,7 @@ func (n *namer) change(r *bpfEvent) event.Event {
 	if r.Ifindex != 0 {
 		e.IfName = n.device(r.Netns, r.Ifindex)
 	}
-	if e.Old == event.SynSent || e.Old == event.SynRecv || e.Type == event.Timer && e.New == event.SynRecv {
+	if (e.Old == event.SynSent || e.Old == event.SynRecv || e.Type == event.Timer && e.New == event.SynRecv) && r.Retrans != math.MaxUint16 {
 		e.SynRetrans = int32(r.Retrans)
 	}
 	if e.Mini && r.Listener == 0 {
