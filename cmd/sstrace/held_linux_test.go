@@ -163,6 +163,9 @@ func TestListingOfMPTCP(t *testing.T) {
 			if e := find(t, both, event.MPTCP, c.local(), at(7781)); e.Role != event.Client || e.Status.RecvQueue != event.Unknown {
 				t.Errorf("a client: %+v, %+v", e, e.Status)
 			}
+			if text := sstrace(t, "", "ls", "--proto", "tcp,mptcp", "--netns", h.netns()).stdout; strings.Count(text, " mptcp ") != len(got) || strings.Count(text, " tcp ") != len(both)-len(got) {
+				t.Errorf("as text: %s", text)
+			}
 			if only := h.list(t, "--proto", "mptcp"); len(only) != len(got) {
 				t.Errorf("of MPTCP alone: %+v", only)
 			}

@@ -23,6 +23,7 @@ type Listing struct {
 	right  []bool          // which columns are set to the right
 	rows   [256][]*row     // by state
 	netns  map[uint32]bool // in which there are any
+	mptcp  bool            // some are of MPTCP
 	width  [columns]uint32 // of the widest cell
 	cells  cells           // of the last row
 	spare  []row           // room for the next ones
@@ -103,6 +104,7 @@ func (l *Listing) add(e *event.Event) {
 	if !l.netns[e.NetNS] {
 		l.netns[e.NetNS] = true
 	}
+	l.mptcp = l.mptcp || e.Proto == event.MPTCP
 }
 
 // table writes all that there is: a block for each state, which are made at the same time.
@@ -159,7 +161,7 @@ func (l *Listing) line(b []byte, r *row) []byte {
 		begin = int(c.end)
 		blanks := int(l.width[i] - c.width)
 		switch {
-		case i == narrowNetNS && l.format != "wide" && len(l.netns) < 2:
+		case i == narrowNetNS && l.format != "wide" && len(l.netns) < 2, i == narrowProto && l.format != "wide" && !l.mptcp:
 		case right:
 			b = append(append(print.Pad(b, 0, blanks), text...), ' ')
 		default:
@@ -205,7 +207,7 @@ func (s *Sums) String() string {
 func Header(wide bool) []string {
 	h := header(wide)
 	if !wide {
-		h = slices.Delete(h, narrowNetNS, narrowNetNS+1)
+		h = slices.Delete(h, narrowNetNS, narrowProto+1)
 	}
 	return h
 }
@@ -220,21 +222,22 @@ func Row(e *event.Event, wide bool) []string {
 		row[i], begin = text[begin:end], end
 	}
 	if !wide {
-		row = slices.Delete(row, narrowNetNS, narrowNetNS+1)
+		row = slices.Delete(row, narrowNetNS, narrowProto+1)
 	}
 	return row
 }
 
 const (
-	columns     = 13 // the most that there are
+	columns     = 14 // the most that there are
 	narrowNetNS = 1  // is shown if there are several
+	narrowProto = 2  // likewise
 )
 
 func header(wide bool) []string {
 	if wide {
-		return []string{"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", ">NETNS", "ROLE", ">UID", ">COOKIE", "UNIT", "HOLDERS"}
+		return []string{"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", ">NETNS", "PROTO", "ROLE", ">UID", ">COOKIE", "UNIT", "HOLDERS"}
 	}
-	return []string{"STATE", ">NETNS", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", "HOLDERS"}
+	return []string{"STATE", ">NETNS", "PROTO", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", "HOLDERS"}
 }
 
 // cells are the texts of a row as header names them, one behind the other.
@@ -259,7 +262,10 @@ func (c *cells) addAny(text []byte) {
 
 func (c *cells) of(e *event.Event, wide bool) {
 	c.text, c.n = c.text[:0], 0
-	netns := func() { c.add(strconv.AppendUint(c.text, uint64(e.NetNS), 10)) }
+	netns := func() {
+		c.add(strconv.AppendUint(c.text, uint64(e.NetNS), 10))
+		c.add(append(c.text, e.Proto.String()...))
+	}
 	c.add(append(c.text, e.New.String()...))
 	if !wide {
 		netns()

@@ -66,6 +66,7 @@ func newScreen(host string, wide, color bool) *screen {
 		"STATE":   func(a, b *row) int { return sockets.Compare(a.Event, b.Event) },
 		"LOCAL":   func(a, b *row) int { return compareEnds(a.Local, b.Local) },
 		"REMOTE":  func(a, b *row) int { return compareEnds(a.Remote, b.Remote) },
+		"PROTO":   func(a, b *row) int { return cmp.Compare(a.Proto, b.Proto) },
 		"ROLE":    func(a, b *row) int { return cmp.Compare(a.Role, b.Role) },
 		"UNIT":    func(a, b *row) int { return cmp.Compare(s.of(a.Event).unit, s.of(b.Event).unit) },
 		"HOLDERS": func(a, b *row) int { return cmp.Compare(s.of(a.Event).holders, s.of(b.Event).holders) },

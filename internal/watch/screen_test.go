@@ -202,7 +202,7 @@ func TestSort(t *testing.T) {
 		titles++
 		s.press("s", "")
 	}
-	if s.by != 0 || titles != 13 {
+	if s.by != 0 || titles != 14 {
 		t.Errorf("after %d columns it is sorted by %s", titles, s.columns[s.by].title)
 	}
 	if s.press("<", ""); s.columns[s.by].title != "HOLDERS" {
