@@ -298,6 +298,7 @@ struct tcp_sock {
 	__u32 copied_seq;
 	__u32 write_seq;
 	__u32 snd_una;
+	__u32 snd_nxt;
 	__u64 tcp_mstamp;
 	__u64 bytes_acked;
 	__u64 bytes_received;

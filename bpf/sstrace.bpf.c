@@ -133,6 +133,7 @@ enum {
 	CLOSING_RECV_SHUT = 1 << 13, /* nothing will be received any more: close(), shutdown(), or the peer's FIN */
 	CLOSING_OWNED = 1 << 14, /* its lock is owned: the change is made by a system call on it */
 	CLOSING_NO_SYN = 1 << 15, /* no segment was sent */
+	CLOSING_UNSENT = 1 << 16, /* data or a FIN have not been sent */
 };
 
 /*
@@ -671,6 +672,8 @@ static __always_inline void closing(volatile __u32 *bits, const struct sock *sk,
 	/* Its queues are empty by now (tcp_done_with_error in net/ipv4/tcp_input.c, __tcp_close in tcp.c), but not these numbers. */
 	if (tp->write_seq != tp->snd_una)
 		*bits |= CLOSING_UNACKED;
+	if (tp->write_seq != tp->snd_nxt)
+		*bits |= CLOSING_UNSENT;
 	if ((__s32)(tp->rcv_nxt - tp->copied_seq - fin_came) > 0) /* a FIN that was read counts in both */
 		*bits |= CLOSING_UNREAD;
 	if (BPF_CORE_READ_BITFIELD(tp, repair))
@@ -951,7 +954,7 @@ static __always_inline bool segment_tells(__u32 bits, int old, int err)
 		return false;
 	if (err)
 		return err == ECONNRESET && (bits & CLOSING_RECV_SHUT);
-	return old == TCP_FIN_WAIT2 && (bits & CLOSING_ORPHAN) && !(bits & CLOSING_FIN_CAME);
+	return old == TCP_FIN_WAIT2 && (bits & CLOSING_ORPHAN) && !(bits & (CLOSING_FIN_CAME | CLOSING_NO_FIN_WAIT2));
 }
 
 /* But not if a timewait sock has just taken over, which is what the next segment belongs to. */
@@ -970,12 +973,12 @@ static __always_inline void note_ended(struct cpu *cpu, const void *sk, const st
 static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct sock *sk, const struct tcp_sock *tp,
 				       const struct about *a, int old, enum kind kind, __u16 retrans)
 {
-	struct connecting *inside = sk->sk_err ? 0 : connecting(sk);
+	struct connecting *inside = connecting(sk);
 	struct closed *c;
 	struct event *e;
 	__u32 bits;
 
-	if (inside)
+	if (inside && !sk->sk_err)
 		inside->closed = (__u64)sk;
 	c = (struct closed *)begin(cpu, a, sk, old, TCP_CLOSE, sizeof(*c));
 	if (!c)

@@ -71,7 +71,7 @@ func segmentTells(e *event.Event) bool {
 	case e.Err != 0:
 		return e.Err == errReset && e.AtClose&event.RecvShut != 0
 	}
-	return e.Old == event.FinWait2 && e.AtClose&event.Orphan != 0 && e.AtClose&event.FinCame == 0
+	return e.Old == event.FinWait2 && e.AtClose&(event.Orphan|event.FinCame|event.NoFinWait2) == event.Orphan
 }
 
 // Errors that mean more than one thing (include/uapi/asm-generic/errno.h); event.ErrnoReason has the others.
@@ -105,9 +105,13 @@ func (m *Machine) reason(e *event.Event) event.Reason {
 	return event.ReasonRefused
 }
 
-// closedHere reports whether it was a process's close() that ended a connection with RST: an error that its socket has is left from
-// before (IP_RECVERR, kernel TLS), for close() alone shuts down both ways in these states.
+// closedHere reports whether it was a process's close() or its connect() to AF_UNSPEC that ended a connection with RST: an error that
+// its socket has is left from before (IP_RECVERR, kernel TLS). close() alone shuts down both ways in these states; and a connect() that
+// waits for its handshake may find only the peer's RST besides.
 func closedHere(e *event.Event) bool {
+	if e.AtClose&event.InConnect != 0 {
+		return e.Old != event.SynSent && e.Old != event.SynRecv && event.ErrnoReason(e.Err) != event.ReasonResetByPeer
+	}
 	return (e.Old == event.Established || e.Old == event.CloseWait) && e.AtClose&(event.Shut|event.Owned|event.Orphan) == event.Shut|event.Owned
 }
 
@@ -139,7 +143,7 @@ func (m *Machine) withoutError(e *event.Event) event.Reason {
 		return event.ReasonAborted
 	case at(event.Unread):
 		return event.ReasonResetSentUnread
-	case at(event.Linger0) && e.Old != event.Closing && e.Old != event.LastAck:
+	case at(event.Linger0) && (e.Old != event.Closing && e.Old != event.LastAck || at(event.Unsent)): // as tcp_disconnect asks
 		return event.ReasonResetSentLinger
 	}
 	return event.ReasonAborted // in CLOSING and LAST_ACK without an RST (tcp_need_reset in net/ipv4/tcp.c)

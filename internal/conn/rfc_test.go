@@ -475,6 +475,10 @@ func TestReasons(t *testing.T) {
 		{event.LastAck, 0, event.Shut | event.Orphan | event.Unacked | event.NetNSGone, event.ReasonNetNSGone},
 		{event.LastAck, 0, own | event.Shut | event.Unacked | event.Linger0, event.ReasonAborted}, // its FIN is on its way
 		{event.LastAck, 0, own | event.Shut | event.Unacked | event.Unread, event.ReasonResetSentUnread},
+		{event.LastAck, 0, own | event.Shut | event.Unacked | event.Unsent | event.Linger0, event.ReasonResetSentLinger},
+		{event.Established, 113, own | event.InConnect, event.ReasonAborted}, // an error of before
+		{event.Established, 104, own | event.InConnect, event.ReasonResetByPeer},
+		{event.SynSent, 113, own | event.InConnect, event.ReasonUnreachable},
 		{event.LastAck, 0, own | event.Shut | event.Unacked | event.InConnect, event.ReasonAborted},
 		{event.SynSent, 0, own | event.Shut, event.ReasonGivenUp},
 		{event.SynSent, 0, own | event.NoSegment, event.ReasonGivenUp}, // shutdown()

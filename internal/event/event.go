@@ -34,6 +34,7 @@ const (
 	RecvShut                         // nothing is received any more: close(), shutdown(), or the peer's FIN
 	Owned                            // a system call on it made the change
 	NoSegment                        // it has sent none
+	Unsent                           // data or a FIN have not been sent
 )
 
 // Flags describes the socket of a record, or what happened to it (the FLAG_ bits in bpf/sstrace.bpf.c).
@@ -155,7 +156,7 @@ const (
 	ReasonTimedOut                             // no answer to what was sent
 	ReasonKeepaliveTimeout                     // no answer to keep-alive probes
 	ReasonUnreachable                          // ICMP, or no route
-	ReasonAborted                              // by an administrator (ss -K), or by a connect() to AF_UNSPEC
+	ReasonAborted                              // by an administrator (ss -K), by a connect() to AF_UNSPEC, or with SO_LINGER 0 when that sends no RST any more
 	ReasonGivenUp                              // closed by its process before it was connected
 	ReasonHandshakeAbandoned                   // the ACK of our SYN-ACK never came
 	ReasonTimeWaitExpired                      // the end of TIME_WAIT

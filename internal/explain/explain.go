@@ -153,7 +153,8 @@ sstrace explain EHOSTUNREACH, and so on.
 A handshake ends at once; an established connection only when what it sends is not acknowledged for all the retries.
 Source:    RFC 1122 section 4.2.3.9; net/ipv4/icmp.c, icmp_err_convert; net/ipv6/icmp.c, tab_unreach`},
 	{"aborted", `An administrator (ss -K) or a BPF program ended it (ECONNABORTED), or our program dissolved it with connect() to AF_UNSPEC,
-in whatever state. A subflow is ended so by its MPTCP connection.
+in whatever state. A subflow is ended so by its MPTCP connection. So ends a close() with SO_LINGER 0 in CLOSING or LAST_ACK: the FIN
+is sent already, and nothing more is.
 Source:    net/ipv4/tcp.c, tcp_abort, tcp_disconnect`},
 	{"given_up", "The program closed the socket before its connect() had an answer."},
 	{"handshake_abandoned", `The ACK of our SYN-ACK never came, for all the retries; or, with TCP_DEFER_ACCEPT, no data did.
