@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,6 +57,7 @@ type host struct {
 	t     testing.TB
 	inode uint64
 	work  chan func()
+	leave func() // ends the thread, and with it the namespace unless something else holds it
 }
 
 func newHost(t testing.TB) *host {
@@ -73,7 +75,8 @@ func newHost(t testing.TB) *host {
 	if err := <-ready; err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { close(h.work) })
+	h.leave = sync.OnceFunc(func() { close(h.work) })
+	t.Cleanup(h.leave)
 	return h
 }
 

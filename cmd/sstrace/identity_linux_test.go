@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -51,43 +50,8 @@ func (h *host) newLink(name string, addrs ...string) *link {
 	return l
 }
 
-// header returns the length of the IP header of p, and where its addresses are.
-func header(p []byte) (length, addr int) {
-	if p[0]>>4 == 6 {
-		return 40, 8
-	}
-	return 20, 12
-}
-
 // send puts a segment on the link, for the host to receive.
-func (l *link) send(s segment) {
-	tcp := make([]byte, 20+s.data)
-	binary.BigEndian.PutUint16(tcp, s.from.Port())
-	binary.BigEndian.PutUint16(tcp[2:], s.to.Port())
-	binary.BigEndian.PutUint32(tcp[4:], s.seq)
-	binary.BigEndian.PutUint32(tcp[8:], s.ack)
-	tcp[12], tcp[13] = 5<<4, s.flags
-	binary.BigEndian.PutUint16(tcp[14:], 65535)
-	ends := append(s.from.Addr().AsSlice(), s.to.Addr().AsSlice()...)
-	pseudo := append(slices.Clone(ends), 0, unix.IPPROTO_TCP, byte(len(tcp)>>8), byte(len(tcp))) // IPv6's adds up to the same
-	even := append(slices.Clone(tcp), 0)[:len(tcp)+len(tcp)%2]
-	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo, even...), 0))
-	var p []byte
-	if s.from.Addr().Is4() {
-		p = make([]byte, 12, 20)
-		p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_TCP
-		binary.BigEndian.PutUint16(p[2:], uint16(20+len(tcp)))
-		p = append(p, ends...)
-		binary.BigEndian.PutUint16(p[10:], checksum(p, 0))
-	} else {
-		p = make([]byte, 8, 40)
-		p[0], p[6], p[7] = 0x60, unix.IPPROTO_TCP, 64
-		binary.BigEndian.PutUint16(p[4:], uint16(len(tcp)))
-		p = append(p, ends...)
-	}
-	_, err := unix.Write(l.fd, append(p, tcp...))
-	l.h.must("send", err)
-}
+func (l *link) send(s segment) { (&wire{l.h, l.fd}).send(s) }
 
 // packet waits for one of the host that has a segment with these flags, whatever else it sends.
 func (l *link) packet(flags byte) (p []byte) {
@@ -99,9 +63,8 @@ func (l *link) packet(flags byte) (p []byte) {
 			return false
 		}
 		p = buf[:n]
-		length, _ := header(p)
-		isTCP := length == 20 && p[9] == unix.IPPROTO_TCP || length == 40 && p[6] == unix.IPPROTO_TCP
-		return isTCP && p[length+13]&flags == flags
+		s, ok := parse(p)
+		return ok && s.flags&flags == flags
 	})
 	return p
 }
@@ -109,15 +72,8 @@ func (l *link) packet(flags byte) (p []byte) {
 // receive is packet, of which it returns what matters.
 func (l *link) receive(flags byte) segment {
 	l.h.t.Helper()
-	p := l.packet(flags)
-	length, at := header(p)
-	tcp, size := p[length:], (length-at)/2
-	from, _ := netip.AddrFromSlice(p[at : at+size])
-	to, _ := netip.AddrFromSlice(p[at+size : length])
-	return segment{
-		netip.AddrPortFrom(from, binary.BigEndian.Uint16(tcp)), netip.AddrPortFrom(to, binary.BigEndian.Uint16(tcp[2:])), tcp[13],
-		binary.BigEndian.Uint32(tcp[4:]), binary.BigEndian.Uint32(tcp[8:]), len(tcp) - int(tcp[12]>>4*4),
-	}
+	s, _ := parse(l.packet(flags))
+	return s
 }
 
 // forward takes one segment with these flags to another host's link, as it is.

@@ -65,33 +65,68 @@ type segment struct {
 	flags    byte
 	seq, ack uint32
 	data     int
+	// zeroWindow: there is no room for more data (RFC 9293 section 3.8.6.1).
+	zeroWindow bool
 }
 
 // send puts a segment on the wire, for the host to receive.
 func (w *wire) send(s segment) {
-	p := make([]byte, 40+s.data)
-	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_TCP
-	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
-	copy(p[12:], s.from.Addr().AsSlice())
-	copy(p[16:], s.to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(p[10:], checksum(p[:20], 0))
-	tcp := p[20:]
+	tcp := make([]byte, 20+s.data)
 	binary.BigEndian.PutUint16(tcp, s.from.Port())
 	binary.BigEndian.PutUint16(tcp[2:], s.to.Port())
 	binary.BigEndian.PutUint32(tcp[4:], s.seq)
 	binary.BigEndian.PutUint32(tcp[8:], s.ack)
 	tcp[12], tcp[13] = 5<<4, s.flags
-	binary.BigEndian.PutUint16(tcp[14:], 65535)
-	pseudo := append(slices.Clone(p[12:20]), 0, unix.IPPROTO_TCP, 0, byte(len(tcp)))
-	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo, tcp...), 0))
-	_, err := unix.Write(w.fd, p)
+	if !s.zeroWindow {
+		binary.BigEndian.PutUint16(tcp[14:], 65535)
+	}
+	binary.BigEndian.PutUint16(tcp[16:], checksum(tcp, pseudoSum(s.from.Addr(), s.to.Addr(), unix.IPPROTO_TCP, len(tcp))))
+	w.put(s.from.Addr(), s.to.Addr(), unix.IPPROTO_TCP, tcp)
+}
+
+// put puts a packet on the wire.
+func (w *wire) put(from, to netip.Addr, protocol byte, payload []byte) {
+	_, err := unix.Write(w.fd, append(ipHeader(from, to, protocol, len(payload)), payload...))
 	w.h.must("send", err)
+}
+
+// ipHeader returns that of a packet (RFC 791, RFC 8200).
+func ipHeader(from, to netip.Addr, protocol byte, length int) []byte {
+	if from.Is6() {
+		p := make([]byte, 40)
+		p[0], p[6], p[7] = 0x60, protocol, 64
+		binary.BigEndian.PutUint16(p[4:], uint16(length))
+		copy(p[8:], from.AsSlice())
+		copy(p[24:], to.AsSlice())
+		return p
+	}
+	p := make([]byte, 20)
+	p[0], p[8], p[9] = 0x45, 64, protocol
+	binary.BigEndian.PutUint16(p[2:], uint16(20+length))
+	copy(p[12:], from.AsSlice())
+	copy(p[16:], to.AsSlice())
+	binary.BigEndian.PutUint16(p[10:], checksum(p, 0))
+	return p
+}
+
+// pseudoSum returns what the pseudo-header adds to a checksum (RFC 9293 section 3.1, RFC 8200 section 8.1).
+func pseudoSum(from, to netip.Addr, protocol byte, length int) uint32 {
+	sum := uint32(protocol) + uint32(length)
+	for _, addr := range [][]byte{from.AsSlice(), to.AsSlice()} {
+		for ; len(addr) > 0; addr = addr[2:] {
+			sum += uint32(addr[0])<<8 | uint32(addr[1])
+		}
+	}
+	return sum
 }
 
 // checksum is RFC 1071's.
 func checksum(b []byte, sum uint32) uint16 {
 	for ; len(b) >= 2; b = b[2:] {
 		sum += uint32(b[0])<<8 | uint32(b[1])
+	}
+	if len(b) > 0 {
+		sum += uint32(b[0]) << 8
 	}
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
@@ -103,43 +138,58 @@ func checksum(b []byte, sum uint32) uint16 {
 func (w *wire) receive(flags byte) (s segment) {
 	w.h.t.Helper()
 	await(w.h.t, "a segment of the host", func() bool {
-		p := make([]byte, 2048)
+		p := make([]byte, 65536)
 		n, err := unix.Read(w.fd, p)
-		if err != nil || n < 40 || p[0] != 0x45 || p[9] != unix.IPPROTO_TCP {
+		if err != nil {
 			return false
 		}
-		tcp := p[20:]
-		s = segment{
-			netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[12:])), binary.BigEndian.Uint16(tcp)),
-			netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[16:])), binary.BigEndian.Uint16(tcp[2:])),
-			tcp[13], binary.BigEndian.Uint32(tcp[4:]), binary.BigEndian.Uint32(tcp[8:]), n - 20 - int(tcp[12]>>4*4),
+		var ok bool
+		if s, ok = parse(p[:n]); !ok {
+			return false
 		}
 		return s.flags&flags == flags
 	})
 	return s
 }
 
+// parse returns the segment in a packet, if there is one.
+func parse(p []byte) (s segment, ok bool) {
+	var from, to netip.Addr
+	switch {
+	case len(p) >= 40 && p[0] == 0x45 && p[9] == unix.IPPROTO_TCP:
+		from, to, p = netip.AddrFrom4([4]byte(p[12:])), netip.AddrFrom4([4]byte(p[16:])), p[20:]
+	case len(p) >= 60 && p[0]>>4 == 6 && p[6] == unix.IPPROTO_TCP:
+		from, to, p = netip.AddrFrom16([16]byte(p[8:])), netip.AddrFrom16([16]byte(p[24:])), p[40:]
+	default:
+		return s, false
+	}
+	return segment{
+		from:  netip.AddrPortFrom(from, binary.BigEndian.Uint16(p)),
+		to:    netip.AddrPortFrom(to, binary.BigEndian.Uint16(p[2:])),
+		flags: p[13],
+		seq:   binary.BigEndian.Uint32(p[4:]),
+		ack:   binary.BigEndian.Uint32(p[8:]),
+		data:  len(p) - int(p[12]>>4*4),
+	}, true
+}
+
 // unreachable answers s with ICMP: host unreachable (RFC 792).
-func (w *wire) unreachable(s segment) {
-	p := make([]byte, 20+8+20+8)
-	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_ICMP
-	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
-	copy(p[12:], s.to.Addr().AsSlice())
-	copy(p[16:], s.from.Addr().AsSlice())
-	binary.BigEndian.PutUint16(p[10:], checksum(p[:20], 0))
-	icmp := p[20:]
-	icmp[0], icmp[1] = 3, 1
-	original := icmp[8:]
-	original[0], original[8], original[9] = 0x45, 64, unix.IPPROTO_TCP
-	binary.BigEndian.PutUint16(original[2:], 40)
-	copy(original[12:], s.from.Addr().AsSlice())
-	copy(original[16:], s.to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(original[20:], s.from.Port())
-	binary.BigEndian.PutUint16(original[22:], s.to.Port())
-	binary.BigEndian.PutUint32(original[24:], s.seq)
-	binary.BigEndian.PutUint16(icmp[2:], checksum(icmp, 0))
-	_, err := unix.Write(w.fd, p)
-	w.h.must("send", err)
+func (w *wire) unreachable(s segment) { w.icmp(s, 3, 1) }
+
+// icmp answers s with an error message of this type and code (RFC 792, RFC 4443).
+func (w *wire) icmp(s segment, kind, code byte) {
+	icmp := append([]byte{kind, code, 0, 0, 0, 0, 0, 0}, ipHeader(s.from.Addr(), s.to.Addr(), unix.IPPROTO_TCP, 20)...)
+	icmp = binary.BigEndian.AppendUint16(icmp, s.from.Port())
+	icmp = binary.BigEndian.AppendUint16(icmp, s.to.Port())
+	icmp = binary.BigEndian.AppendUint32(icmp, s.seq)
+	protocol, sum := byte(unix.IPPROTO_ICMP), uint32(0)
+	if s.from.Addr().Is6() {
+		icmp = append(icmp, make([]byte, 12)...) // the kernel asks for the whole header of TCP
+		protocol = unix.IPPROTO_ICMPV6
+		sum = pseudoSum(s.to.Addr(), s.from.Addr(), protocol, len(icmp))
+	}
+	binary.BigEndian.PutUint16(icmp[2:], checksum(icmp, sum))
+	w.put(s.to.Addr(), s.from.Addr(), protocol, icmp)
 }
 
 // netstat reads a counter of the namespace.
