@@ -308,7 +308,6 @@ struct tcp_sock {
 	__u32 srtt_us;
 	struct minmax rtt_min;
 	__u8 repair : 1;
-	__u8 syn_data : 1;
 	__u8 syn_fastopen : 1;
 	bool is_mptcp; /* a subflow; only with CONFIG_MPTCP */
 };

@@ -923,15 +923,18 @@ static __noinline bool destroys(__u16 lport, __u16 rport)
 	       bpf_ntohs(message.sport) == lport && bpf_ntohs(message.dport) == rport;
 }
 
-/* The client's initial sequence number, of a sock that has just come through its handshake; 0: unknown. */
-static __always_inline __u32 initial_sequence(const struct sock *sk, const struct tcp_sock *tp, int old, int new)
+/*
+ * The initial sequence number of who sent the SYN, as its sock has just come through its handshake; 0: unknown. With TCP Fast Open more than
+ * the SYN may be acknowledged or have come by now.
+ */
+static __always_inline __u32 initial_sequence(const struct tcp_sock *tp, int old, int new)
 {
 	if (!tp || new != TCP_ESTABLISHED)
 		return 0;
-	if (old == TCP_SYN_SENT) /* with TCP Fast Open more than the SYN may have been acknowledged */
-		return BPF_CORE_READ_BITFIELD(tp, syn_data) ? 0 : tp->snd_una - 1;
-	if (old == TCP_SYN_RECV && !sk->sk_socket) /* none that opened at the same time as its peer */
-		return BPF_CORE_READ_BITFIELD(tp, syn_fastopen) ? 0 : tp->rcv_nxt - 1;
+	if (old == TCP_SYN_SENT && tp->bytes_acked) /* none in TCP_REPAIR */
+		return tp->snd_una - (__u32)tp->bytes_acked;
+	if (old == TCP_SYN_RECV)
+		return tp->rcv_nxt - 1 - (__u32)tp->bytes_received;
 	return 0;
 }
 
@@ -1057,7 +1060,7 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 		return 0;
 	fill_change(ctx, e, &a, sk, old, new, kind);
 	e->retrans = retrans;
-	e->isn = initial_sequence(sk, tp, old, new);
+	e->isn = initial_sequence(tp, old, new);
 	if (tp && old == TCP_ESTABLISHED)
 		e->srtt_us = tp->srtt_us;
 	if (want_mini && new == TCP_LISTEN && e->by_task)

@@ -578,6 +578,9 @@ func (m *Machine) change(e *event.Event) bool {
 	s = m.known(e)
 	m.play(s, e)
 	m.moved(s, e)
+	if e.Old == event.SynRecv && s.role != event.Server {
+		e.ISN = 0 // both ends sent a SYN: it is the peer's
+	}
 	switch {
 	case e.New == event.SynSent && (e.Local.Port() == 0 || !m.Blind): // the SYN's timer tells the port and the sequence number
 		s.first = m.enqueue(e, s, forPort)

@@ -349,6 +349,39 @@ func TestUnclear(t *testing.T) {
 	}
 }
 
+// The sequence number that comes in a handshake is the client's only at the server: where both ends send a SYN it is the peer's.
+func TestISN(t *testing.T) {
+	syn := timer(10, 100, event.RequestStarted, event.SynRecv)
+	for name, before := range map[string][]event.Event{
+		"simultaneous open": {change(11, 7, 100, event.Close, event.SynSent), timer(11, 101, event.SynSentStarted, 0), change(11, 7, 110, event.SynSent, event.SynRecv)},
+		"passive open":      {syn, change(11, 7, 110, event.Listen, event.SynRecv)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var m Machine
+			var got uint32
+			emit := func(e *event.Event) error {
+				if e.New == event.Established {
+					got = e.ISN
+				}
+				return nil
+			}
+			last := change(11, 7, 120, event.SynRecv, event.Established)
+			last.ISN = 77
+			for _, e := range append(before, last) {
+				if err := m.Take(&e, emit); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := m.Settle(math.MaxInt64, emit); err != nil {
+				t.Fatal(err)
+			}
+			if want := map[string]uint32{"passive open": 77}[name]; got != want {
+				t.Errorf("got %d, want %d", got, want)
+			}
+		})
+	}
+}
+
 // A handshake whose listener closed goes on at another one, as one connection with the new listener's owner.
 func TestMigration(t *testing.T) {
 	listens := func(sk uint64, pid uint32) event.Event {
