@@ -31,12 +31,13 @@ enum kind {
 	SYN_TIMER_STARTED, /* a connect() has sent its SYN: now its local port is known */
 	CHANGE_SECOND, /* a CHANGE, by change_missed */
 	ACCEPTED, /* accept() has given the socket to the current task */
-	MINI_RESET, /* the segment that ended the socket of which this CPU's last record told; see trace_dropped */
+	MINI_RESET, /* the segment that ended the mini-sock whose timer was cancelled just before */
 	ACCEPTED_PERHAPS, /* ACCEPTED, if nobody has told so before: see io_uring_completed */
 	REQUEST_ACKED, /* the ACK came and was dropped, because the listener waits for data (TCP_DEFER_ACCEPT) */
 	NO_SYN, /* connect() failed and changed no state; err is its errno */
 	CONNECT_RETURNED, /* connect() returns, and the socket has closed inside it; err is its errno, or 0 */
 	PROCESS_EXITED, /* a process that called listen() has exited */
+	RESET_SENT, /* a sock that a segment has just closed answers it with RST */
 };
 
 /* What a record's flags say of its socket. */
@@ -233,9 +234,9 @@ struct cpu {
 	__u32 depth; /* of taken */
 	__u32 inside; /* `change` runs: interrupts find it skipped */
 	struct taken taken[TAKEN_DEPTH];
-	__u64 ended; /* the mini-sock whose timer was cancelled last, until its timer does something else; or a sock that closed */
+	__u64 ended; /* the mini-sock whose timer was cancelled last, until its timer does something else */
 	struct ends ended_ends;
-	__u32 ended_state; /* TCP_SYN_RECV of a request sock, else the state that it ended in */
+	__u32 ended_state; /* TCP_SYN_RECV of a request sock, else the substate */
 	__u32 has_child; /* a request's child was made: its timer is to be cancelled next */
 	__u64 frames[24]; /* of the kernel's stack, while one program looks at it */
 };
@@ -946,33 +947,6 @@ static __always_inline struct connecting *connecting(const struct sock *sk)
 	return trace_connects && sk->sk_lock.owned ? bpf_map_lookup_elem(&connects, &thread) : 0;
 }
 
-/*
- * A sock that a segment may have closed tells neither what that was, nor whether it came at all: an RST and data that come too late leave the same error
- * (tcp_reset in net/ipv4/tcp_input.c), and none if no process has the sock (tcp_rcv_state_process), as its timer leaves none either. The segment is
- * dropped next, see skb_dropped.
- */
-static __always_inline bool segment_tells(__u32 bits, int old, int err)
-{
-	if (old != TCP_FIN_WAIT1 && old != TCP_FIN_WAIT2)
-		return false;
-	if (err)
-		return err == ECONNRESET && (bits & CLOSING_RECV_SHUT);
-	return old == TCP_FIN_WAIT2 && (bits & CLOSING_ORPHAN) && !(bits & (CLOSING_FIN_CAME | CLOSING_NO_FIN_WAIT2));
-}
-
-/* But not if a timewait sock has just taken over, which is what the next segment belongs to. */
-static __always_inline void note_ended(struct cpu *cpu, const void *sk, const struct about *a, int state)
-{
-	cpu->ended_state = state;
-	__builtin_memcpy(cpu->ended_ends.laddr, a->laddr, sizeof(a->laddr));
-	__builtin_memcpy(cpu->ended_ends.raddr, a->raddr, sizeof(a->raddr));
-	cpu->ended_ends.lport = a->lport;
-	cpu->ended_ends.rport = a->rport;
-	cpu->ended_ends.netns = a->netns;
-	cpu->ended_ends.ifindex = a->ifindex;
-	cpu->ended = bpf_map_lookup_elem(&fin_wait2, &cpu->ended_ends) ? 0 : (__u64)sk;
-}
-
 static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct sock *sk, const struct tcp_sock *tp,
 				       const struct about *a, int old, enum kind kind, __u16 retrans)
 {
@@ -990,8 +964,6 @@ static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct 
 	fill_change(ctx, e, a, sk, old, TCP_CLOSE, kind);
 	closing(&e->closing, sk, tp, old, inside);
 	bits = *(volatile __u32 *)&e->closing;
-	if (want_mini && segment_tells(bits, old, e->err))
-		note_ended(cpu, sk, a, old);
 	e->retrans = retrans;
 	if (old == TCP_SYN_SENT && !sk->sk_err)
 		e->err_soft = icmp_error(sk);
@@ -1444,27 +1416,21 @@ static __always_inline int read_segment(struct ends *ends, const struct sk_buff 
 	} else {
 		return -1;
 	}
-	if (protocol != IPPROTO_TCP || bpf_probe_read_kernel(ports, sizeof(ports), tcp) ||
+	if (protocol != IPPROTO_TCP || !skb->dev || bpf_probe_read_kernel(ports, sizeof(ports), tcp) ||
 	    bpf_probe_read_kernel(&flags, 1, tcp + 13))
 		return -1;
 	ends->rport = bpf_ntohs(ports[0]);
 	ends->lport = bpf_ntohs(ports[1]);
-	if (skb->dev)
-		ends->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	ends->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
 	return flags;
 }
 
-/*
- * Is it the segment that ended what this CPU noted last? One that came to a full sock has no device any more (tcp_v4_rcv), and hence no network namespace.
- * Which device a sock is bound to does not matter: another one with these ends did not end here just now.
- */
-static __always_inline bool ended_by(const struct cpu *cpu, const struct ends *segment)
+/* But for the device: a sock that is bound to one is among those that any segment of it belongs to. */
+static __always_inline bool same_ends(const struct ends *a, const struct ends *b)
 {
-	const __u64 *x = (const __u64 *)&cpu->ended_ends, *y = (const __u64 *)segment;
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
 
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] &&
-	       cpu->ended_ends.lport == segment->lport && cpu->ended_ends.rport == segment->rport &&
-	       (!segment->netns || cpu->ended_ends.netns == segment->netns);
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
 }
 
 /* A mini-sock is gone by the time that the segment which ended it is dropped, so its ends are told as they were noted. */
@@ -1553,7 +1519,7 @@ static __always_inline int ack_came(struct ends *ends, const struct sk_buff *skb
  * A listener that waits for data (TCP_DEFER_ACCEPT) drops the ACK of the handshake.
  *
  * And a segment ends a mini-sock, whose timer is cancelled, which alone does not tell why: an RST; a SYN in SYN_RECV; an ACK in SYN_RECV while the accept queue
- * is full, with tcp_abort_on_overflow; data in FIN_WAIT2 after close(), which are answered with RST (TCP_TW_RST in tcp_v4_rcv). Full socks: see segment_tells.
+ * is full, with tcp_abort_on_overflow; data in FIN_WAIT2 after close(), which are answered with RST (TCP_TW_RST in tcp_v4_rcv). Full socks: see reset_sent.
  */
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(skb_dropped, struct sk_buff *skb)
@@ -1568,11 +1534,42 @@ int BPF_PROG(skb_dropped, struct sk_buff *skb)
 	flags = read_segment(&ends, skb);
 	if (flags < 0)
 		return 0;
-	if (cpu->ended && ended_by(cpu, &ends) && ((flags & TCP_FLAG_RST) || cpu->ended_state != TCP_TIME_WAIT))
+	if (cpu->ended && same_ends(&ends, &cpu->ended_ends) &&
+	    ((flags & TCP_FLAG_RST) || cpu->ended_state != TCP_TIME_WAIT))
 		return trace_dropped(cpu, flags);
 	if (deferred_count)
 		ack_came(&ends, skb);
 	return fin_wait2_count ? fin_came(&ends, skb) : 0;
+}
+
+/*
+ * A sock that a segment has closed tells neither what that was nor whether it came at all: an RST and data that come too late leave the same error
+ * (tcp_reset in net/ipv4/tcp_input.c), and none if no process has the sock (tcp_rcv_state_process), as its timer leaves none either. But only data are
+ * answered with RST (tcp_v4_do_rcv, tcp_v6_do_rcv), and right after that. From 6.10 on sk may be 0: an answer of no sock.
+ */
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(reset_sent, const struct sock *sk, const struct sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct about a;
+	struct event *e;
+
+	if (!cpu || !sk || !skb || sk->__sk_common.skc_state != TCP_CLOSE)
+		return 0;
+	__sync_fetch_and_add(&cpu->seen, 1);
+	read_sock(&a, sk);
+	e = begin(cpu, &a, sk, 0, 0, sizeof(*e));
+	if (!e)
+		return 0;
+	e->cookie = sk->__sk_common.skc_cookie.counter;
+	e->listener = 0;
+	e->err = 0;
+	e->kind = RESET_SENT;
+	e->by_task = 0;
+	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
+	submit(cpu, e);
+	return 0;
 }
 
 /* A process has taken sk from its listener's queue. */

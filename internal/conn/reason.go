@@ -33,10 +33,10 @@ const (
 	flagRST = 1 << 2
 )
 
-// bySegment returns why a socket ended, by the segment that ended it: r is the record of its end, and flags are the segment's.
+// bySegment returns why a mini-sock ended, by the segment that ended it: r is the record of its end, and flags are the segment's.
 // A request sock is ended by RST or SYN in tcp_check_req, which also answers the ACK with RST if the accept queue is full and
-// tcp_abort_on_overflow is set (net/ipv4/tcp_minisocks.c). In FIN_WAIT1 and FIN_WAIT2 it is RST, or data that nobody will read; a
-// timewait sock in FIN_WAIT2 is ended by a SYN, too (tcp_timewait_state_process).
+// tcp_abort_on_overflow is set; a timewait sock in FIN_WAIT2 by RST, by SYN, or by data that nobody will read
+// (tcp_timewait_state_process; both in net/ipv4/tcp_minisocks.c).
 func bySegment(r *event.Event, flags uint8) event.Reason {
 	switch {
 	case flags&flagRST != 0:
@@ -63,8 +63,9 @@ func closer(r event.Reason) event.Closer {
 	return 0
 }
 
-// segmentTells reports whether only the segment that may have closed a full sock tells why: see segment_tells in bpf/sstrace.bpf.c.
-func segmentTells(e *event.Event) bool {
+// answerTells reports whether only an RST that is sent right after a full sock closed, or none, tells why: see reset_sent in
+// bpf/sstrace.bpf.c.
+func answerTells(e *event.Event) bool {
 	switch {
 	case e.New != event.Close || e.Old != event.FinWait1 && e.Old != event.FinWait2:
 		return false

@@ -78,7 +78,7 @@ const (
 	forClose       // a timewait sock for the end of its sock
 	forNext        // a timer that was cancelled or has expired for what its CPU does next
 	forReuse       // a timewait sock that ended early for who takes its place
-	forReason      // a sock that closed for the segment that closed it, or for the error that connect() returns
+	forReason      // a sock that closed for the RST that it answers with, or for the error that connect() returns
 )
 
 // Take takes a record, in the order of its source, and calls emit for each line that is ready.
@@ -133,6 +133,12 @@ func (m *Machine) take(e *event.Event) bool {
 		return false
 	case event.ConnectReturned:
 		m.returned(e)
+		return false
+	case event.ResetSent:
+		m.Merged++
+		if r := m.unclear[e.Sk]; r != nil && endsOf(&r.e) == endsOf(e) && answerTells(&r.e) {
+			m.settleReason(r, event.ReasonResetSentLateData)
+		}
 		return false
 	case event.ProcessExited:
 		m.exited(e)
@@ -437,13 +443,9 @@ func (m *Machine) child(request *sock, e *event.Event) {
 	m.Merged++
 }
 
-// reset: a segment has ended a mini-sock, whose timer was cancelled just before, on the same CPU; or a full sock.
+// reset: a segment has ended a mini-sock, whose timer was cancelled just before, on the same CPU.
 func (m *Machine) reset(e *event.Event) {
 	m.Merged++
-	if r := m.unclear[e.Sk]; r != nil && endsOf(&r.e) == endsOf(e) {
-		m.settleReason(r, bySegment(&r.e, e.Segment))
-		return
-	}
 	r := m.cpus[e.CPU]
 	if r != nil && r.e.Sk == e.Sk {
 		delete(m.cpus, e.CPU)
@@ -590,7 +592,7 @@ func (m *Machine) change(e *event.Event) bool {
 	case e.New == event.Close:
 		e.Reason = m.reason(e)
 		m.tell(s, e)
-		if !m.Blind && segmentTells(e) || e.Err == 0 && e.AtClose&event.InConnect != 0 {
+		if answerTells(e) || e.Err == 0 && e.AtClose&event.InConnect != 0 {
 			r := m.enqueue(e, nil, forReason)
 			r.line = true
 			m.unclear[e.Sk] = r

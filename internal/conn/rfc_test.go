@@ -266,6 +266,7 @@ func TestUnclear(t *testing.T) {
 		e.Segment = flags
 		return e
 	}
+	answered := func(sk uint64, mono int64) event.Event { return timer(sk, mono, event.ResetSent, 0) }
 	returned := func(sk uint64, mono int64, errno int32) event.Event {
 		e := timer(sk, mono, event.ConnectReturned, 0)
 		e.Err = errno
@@ -276,8 +277,6 @@ func TestUnclear(t *testing.T) {
 		return e
 	}
 	const (
-		rst     = 1<<2 | 1<<4
-		data    = 1<<3 | 1<<4
 		syn     = 1 << 1
 		connect = event.Owned | event.InConnect | event.NoSegment
 	)
@@ -290,11 +289,11 @@ func TestUnclear(t *testing.T) {
 		records []event.Event
 		want    string
 	}{
-		{"RST in FIN_WAIT2", []event.Event{reset, segment(11, 112, rst)}, "FIN_WAIT2 CLOSE 110 reset_by_peer 104"},
-		{"late data in FIN_WAIT2", []event.Event{reset, segment(11, 112, data)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 104"},
-		{"late data, told after something else", []event.Event{reset, other, segment(11, 112, data)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 104"},
-		{"of another socket", []event.Event{reset, unbound(segment(11, 112, data))}, "FIN_WAIT2 CLOSE 110 reset_by_peer 104"},
-		{"late data to an orphan", []event.Event{orphan, segment(11, 112, data)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 0"},
+		{"RST in FIN_WAIT2", []event.Event{reset, other}, "FIN_WAIT2 CLOSE 110 reset_by_peer 104"},
+		{"late data in FIN_WAIT2", []event.Event{reset, answered(11, 112)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 104"},
+		{"late data, told after something else", []event.Event{reset, other, answered(11, 112)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 104"},
+		{"of another socket", []event.Event{reset, unbound(answered(11, 112))}, "FIN_WAIT2 CLOSE 110 reset_by_peer 104"},
+		{"late data to an orphan", []event.Event{orphan, answered(11, 112)}, "FIN_WAIT2 CLOSE 110 reset_sent_late_data 0"},
 		{"no segment to an orphan", []event.Event{orphan}, "FIN_WAIT2 CLOSE 110 fin_wait2_timeout 0"},
 		{"no port", []event.Event{inConnect, returned(11, 112, 99)}, "SYN_SENT CLOSE 110 no_port 99"},
 		{"no route any more", []event.Event{inConnect, returned(11, 112, 113)}, "SYN_SENT CLOSE 110 unreachable 113"},

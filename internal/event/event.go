@@ -88,12 +88,13 @@ const (
 	SynSentStarted  // connect() has sent its SYN and hence chosen a port; Sk is the full socket
 	SecondChange    // no timer's deed: a change that the kernel side's second program took
 	Accepted        // nor this: accept() returned the socket to the current task
-	Reset           // nor this: the segment that ended the socket that ended last on this CPU
+	Reset           // nor this: the segment that ended the mini-sock whose timer was cancelled just before
 	AcceptedPerhaps // Accepted, if nothing else has told so: io_uring gave a number to the current task that is the socket's descriptor
 	RequestAcked    // the ACK of the handshake came and was dropped: its listener waits for data (TCP_DEFER_ACCEPT)
 	NoSyn           // connect() failed and changed no state
 	ConnectReturned // connect() failed after it had changed states itself; Err is what it returned
 	ProcessExited   // a process that called listen() has exited
+	ResetSent       // a sock that a segment has just closed answers it with RST
 )
 
 // State is a TCP state, with the kernel's number (include/net/tcp_states.h; RFC 9293 section 3.3.2).

@@ -196,6 +196,7 @@ const (
 	bpfProgHolders            = "holders"
 	bpfProgIoUringCompleted   = "io_uring_completed"
 	bpfProgProcessExited      = "process_exited"
+	bpfProgResetSent          = "reset_sent"
 	bpfProgSkbDropped         = "skb_dropped"
 	bpfProgSlots              = "slots"
 	bpfProgSockets            = "sockets"
@@ -297,6 +298,7 @@ type bpfProgramSpecs struct {
 	Holders          *ebpf.ProgramSpec `ebpf:"holders"`
 	IoUringCompleted *ebpf.ProgramSpec `ebpf:"io_uring_completed"`
 	ProcessExited    *ebpf.ProgramSpec `ebpf:"process_exited"`
+	ResetSent        *ebpf.ProgramSpec `ebpf:"reset_sent"`
 	SkbDropped       *ebpf.ProgramSpec `ebpf:"skb_dropped"`
 	Slots            *ebpf.ProgramSpec `ebpf:"slots"`
 	Sockets          *ebpf.ProgramSpec `ebpf:"sockets"`
@@ -483,6 +485,7 @@ type bpfPrograms struct {
 	Holders          *ebpf.Program `ebpf:"holders"`
 	IoUringCompleted *ebpf.Program `ebpf:"io_uring_completed"`
 	ProcessExited    *ebpf.Program `ebpf:"process_exited"`
+	ResetSent        *ebpf.Program `ebpf:"reset_sent"`
 	SkbDropped       *ebpf.Program `ebpf:"skb_dropped"`
 	Slots            *ebpf.Program `ebpf:"slots"`
 	Sockets          *ebpf.Program `ebpf:"sockets"`
@@ -505,6 +508,7 @@ func (p *bpfPrograms) Close() error {
 		p.Holders,
 		p.IoUringCompleted,
 		p.ProcessExited,
+		p.ResetSent,
 		p.SkbDropped,
 		p.Slots,
 		p.Sockets,

@@ -108,7 +108,7 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	}
 	var calls []string
 	if rfc {
-		tracing = append(tracing, bpfProgProcessExited)
+		tracing = append(tracing, bpfProgProcessExited, bpfProgResetSent)
 		calls = []string{bpfProgAccepted, bpfProgAccepted4, bpfProgConnectBegins, bpfProgConnectReturns}
 		if err := spec.Variables[bpfVarTraceConnects].Set(true); err != nil {
 			return err

@@ -75,7 +75,7 @@ func TestProgramTypes(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	if want := []string{"iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/tcp", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/io_uring_complete", "tp_btf/kfree_skb", "tp_btf/sched_process_exit", "tp_btf/timer_cancel",
+	if want := []string{"iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/task_file", "iter/tcp", "iter/tcp", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/inet_sock_set_state", "tp_btf/io_uring_complete", "tp_btf/kfree_skb", "tp_btf/sched_process_exit", "tp_btf/tcp_send_reset", "tp_btf/timer_cancel",
 		"tp_btf/timer_expire_entry", "tp_btf/timer_start",
 		"tracepoint/syscalls/sys_enter_connect", "tracepoint/syscalls/sys_exit_accept", "tracepoint/syscalls/sys_exit_accept4", "tracepoint/syscalls/sys_exit_connect"}; !slices.Equal(got, want) {
 		t.Errorf("programs %q, want %q", got, want)

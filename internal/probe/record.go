@@ -122,7 +122,7 @@ func (n *namer) change(r *bpfEvent) event.Event {
 		e.AtClose, e.SoftErr = event.AtClose(r.Closing), r.ErrSoft
 	case event.NoSyn:
 		e.Type, e.Role, e.OwnerVia = event.ConnectFailed, event.Client, event.ViaConnect
-	case event.ConnectReturned:
+	case event.ConnectReturned, event.ResetSent:
 		e.Type = event.Timer
 	case event.ProcessExited:
 		e.Type, e.OwnerPID = event.Timer, r.TaskPid
