@@ -319,7 +319,7 @@ static __always_inline void write_existing(struct seq_file *seq, struct sock_fou
 	__u64 first;
 
 	bpf_seq_write(seq, found, sizeof(*found));
-	if (!list_mptcp || !mptcp)
+	if (!list_mptcp || !bpf_core_type_exists(struct mptcp_sock) || !mptcp)
 		return;
 	first = (__u64)BPF_CORE_READ(mptcp, first);
 	if (first && first != found->sk)
@@ -535,7 +535,7 @@ int unlisted(struct bpf_iter__task_file *ctx)
 	closed = BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE;
 	if (closed && (!list_bound || !BPF_CORE_READ(sk, __sk_common.skc_num)))
 		return 0;
-	if (proto == IPPROTO_MPTCP) {
+	if (bpf_core_type_exists(struct mptcp_sock) && proto == IPPROTO_MPTCP) { /* else no socket is one */
 		if (list_mptcp) {
 			read_mptcp(&found, sk);
 			bpf_seq_write(ctx->meta->seq, &found, sizeof(found));

@@ -98,9 +98,9 @@ func (m *Machine) reason(e *event.Event) event.Reason {
 		return event.ReasonKeepaliveTimeout // tcp_keepalive_timer probes only while nothing is outstanding
 	case e.Err != errRefused:
 		return event.ErrnoReason(e.Err)
-	case e.Old != event.SynSent:
+	case e.Old != event.SynSent && e.Old != event.SynRecv:
 		return event.ReasonUnreachable // only a SYN is refused by RST
-	case e.SoftErr != 0 || e.Totals.Known && e.Totals.SegsIn == 0:
+	case e.Old == event.SynRecv || e.SoftErr != 0 || e.Totals.Known && e.Totals.SegsIn == 0:
 		return event.ReasonPortUnreachable
 	}
 	return event.ReasonRefused

@@ -498,6 +498,7 @@ func TestReasons(t *testing.T) {
 		{event.FinWait1, 110, event.Keepalive | event.Unacked | event.Orphan, event.ReasonTimedOut},
 		{event.Established, 111, 0, event.ReasonUnreachable},
 		{event.SynSent, 111, 0, event.ReasonRefused},
+		{event.SynRecv, 111, 0, event.ReasonPortUnreachable}, // of a simultaneous open; RST would be ECONNRESET
 		{event.SynSent, 13, 0, event.ReasonUnreachable},
 		{event.Established, 113, own | event.Shut | event.Unread, event.ReasonResetSentUnread}, // an error of before
 		{event.LastAck, 113, event.Shut, event.ReasonNormal},
