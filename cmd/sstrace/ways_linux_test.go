@@ -139,13 +139,8 @@ func newEndpoint(t testing.TB, family string) *endpoint {
 	p := &endpoint{sock: sock{h: h}, w: h.newWire(), seq: 5000}
 	host, peer := "10.0.0.1", "10.1.2.3"
 	if family == "IPv6" {
-		h.run(nil, "ip", "-6", "addr", "add", "fd00::1/64", "dev", "wire", "nodad")
 		host, peer = "fd00::1", "fd00::2"
-		await(t, "the address", func() bool { // what is sent to it is dropped until it has a route of its own
-			routes, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/net/ipv6_route", os.Getpid(), h.tid()))
-			h.must("look at routes", err)
-			return bytes.Contains(routes, []byte("fd000000000000000000000000000001 80 "))
-		})
+		p.w.addIPv6(netip.MustParseAddr(host))
 	}
 	p.host = netip.AddrPortFrom(netip.MustParseAddr(host), feedPort)
 	p.peer = netip.AddrPortFrom(netip.MustParseAddr(peer), uint16(20000+peerPorts.Add(1)))
@@ -156,6 +151,17 @@ func newEndpoint(t testing.TB, family string) *endpoint {
 		})
 	}
 	return p
+}
+
+// addIPv6 gives the host an address of IPv6, too.
+func (w *wire) addIPv6(addr netip.Addr) {
+	w.h.run(nil, "ip", "-6", "addr", "add", addr.String()+"/64", "dev", "wire", "nodad")
+	b := addr.As16()
+	await(w.h.t, "the address", func() bool { // what is sent to it is dropped until it has a route of its own
+		routes, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/net/ipv6_route", os.Getpid(), w.h.tid()))
+		w.h.must("look at routes", err)
+		return bytes.Contains(routes, fmt.Appendf(nil, "%x 80 ", b))
+	})
 }
 
 func (p *endpoint) send(flags byte, data int) {
