@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -238,4 +239,67 @@ func (c cell) run(t *testing.T, f *feed, family string) (got cell, changes []eve
 		p.l.close()
 	}
 	return got, changes
+}
+
+// Where there are more orphans than tcp_max_orphans allows, close() and the timer of one reset. The limit is the machine's, so this lowers it for
+// a moment.
+func TestTooManyOrphans(t *testing.T) {
+	f := startFeed(t)
+	const limit = "/proc/sys/net/ipv4/tcp_max_orphans"
+	before, err := os.ReadFile(limit)
+	if err != nil {
+		t.Skipf("in a network namespace other than the first one it is not there: %v", err)
+	}
+	restore := func() {
+		if err := os.WriteFile(limit, before, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(restore)
+	check := func(p *endpoint, old event.State, closer event.Closer) {
+		t.Helper()
+		f.settle(p.h)
+		r := recordedRun{changes: f.of(p.h, func(e *event.Event) bool { return e.Type == event.Change && e.Remote == p.peer })}
+		if got, want := r.ends(), (ended{old, event.ReasonTooManyOrphans, 0, closer}); len(got) != 1 || got[0] != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		checkPaths(t, &r)
+	}
+	for _, family := range []string{"IPv4", "IPv6"} {
+		var timers []*endpoint
+		states := []string{"FIN_WAIT1", "CLOSING", "LAST_ACK"}
+		for _, state := range states {
+			p := newEndpoint(t, family)
+			p.h.sysctl("tcp_orphan_retries", "8")
+			p.do(ways[state] + ", close")
+			timers = append(timers, p)
+		}
+		other := newEndpoint(t, family) // an orphan that has nothing to send again
+		other.do(ways["FIN_WAIT2"] + ", TCP_LINGER2 61, close")
+		h := []map[string]int{timers[0].h.counters(), timers[1].h.counters(), timers[2].h.counters()}
+		if err := os.WriteFile(limit, []byte("0"), 0); err != nil {
+			t.Fatal(err)
+		}
+		var closed *endpoint
+		await(t, "the kernel counts orphans", func() bool {
+			closed = newEndpoint(t, family)
+			closed.do(ways["ESTABLISHED"] + ", close")
+			return closed.h.counters()["TCPAbortOnMemory"] == 1
+		})
+		for _, p := range timers {
+			p.awaitEnd()
+		}
+		restore()
+		check(closed, event.FinWait1, event.WeClosed)
+		for i, p := range timers {
+			closer := event.WeClosed
+			if states[i] == "LAST_ACK" {
+				closer = event.TheyClosed
+			}
+			check(p, []event.State{event.FinWait1, event.Closing, event.LastAck}[i], closer)
+			if got, want := moved(h[i], p.h.counters()), "TCPAbortOnMemory 1, OutRsts 1"; got != want {
+				t.Errorf("%s: counters %s, want %s", states[i], got, want)
+			}
+		}
+	}
 }

@@ -559,7 +559,7 @@ func (m *Machine) change(e *event.Event) bool {
 		e.Local = netip.AddrPortFrom(e.Local.Addr(), 0)
 	}
 	s := m.socks[e.Sk]
-	if e.New == event.Close && e.AtClose&event.NoSegment != 0 && s != nil && s.first != nil && s.first.waits == forPort {
+	if e.New == event.Close && e.AtClose&(event.NoSegment|event.Shut) == event.NoSegment && s != nil && s.first != nil && s.first.waits == forPort {
 		e.Local = netip.AddrPortFrom(e.Local.Addr(), 0) // it never got one: what is there is its last connection's
 	}
 	if s != nil && s.first != nil && s.first.waits == forRemote {
