@@ -41,7 +41,7 @@ var cells = []cell{
 	{"SYN_RECV", "TCP_REPAIR, close", event.SynRecv, event.ReasonRepaired, 0, event.WeClosed, ""},
 	{"SYN_RECV", "RST in", event.SynRecv, event.ReasonResetByPeer, 104, event.TheyClosed, "AttemptFails 1"},
 	{"SYN_RECV", "ICMP host unreachable", event.SynRecv, event.ReasonUnreachable, 113, 0, "AttemptFails 1"},
-	{"SYN_RECV", "ICMP port unreachable", event.SynRecv, event.ReasonUnreachable, 111, 0, "AttemptFails 1"},
+	{"SYN_RECV", "ICMP port unreachable", event.SynRecv, event.ReasonPortUnreachable, 111, 0, "AttemptFails 1"},
 	{"SYN_RECV", "SO_KEEPALIVE, TCP_USER_TIMEOUT", event.SynRecv, event.ReasonTimedOut, 110, 0, "TCPAbortOnTimeout 1, AttemptFails 1"},
 	{"SYN_RECV", "ss -K", event.SynRecv, event.ReasonAborted, 103, event.WeClosed, "OutRsts 1, AttemptFails 1"},
 	{"SYN_RECV of a request", "RST in", event.SynRecv, event.ReasonResetByPeer, 0, event.TheyClosed, "AttemptFails 1, EmbryonicRsts 1"},
