@@ -748,22 +748,15 @@ __noinline int note_device(__u64 net_address, __u32 netns, __u32 ifindex)
 	return 0;
 }
 
-/*
- * Filter, reserve, and fill in what all kinds have. seen counts first and one of the other three last: when they balance,
- * nobody is here.
- */
-static __always_inline struct event *begin(struct cpu *cpu, const struct about *a, const void *sk, int old, int new,
-					   const __u64 size)
+/* Reserve, and fill in what all kinds have. */
+static __always_inline struct event *reserve(struct cpu *cpu, const struct about *a, const void *sk, int old, int new,
+					     const __u64 size)
 {
 	struct task_struct *task = (void *)bpf_get_current_task(); /* its _btf sibling is from 5.11 */
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 pid = pid_tgid >> 32, tid = pid_tgid;
 	struct event *e;
 
-	if (!wanted(a, old, new)) {
-		__sync_fetch_and_add(&cpu->filtered, 1);
-		return 0;
-	}
 	if (pid_namespace) {
 		pid = pid_or_host((__u64)BPF_CORE_READ(task, group_leader), pid);
 		tid = pid_or_host((__u64)task, tid);
@@ -806,6 +799,16 @@ static __always_inline struct event *begin(struct cpu *cpu, const struct about *
 	__builtin_memcpy(e->raddr, a->raddr, sizeof(e->raddr));
 	bpf_get_current_comm(e->task_comm, sizeof(e->task_comm));
 	return e;
+}
+
+/* Filter, and reserve what passes. seen counts first and one of the other three last: when they balance, nobody is here. */
+static __always_inline struct event *begin(struct cpu *cpu, const struct about *a, const void *sk, int old, int new,
+					   const __u64 size)
+{
+	if (wanted(a, old, new))
+		return reserve(cpu, a, sk, old, new, size);
+	__sync_fetch_and_add(&cpu->filtered, 1);
+	return 0;
 }
 
 static __always_inline void submit(struct cpu *cpu, struct event *e)
@@ -955,11 +958,11 @@ static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct 
 	struct event *e;
 	__u32 bits;
 
-	if (inside && !sk->sk_err)
-		inside->closed = (__u64)sk;
 	c = (struct closed *)begin(cpu, a, sk, old, TCP_CLOSE, sizeof(*c));
 	if (!c)
 		return 0;
+	if (inside && !sk->sk_err)
+		inside->closed = (__u64)sk;
 	e = &c->event;
 	fill_change(ctx, e, a, sk, old, TCP_CLOSE, kind);
 	closing(&e->closing, sk, tp, old, inside);
@@ -1697,7 +1700,11 @@ static __always_inline int trace_connect(struct sock *sk, const struct address *
 		else
 			map_ipv4(a.raddr, to->v4);
 	}
-	e = begin(cpu, &a, sk, 0, 0, sizeof(*e));
+	if (kind == NO_SYN && !wanted(&a, 0, 0)) { /* a CLOSE that connect() made was wanted, and took the tuple away */
+		__sync_fetch_and_add(&cpu->filtered, 1);
+		return 0;
+	}
+	e = reserve(cpu, &a, sk, 0, 0, sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);

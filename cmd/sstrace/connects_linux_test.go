@@ -31,6 +31,7 @@ func (r recordedRun) ends() (all []ended) {
 
 // A connect() that comes back to CLOSE in the same call, or soon after, and never got as far as an answer of the peer's TCP.
 func TestConnectThatEnds(t *testing.T) {
+	f := startFeed(t)
 	rejected := func(with string) func(h *host, c sock, to netip.AddrPort) {
 		return func(h *host, c sock, to netip.AddrPort) {
 			proto := map[bool]string{true: "ipv6", false: "ipv4"}[to.Addr().Is6()]
@@ -41,7 +42,7 @@ func TestConnectThatEnds(t *testing.T) {
 			if err := unix.Connect(c.fd, sockaddr(to, family(to))); !errors.Is(err, unix.EINPROGRESS) {
 				t.Errorf("connect: %v", err)
 			}
-			c.close()
+			c.closeLast()
 		}
 	}
 	noPort := func(blocking bool) func(h *host, c sock, to netip.AddrPort) {
@@ -53,7 +54,7 @@ func TestConnectThatEnds(t *testing.T) {
 			if err := unix.Connect(c.fd, sockaddr(to, family(to))); !errors.Is(err, unix.EADDRNOTAVAIL) {
 				t.Errorf("connect: %v", err)
 			}
-			c.close()
+			c.closeLast()
 			s := l.accept()
 			s.reset()
 			s.close()
@@ -70,6 +71,7 @@ func TestConnectThatEnds(t *testing.T) {
 			end(c)
 		}
 	}
+	var all []func()
 	for _, test := range []struct {
 		name    string
 		only    string
@@ -86,45 +88,45 @@ func TestConnectThatEnds(t *testing.T) {
 		{"ICMPv6 reject route", "::1", rejected("icmpv6 type reject-route"), ended{event.SynSent, event.ReasonUnreachable, 13, 0}, true},
 		{"no free port", "", noPort(true), ended{event.SynSent, event.ReasonNoPort, 99, 0}, false},
 		{"no free port, without blocking", "", noPort(false), ended{event.SynSent, event.ReasonNoPort, 99, 0}, false},
-		{"TCP_FASTOPEN_CONNECT, closed before it sent anything", "", deferred(sock.close), ended{event.SynSent, event.ReasonGivenUp, 0, event.WeClosed}, true},
+		{"TCP_FASTOPEN_CONNECT, closed before it sent anything", "", deferred(sock.closeLast), ended{event.SynSent, event.ReasonGivenUp, 0, event.WeClosed}, true},
 		{"TCP_FASTOPEN_CONNECT, shut down before it sent anything", "", deferred(func(c sock) {
 			c.shutdown(unix.SHUT_WR)
-			c.close()
+			c.closeLast()
 		}), ended{event.SynSent, event.ReasonGivenUp, 0, event.WeClosed}, false},
 		{"TCP_FASTOPEN_CONNECT, dissolved before it sent anything", "", deferred(func(c sock) {
 			c.h.must("disconnect", connectUnspec(c.fd))
-			c.close()
+			c.closeLast()
 		}), ended{event.SynSent, event.ReasonAborted, 0, event.WeClosed}, false},
 	} {
 		for _, addr := range []string{"127.0.0.1", "::1"} {
 			if test.only != "" && test.only != addr {
 				continue
 			}
-			t.Run(test.name+" "+addr, func(t *testing.T) {
-				h := newHost(t)
-				to := netip.AddrPortFrom(netip.MustParseAddr(addr), 7781)
-				var cookie uint64
-				r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
+			all = append(all, func() {
+				t.Run(test.name+" "+addr, func(t *testing.T) {
+					h := newHost(t)
+					to := netip.AddrPortFrom(netip.MustParseAddr(addr), feedPort)
 					c := h.socket(family(to))
-					cookie, _ = unix.GetsockoptUint64(c.fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+					cookie, err := unix.GetsockoptUint64(c.fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+					h.must("cookie", err)
 					test.traffic(h, c, to)
+					f.settle(h)
+					r := recordedRun{changes: f.of(h, func(e *event.Event) bool { return e.Type == event.Change && e.Cookie == cookie })}
+					checkPaths(t, &r)
+					for _, e := range r.changes {
+						// A SYN that is left to write() is not waited for.
+						if (e.Local.Port() != 0) != test.port && (e.New == event.Close || !test.port) {
+							t.Errorf("the local port: %+v", e)
+						}
+					}
+					if got := r.ends(); len(got) != 1 || got[0] != test.want {
+						t.Errorf("got %+v, want %+v", got, test.want)
+					}
 				})
-				var ours recordedRun
-				for _, e := range r.changes {
-					if e.Cookie != cookie {
-						continue
-					}
-					ours.changes = append(ours.changes, e)
-					if (e.Local.Port() != 0) != test.port {
-						t.Errorf("the local port: %+v", e)
-					}
-				}
-				if got := ours.ends(); len(got) != 1 || got[0] != test.want {
-					t.Errorf("got %+v, want %+v", got, test.want)
-				}
 			})
 		}
 	}
+	together(8, all)
 }
 
 // icmpErrors are what each ICMP message to a SYN means (net/ipv4/icmp.c, icmp_err_convert; net/ipv6/icmp.c, tab_unreach; tcp_v4_err, tcp_v6_err).

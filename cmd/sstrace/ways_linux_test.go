@@ -18,7 +18,7 @@ import (
 )
 
 // feed is a running sstrace that traces all network namespaces, for many tests beside each other: each looks at the lines of its own.
-// It leaves out sockets of another local port than feedPort.
+// It leaves out sockets that do not have feedPort at either end.
 type feed struct {
 	t     testing.TB
 	marks atomic.Uint32
@@ -37,7 +37,7 @@ func startFeed(t *testing.T, args ...string) *feed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := self("sstrace", append(args, "--lport", fmt.Sprint(feedPort), "-o", "ndjson", "-w", "/proc/self/fd/3", "--", "sh", "-c", "echo attached; read _")...)
+	cmd := self("sstrace", append(args, "-p", fmt.Sprint(feedPort), "-o", "ndjson", "-w", "/proc/self/fd/3", "--", "sh", "-c", "echo attached; read _")...)
 	cmd.ExtraFiles = []*os.File{w}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -315,7 +315,7 @@ var steps = map[string]func(p *endpoint){
 		}
 	},
 	"close": func(p *endpoint) {
-		p.close()
+		p.closeLast()
 		p.open = false
 	},
 	// As close, by the end of the last process that has it.
@@ -324,6 +324,7 @@ var steps = map[string]func(p *endpoint){
 		stdin, err := child.StdinPipe()
 		p.h.must("pipe", err)
 		defer stdin.Close()
+		inode := p.inode()
 		file := os.NewFile(uintptr(p.fd), "socket")
 		child.ExtraFiles = []*os.File{file}
 		p.h.must("start", child.Start())
@@ -331,6 +332,7 @@ var steps = map[string]func(p *endpoint){
 		p.open, p.owner = false, child.Process.Pid
 		p.h.must("kill", child.Process.Kill())
 		_ = child.Wait()
+		p.h.orphaned(inode)
 	},
 	"shutdown(RD)": func(p *endpoint) { p.shutdown(unix.SHUT_RD) },
 	"shutdown(WR)": func(p *endpoint) {
@@ -375,6 +377,37 @@ var steps = map[string]func(p *endpoint){
 		p.w.fd = -1
 		p.awaitEnd = nil
 	},
+}
+
+func (s sock) inode() string {
+	var stat unix.Stat_t
+	s.h.must("stat", unix.Fstat(s.fd, &stat))
+	return strconv.FormatUint(stat.Ino, 10)
+}
+
+// closeLast is close(), which is over when no process has the socket any more.
+func (s sock) closeLast() {
+	inode := s.inode()
+	s.close()
+	s.h.orphaned(inode)
+}
+
+// orphaned waits until no process has a socket any more: a process that another test has just forked may have it still, until it executes its
+// program.
+func (h *host) orphaned(inode string) {
+	tid := h.tid()
+	await(h.t, "the last close()", func() bool {
+		for _, file := range []string{"tcp", "tcp6"} {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/net/%s", os.Getpid(), tid, file))
+			h.must("look at sockets", err)
+			for line := range strings.Lines(string(text)) {
+				if f := strings.Fields(line); len(f) > 9 && f[9] == inode {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
 // state returns the kernel's state of an open socket.
