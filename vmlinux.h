@@ -304,11 +304,11 @@ struct tcp_sock {
 	__u64 bytes_received;
 	__u32 segs_out;
 	__u32 segs_in;
+	__u32 data_segs_out;
 	__u32 total_retrans;
 	__u32 srtt_us;
 	struct minmax rtt_min;
 	__u8 repair : 1;
-	__u8 syn_fastopen : 1;
 	bool is_mptcp; /* a subflow; only with CONFIG_MPTCP */
 };
 

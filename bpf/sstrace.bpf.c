@@ -1018,8 +1018,8 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 		cpu->has_child = 1;
 	if (tp && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) { /* a child begins with its request's number */
 		retrans = tp->total_retrans;
-		if (old == TCP_SYN_RECV && BPF_CORE_READ_BITFIELD(tp, syn_fastopen))
-			retrans = ~0; /* it may have sent data before the ACK */
+		if (old == TCP_SYN_RECV && tp->data_segs_out)
+			retrans = ~0; /* TCP Fast Open: some of it may be data */
 	}
 	read_sock(&a, sk);
 	if (new == TCP_CLOSE)
