@@ -305,7 +305,9 @@ func TestSameTupleFromTwoDevices(t *testing.T) {
 	}
 	for _, e := range r.changes {
 		i := slices.IndexFunc(links, func(l *link) bool { return l.index == e.IfIndex })
-		if i < 0 || e.IfName != links[i].name || e.New == event.SynSent && e.ISN != isns[i] {
+		// On a busy host the first line may have to go without the number; then the next one has it.
+		unknown := e.New == event.SynSent && e.ISN == 0
+		if i < 0 || e.IfName != links[i].name || (e.New == event.SynSent || e.New == event.Established) && e.ISN != isns[i] && !unknown {
 			t.Errorf("initial sequence numbers %d, got %+v", isns, e)
 		}
 	}

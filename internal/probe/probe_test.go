@@ -5,6 +5,7 @@ package probe
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"maps"
 	"net"
 	"net/netip"
@@ -280,6 +281,17 @@ func TestLoadsByOtherTypes(t *testing.T) {
 		"an unknown count of TIME_WAIT": func(t *testing.T, kernel *btf.Spec) {
 			member(t, kernel, "inet_timewait_death_row", "tw_refcount", "tw_count").Name = "tw_other"
 		},
+		"no MPTCP": func(t *testing.T, kernel *btf.Spec) {
+			for _, name := range []string{"mptcp_sock", "mptcp_subflow_context"} {
+				var s *btf.Struct
+				if err := kernel.TypeByName(name, &s); errors.Is(err, btf.ErrNotFound) {
+					continue // there is none here
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				s.Name = "not_" + name
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			kernel, err := btf.LoadKernelSpec()
@@ -289,8 +301,11 @@ func TestLoadsByOtherTypes(t *testing.T) {
 			change(t, kernel)
 			spec := object(t)
 			maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
-				return name != bpfProgChange && name != bpfProgChangeMissed
+				return name != bpfProgChange && name != bpfProgChangeMissed && name != bpfProgSockets && name != bpfProgUnlisted
 			})
+			if err := configureLook(spec, extras{mptcp: true, bound: true}); err != nil {
+				t.Fatal(err)
+			}
 			err = loadHere(spec, func() error {
 				c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}})
 				if err == nil {
