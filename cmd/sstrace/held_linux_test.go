@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -191,10 +192,86 @@ func TestLeaksOfMPTCP(t *testing.T) {
 	if once.code != exitFound || strings.Count(once.stdout, "    held by "+fmt.Sprint(os.Getpid())+"/") != 1 || !strings.Contains(once.stdout, "accept queue full") {
 		t.Errorf("exit code %d, %s%s", once.code, once.stdout, once.stderr)
 	}
-	run := h.leaks(t, "--older", "CLOSE_WAIT=1s", "--proto", "mptcp", "--state", "close-wait")
+	run := h.leaks(t, "--older", "CLOSE_WAIT=1s", "--state", "close-wait")
 	found := run.next()
-	if found.State != "CLOSE_WAIT" || len(found.Holders) != 1 || found.Holders[0].PID != os.Getpid() {
+	if found.State != "CLOSE_WAIT" || found.Proto != "mptcp" || found.Age != nil || *found.AtLeast < 1e9 || len(found.Holders) != 1 || found.Holders[0].PID != os.Getpid() {
 		t.Errorf("%+v", found)
+	}
+}
+
+// Of MPTCP connections that are forgotten while they are watched the age is known, and each is one leak, though the subflow is stuck, too, where
+// the peer has no MPTCP. A single look does not know the age of an MPTCP socket.
+func TestLeaksOfMPTCPWhileTracing(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1", "::1"} {
+		t.Run(addr, func(t *testing.T) {
+			h := newHost(t)
+			at := func(port uint16) string {
+				return netip.AddrPortFrom(netip.MustParseAddr(addr), port).String()
+			}
+			fam := family(netip.MustParseAddrPort(at(1)))
+			l := h.mptcp(fam).listenAt(at(7781), 8)
+			plain := h.listen(at(7782), 8)
+			run := h.leaks(t, "--older", "CLOSE_WAIT=1s", "--state", "close-wait")
+
+			c := h.mptcp(fam).connectTo(at(7781))
+			s := l.accept()
+			c.shutdown(unix.SHUT_WR) // its subflow goes on
+			found := run.next()
+			if found.State != "CLOSE_WAIT" || found.Over || found.Proto != "mptcp" || found.LPort != 7781 || found.Age == nil || *found.Age < 1e9 {
+				t.Errorf("%+v", found)
+			}
+			if len(found.Holders) != 1 || found.Holders[0].PID != os.Getpid() || found.Holders[0].FD != s.fd {
+				t.Errorf("held by %+v, want descriptor %d of %d", found.Holders, s.fd, os.Getpid())
+			}
+
+			once := func(args ...string) result {
+				return sstrace(t, "", append([]string{"leaks", "--once", "--state", "close-wait", "--netns", h.netns()}, args...)...)
+			}
+			comm, err := os.ReadFile("/proc/self/comm")
+			h.must("read our name", err)
+			want := fmt.Sprintf("Nothing is known to be stuck.\n%d/%s: 1 MPTCP socket in CLOSE_WAIT, for an unknown time: sstrace leaks watches it\n", os.Getpid(), strings.TrimSpace(string(comm)))
+			if r := once("--older", "CLOSE_WAIT=1ns"); r.code != 0 || r.stdout != want || r.stderr != "" {
+				t.Errorf("--once: exit code %d, %s%s", r.code, r.stdout, r.stderr)
+			}
+			r := once("-o", "ndjson")
+			var line struct {
+				Type, State, Proto string
+				PID, Count         int
+				Age                *int64 `json:"age_ns"`
+				AtLeast            *int64 `json:"age_min_ns"`
+			}
+			if err := json.NewDecoder(strings.NewReader(r.stdout)).Decode(&line); err != nil {
+				t.Fatalf("%v: %s%s", err, r.stdout, r.stderr)
+			}
+			if r.code != 0 || line.Type != "unknown_age" || line.State != "CLOSE_WAIT" || line.Proto != "mptcp" || line.PID != os.Getpid() || line.Count != 1 || line.Age != nil || line.AtLeast != nil {
+				t.Errorf("--once: exit code %d, %s", r.code, r.stdout)
+			}
+			checkSchema(t, []byte(r.stdout))
+			if r := once("--proto", "tcp"); r.code != 0 || r.stdout != "Nothing is stuck.\n" {
+				t.Errorf("--proto tcp: exit code %d, %s", r.code, r.stdout)
+			}
+
+			fallen := h.mptcp(fam).connectTo(at(7782)) // falls back to TCP
+			peer := plain.accept()
+			peer.close()
+			one := run.next() // whichever of the two is found so first
+			if one.State != "CLOSE_WAIT" || one.Over || one.Age == nil || len(one.Holders) != 1 || one.Holders[0].FD != fallen.fd {
+				t.Errorf("%+v", one)
+			}
+			s.close()
+			if over := run.next(); !over.Over || over.Proto != "mptcp" || over.LPort != 7781 || over.Age == nil {
+				t.Errorf("where another line about the second connection would be: %+v", over)
+			}
+			h.must("end", run.stdin.Close())
+			sum := run.next()
+			if sum.Type != "leaks" || sum.Count != 1 || sum.Proto != one.Proto {
+				t.Errorf("%+v", sum)
+			}
+			if end := run.next(); end.Type != "end" {
+				t.Errorf("%+v", end)
+			}
+			checkSchema(t, run.all)
+		})
 	}
 }
 

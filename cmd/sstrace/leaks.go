@@ -67,7 +67,10 @@ closed; the others, because a peer or the network is gone. It tells each once wh
 still holds it, inherited copies included, and once when that is over; and so of listeners whose accept queue is full. At the end it sums
 them up for each process. Too old is by default: ` + older.String() + `.
 With --once it looks at what is there now and exits with 3 if it finds something: a health check. How long a socket has been so
-it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and CLOSING; of the others it tells nothing.`,
+it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and CLOSING; the others, and sockets of MPTCP, it
+counts at the end, as being in their state for an unknown time: they do not change the exit code.
+Without --proto it looks at TCP and MPTCP. A subflow and its MPTCP socket that are stuck in the same state are one, shown as the MPTCP
+socket or, where only the subflow is known to be too old, as the subflow.`,
 		Example: `  sudo sstrace leaks
   sudo sstrace leaks --older CLOSE_WAIT=5m --stacks
   sudo sstrace leaks --once || echo "somebody forgot to close"`,
@@ -75,6 +78,9 @@ it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.checkProtos(); err != nil {
 				return usageError{err}
+			}
+			if o.read == "" && !c.Flags().Changed("proto") { // a recording has what it has
+				o.filter.Protos = []string{"tcp,mptcp"}
 			}
 			switch o.listing = once; {
 			case once && len(args) > 0:
@@ -107,7 +113,7 @@ it then knows for SYN_RECV, and at least for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and
 	f.BoolVar(&once, "once", false, "look at what is there now, and exit with 3 if something is found")
 	f.BoolVar(&o.stacks, "stacks", false, "tell the stack of the call that accepted or connected")
 	o.registerConnections(f)
-	o.registerListed(c)
+	o.registerListed(c, "tcp and mptcp")
 	f.StringArrayVar(&o.filter.States, "state", nil, "sockets in this `state` alone: CLOSE_WAIT, or as in ss, close-wait; LISTEN: full accept queues")
 	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "sockets that this `process` holds")
 	f.StringArrayVar(&o.filter.Comms, "comm", nil, "sockets that a process of this `name` holds; up to 15 bytes, as the kernel has it")

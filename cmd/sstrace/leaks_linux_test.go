@@ -33,6 +33,7 @@ type leakLine struct {
 	Age     *int64 `json:"age_ns"`
 	AtLeast *int64 `json:"age_min_ns"`
 	LPort   uint16 `json:"lport"`
+	Proto   string
 	Waiting *int64 `json:"accept_q"`
 	MayWait *int64 `json:"accept_max"`
 	Unread  *int64 `json:"recv_q"`

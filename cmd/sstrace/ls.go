@@ -72,7 +72,7 @@ and scrolled; ? shows the keys.`,
 	f.SortFlags = false
 	f.BoolVar(&watching, "watch", false, "keep the listing on the screen, live; ? shows the keys")
 	o.registerConnections(f)
-	o.registerListed(c)
+	o.registerListed(c, "tcp")
 	f.BoolVar(&o.bound, "bound", false, "list sockets that are bound and neither listen nor are connected, too: bind() fails with EADDRINUSE because of them")
 	f.StringArrayVar(&o.filter.States, "state", nil, "sockets in this `state`: CLOSE_WAIT, or as in ss, close-wait")
 	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "sockets that are known to have been in their state for this `time`: 1m")

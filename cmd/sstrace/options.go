@@ -73,9 +73,9 @@ func (o *options) registerFilters(c *cobra.Command) {
 	complete(c, "state", stateNames())
 }
 
-// registerListed adds --proto for those that look at what exists.
-func (o *options) registerListed(c *cobra.Command) {
-	c.Flags().StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp; live, tcp if not said")
+// registerListed adds --proto for those that look at what exists; live, its default is byDefault.
+func (o *options) registerListed(c *cobra.Command, byDefault string) {
+	c.Flags().StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp; live, "+byDefault+" if not said")
 	complete(c, "proto", []string{"tcp", "mptcp"})
 }
 

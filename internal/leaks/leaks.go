@@ -48,12 +48,13 @@ type View struct {
 	tell   teller
 	found  bool
 
-	opened map[uint64]opener // who connected or accepted, of those that are open
-	most   int               // of opened: with more, those that are not open any more are looked for
-	stuck  map[ends]*sock    // in a state of limits
-	full   map[ends]*sock    // listeners with a full accept queue
-	swept  int64             // Mono
-	lost   bool              // changes, since then
+	opened  map[uint64]opener // who connected or accepted, of those that are open
+	most    int               // of opened: with more, those that are not open any more are looked for
+	stuck   map[ends]*sock    // in a state of limits
+	full    map[ends]*sock    // listeners with a full accept queue
+	ageless []*sock           // of a single look, in a state of limits for an unknown time
+	swept   int64             // Mono
+	lost    bool              // changes, since then
 }
 
 // opener is the thread that connected or accepted.
@@ -73,8 +74,9 @@ type sock struct {
 	exact       bool  // the former
 	decided     bool  // whether it is told
 	told        bool
-	unsure      bool // changes were lost since, and nobody could be asked
-	missed      int  // looks that did not find it so
+	merged      []*sock // subflows, or their MPTCP socket, that are not reported because this one is
+	unsure      bool    // changes were lost since, and nobody could be asked
+	missed      int     // looks that did not find it so
 }
 
 // ends finds a socket whatever the kernel has it as: sock, request or timewait sock. Listeners may share theirs (SO_REUSEPORT), and a client's port may come
@@ -137,7 +139,7 @@ func (v *View) Take(e *event.Event) error {
 		if err := v.sweep(e.Mono); err != nil {
 			return err
 		}
-		if err := v.tell.sums(v.stuckNow(), e); err != nil {
+		if err := v.tell.sums(v.stuckNow(), v.agelessNow(), e); err != nil {
 			return err
 		}
 		return v.tell.event(e)
@@ -172,6 +174,12 @@ func (v *View) exists(e *event.Event) error {
 		return nil
 	}
 	s := &sock{Event: kept(e), since: e.Mono}
+	if v.kernel.Sockets == nil && e.Dur == event.Unknown && e.Status.AtLeast == event.Unknown {
+		if e.Status.Left == event.Unknown { // else a timer is about to end it
+			v.ageless = append(v.ageless, s)
+		}
+		return nil
+	}
 	switch {
 	case e.Dur != event.Unknown:
 		s.since, s.exact = e.Mono-e.Dur, true
@@ -206,6 +214,7 @@ func (v *View) change(e *event.Event) error {
 				return err
 			}
 		}
+		s.release()
 	}
 	switch e.New {
 	case event.Close, event.TimeWait:
@@ -255,7 +264,10 @@ func (v *View) sweep(now int64) error {
 		}
 	}
 	v.lost = false
-	for _, s := range append(old, full...) {
+	all := slices.Concat(old, full)
+	slices.SortStableFunc(all, mptcpFirst)
+	told := byConnection(v.stuckNow())
+	for _, s := range all {
 		if s.unsure {
 			continue
 		}
@@ -282,6 +294,11 @@ func (v *View) sweep(now int64) error {
 		if !v.wanted(&s.Event) {
 			continue
 		}
+		if other := told.find(&s.Event); other != nil {
+			other.merged = append(other.merged, s)
+			continue
+		}
+		told.add(s)
 		s.told, v.found = true, true
 		if err := v.tell.stuck(s, v.opened[s.ID]); err != nil {
 			return err
@@ -319,6 +336,7 @@ func (v *View) forget(exists map[ends]event.Event, now int64) error {
 			continue
 		}
 		delete(v.stuck, endsOf(&s.Event))
+		s.release()
 		if s.told {
 			if err := v.tell.over(s, &event.Event{Mono: now, Wall: s.Wall + now - s.Mono}); err != nil {
 				return err
@@ -396,6 +414,7 @@ func (v *View) sweepQueues() (full []*sock, err error) {
 	slices.SortFunc(full, older)
 	for _, s := range oldestFirst(v.full, func(s *sock) bool { return !now[endsOf(&s.Event)] }) {
 		delete(v.full, endsOf(&s.Event))
+		s.release()
 		if s.told {
 			if err := v.tell.over(s, &event.Event{Mono: v.swept, Wall: s.Wall + v.swept - s.Mono, New: event.Listen}); err != nil {
 				return nil, err
@@ -411,6 +430,20 @@ func (v *View) stuckNow() []*sock {
 	full := oldestFirst(v.full, func(s *sock) bool { return s.told })
 	all := slices.Concat(stuck, full)
 	slices.SortFunc(all, older)
+	return all
+}
+
+// agelessNow returns those of v.ageless that are wanted, one for each connection, and none of a connection
+// that was reported.
+func (v *View) agelessNow() (all []*sock) {
+	seen := byConnection(v.stuckNow())
+	slices.SortStableFunc(v.ageless, mptcpFirst)
+	for _, s := range v.ageless {
+		if v.wanted(&s.Event) && seen.find(&s.Event) == nil {
+			seen.add(s)
+			all = append(all, s)
+		}
+	}
 	return all
 }
 

@@ -3,6 +3,7 @@ package leaks
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -284,6 +285,161 @@ func TestForgets(t *testing.T) {
 	if n := len(v.opened) + len(v.stuck) + len(v.full); n != 0 || out.Len() != 0 {
 		t.Errorf("%d sockets are remembered, %d bytes told", n, out.Len())
 	}
+}
+
+// ofMPTCP is e as of MPTCP; held is the address of the MPTCP socket that a subflow belongs to.
+func ofMPTCP(e event.Event) event.Event {
+	e.Proto = event.MPTCP
+	return e
+}
+
+func subflow(e event.Event, held uint64) event.Event {
+	e.Status.HeldAs = held
+	return e
+}
+
+// age sets how long e has been in its state at least.
+func age(e event.Event, atLeast time.Duration) event.Event {
+	e.Status.AtLeast = atLeast.Nanoseconds()
+	return e
+}
+
+// A subflow and its MPTCP socket in the same state are one, whatever the subflow's ends are.
+func TestSubflowsAreMerged(t *testing.T) {
+	nc := event.Holder{PID: 8, FD: 3, Comm: "nc"}
+	second := func(e event.Event) event.Event { // a subflow by another path
+		e.ID, e.Sk, e.Local = 3, 3, netip.MustParseAddrPort("127.0.0.2:999")
+		return e
+	}
+	kernel := Kernel{
+		Sockets: func() ([]event.Event, error) {
+			return []event.Event{
+				ofMPTCP(exists(1, 3000, event.CloseWait, nc)),
+				subflow(exists(1, 3000, event.CloseWait, nc), 1),
+				second(subflow(exists(3, 3000, event.CloseWait, nc), 1)),
+				exists(4, 3000, event.CloseWait, nc),
+			}, nil
+		},
+		Listeners: func() ([]event.Event, error) { return nil, nil },
+	}
+	live := func(ms int64, v *View) {
+		t.Helper()
+		if err := v.Flush(ms * 1e6); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(t, told(t, everything, kernel, func(v *View) {
+		take(t, v,
+			line(1, 1000, event.Established, event.CloseWait),
+			ofMPTCP(line(1, 1001, event.Established, event.CloseWait)),
+			second(line(3, 1002, event.Established, event.CloseWait)),
+			line(4, 1003, event.Established, event.CloseWait))
+		live(2100, v)
+		live(3200, v)
+		take(t, v, end(3300))
+	}),
+		"00:00:02.100 CLOSE_WAIT      1.1s 127.0.0.1:7781 ↔ 127.0.0.1:40001  mptcp",
+		"    held by 8/nc fd 3",
+		"00:00:02.100 CLOSE_WAIT      1.1s 127.0.0.1:7781 ↔ 127.0.0.1:40004  4 bytes and the end of file unread",
+		"    held by 8/nc fd 3",
+		"",
+		"8/nc: 1 MPTCP socket in CLOSE_WAIT since 00:00:01.001",
+		"8/nc: 1 socket in CLOSE_WAIT since 00:00:01.003")
+	only := func(e *event.Event) bool {
+		return e.Proto == event.TCP && e.Local.Port() == 7781 && e.Remote.Port() == 40001
+	}
+	expect(t, told(t, only, kernel, func(v *View) { // what is not reported stands for no other
+		take(t, v,
+			ofMPTCP(line(1, 1000, event.Established, event.CloseWait)),
+			line(1, 1001, event.Established, event.CloseWait))
+		live(2100, v)
+	}),
+		"00:00:02.100 CLOSE_WAIT      1.1s 127.0.0.1:7781 ↔ 127.0.0.1:40001  4 bytes and the end of file unread",
+		"    held by 8/nc fd 3")
+}
+
+// A recording does not have the MPTCP socket of a subflow: the first one has its ends. What was merged is reported once it is alone.
+func TestSubflowsAreMergedInRecording(t *testing.T) {
+	sub := line(1, 1000, event.Established, event.CloseWait)
+	of := ofMPTCP(line(2, 1100, event.Established, event.CloseWait))
+	over := ofMPTCP(line(2, 5000, event.CloseWait, event.LastAck))
+	of.Remote, over.Remote = sub.Remote, sub.Remote
+	expect(t, told(t, everything, Kernel{}, func(v *View) {
+		take(t, v, sub, of, line(5, 3000, event.Close, event.Listen), over, line(5, 7000, event.Listen, event.Close), end(7500))
+	}),
+		"00:00:02.100 CLOSE_WAIT        1s 127.0.0.1:7781 ↔ 127.0.0.1:40001  mptcp",
+		"    of 17/nc",
+		"00:00:05.000 CLOSE_WAIT      3.9s 127.0.0.1:7781 ↔ 127.0.0.1:40001  mptcp  over: → LAST_ACK  17/nc",
+		"00:00:02.000 CLOSE_WAIT        1s 127.0.0.1:7781 ↔ 127.0.0.1:40001",
+		"    of 17/nc",
+		"",
+		"17/nc: 1 socket in CLOSE_WAIT since 00:00:01.000")
+}
+
+// A full queue of an MPTCP listener is that of its first subflow.
+func TestQueueOfMPTCP(t *testing.T) {
+	listeners := func() ([]event.Event, error) {
+		a, b := subflow(exists(2, 1000, event.Listen), 1), ofMPTCP(exists(1, 1000, event.Listen))
+		a.Status.RecvQueue, a.Status.SendQueue, b.Status.RecvQueue, b.Status.SendQueue = 3, 2, 3, 2
+		return []event.Event{a, b}, nil
+	}
+	for name, kernel := range map[string]Kernel{"live": {Sockets: listeners, Listeners: listeners}, "once": {}} {
+		got := told(t, everything, kernel, func(v *View) {
+			if name == "once" {
+				both, _ := listeners()
+				take(t, v, append(both, end(1100))...)
+			} else if err := v.Flush(1100e6); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if !strings.HasSuffix(got[0], " 127.0.0.1:7781  mptcp  accept queue full: 3 wait, 2 may") || strings.Count(strings.Join(got, "\n"), "queue full: 3") != 1 {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// A single look does not know how long some have been in their state: it says that they are there, and reports none of them.
+func TestUnknownAges(t *testing.T) {
+	nc := event.Holder{PID: 8, FD: 3, Comm: "nc"}
+	left := exists(9, 1000, event.FinWait2) // a timer ends it
+	left.Status.Left = 5e9
+	unwanted := exists(10, 1000, event.LastAck)
+	unwanted.NetNS = 5
+	sockets := []event.Event{
+		ofMPTCP(exists(1, 1000, event.CloseWait, nc)),
+		subflow(exists(1, 1000, event.CloseWait, nc), 1), // merged into it
+		ofMPTCP(exists(2, 1000, event.CloseWait, nc, event.Holder{PID: 8, FD: 4, Comm: "nc"})),
+		exists(3, 1000, event.LastAck, []event.Holder{}...),
+		left, unwanted,
+	}
+	sockets[3].Status.Holders = []event.Holder{}
+	wanted := func(e *event.Event) bool { return e.NetNS == 0 }
+	limits := second
+	second = map[event.State]time.Duration{event.CloseWait: 1, event.LastAck: 1, event.FinWait2: 1} // all but no time is too long
+	defer func() { second = limits }()
+	expect(t, told(t, wanted, Kernel{}, func(v *View) {
+		take(t, v, append(slices.Clone(sockets), end(2000))...)
+		if v.Found() {
+			t.Error("something was found")
+		}
+	}),
+		"Nothing is known to be stuck.",
+		"8/nc: 2 MPTCP sockets in CLOSE_WAIT, for an unknown time: sstrace leaks watches them",
+		"no process found: 1 socket in LAST_ACK, for an unknown time: sstrace leaks watches it")
+
+	sockets[1] = age(sockets[1], time.Minute) // so the first connection is stuck for sure
+	expect(t, told(t, wanted, Kernel{}, func(v *View) {
+		take(t, v, append(slices.Clone(sockets), end(2000))...)
+		if !v.Found() {
+			t.Error("nothing was found")
+		}
+	}),
+		"00:00:02.000 CLOSE_WAIT     ≥1m1s 127.0.0.1:7781 ↔ 127.0.0.1:40001  4 bytes and the end of file unread",
+		"    held by 8/nc fd 3",
+		"",
+		"8/nc: 1 socket in CLOSE_WAIT since before 23:59:01.000",
+		"8/nc: 1 MPTCP socket in CLOSE_WAIT, for an unknown time: sstrace leaks watches it",
+		"no process found: 1 socket in LAST_ACK, for an unknown time: sstrace leaks watches it")
 }
 
 // A source uses its Events, and what they point to, again: each socket keeps its own holders.

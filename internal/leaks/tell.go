@@ -165,6 +165,7 @@ func (t *teller) stuck(s *sock, by opener) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %-11s %s %s", clock(s.Wall), s.New, whichAge(s), between(&s.Event))
+	b.WriteString(protocol(s.Proto))
 	if s.New == event.Listen {
 		fmt.Fprintf(&b, "  accept queue full: %d wait, %d may", s.Status.RecvQueue, s.Status.SendQueue)
 	} else {
@@ -249,10 +250,12 @@ func (t *teller) over(s *sock, e *event.Event) error {
 	if e.OwnerPID != 0 {
 		what += "  " + print.Process(e.OwnerPID, e.OwnerComm)
 	}
-	return t.lines.Text(fmt.Sprintf("%s %-11s %s %s  %s\n", clock(e.Wall), s.New, whichAge(s), between(&s.Event), what))
+	return t.lines.Text(fmt.Sprintf(
+		"%s %-11s %s %s%s  %s\n", clock(e.Wall), s.New, whichAge(s), between(&s.Event), protocol(s.Proto), what,
+	))
 }
 
-// sum is a line at the end: how many sockets of a process are stuck in a state.
+// sum is a line at the end: how many sockets of a process are stuck in a state, or are in it for an unknown time.
 type sum struct {
 	print.Head
 	PID     *uint64 `json:"pid"`
@@ -261,18 +264,26 @@ type sum struct {
 	Count   int     `json:"count"`
 	Age     *int64  `json:"age_ns"`
 	AtLeast *int64  `json:"age_min_ns"`
+	Proto   string  `json:"proto"`
 }
 
-// sums tells how many of each process are stuck when all is over.
-func (t *teller) sums(stuck []*sock, end *event.Event) error {
+// sums reports how many of each process are stuck when all is over, and how many may be: the ageless ones.
+func (t *teller) sums(stuck, ageless []*sock, end *event.Event) error {
 	type key struct {
-		pid   uint32
-		state event.State
+		ageless bool
+		pid     uint32
+		state   event.State
+		proto   event.Proto
 	}
 	var order []key
 	byKey := make(map[key]*sum)
-	for _, s := range stuck { // the oldest first
-		status(s, end.Mono)
+	for i, s := range slices.Concat(stuck, ageless) { // the oldest first
+		kind, mayBe := "leaks", i >= len(stuck)
+		if mayBe {
+			kind = "unknown_age"
+		} else {
+			status(s, end.Mono)
+		}
 		holders := s.Status.Holders
 		if holders == nil {
 			holders = []event.Holder{{PID: s.OwnerPID, Comm: s.OwnerComm}}
@@ -280,14 +291,15 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 			holders = []event.Holder{{}}
 		}
 		for i, h := range holders {
-			k := key{h.PID, s.New}
+			k := key{mayBe, h.PID, s.New, s.Proto}
 			if slices.ContainsFunc(holders[:i], func(before event.Holder) bool { return before.PID == h.PID }) {
 				continue
 			}
 			n := byKey[k]
 			if n == nil {
 				n = &sum{
-					Head: print.NewHead("leaks", end.Wall, end.Mono), PID: print.Known(uint64(h.PID), 0), State: s.New.String(), Age: print.Known(s.Dur, event.Unknown), AtLeast: print.Known(s.Status.AtLeast, event.Unknown),
+					Head: print.NewHead(kind, end.Wall, end.Mono), PID: print.Known(uint64(h.PID), 0), State: s.New.String(), Age: print.Known(s.Dur, event.Unknown), AtLeast: print.Known(s.Status.AtLeast, event.Unknown),
+					Proto: s.Proto.String(),
 				}
 				if h.PID != 0 {
 					n.Comm = &h.Comm
@@ -298,7 +310,24 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 			n.Count++
 		}
 	}
-	slices.SortStableFunc(order, func(a, b key) int { return cmp.Compare(byKey[b].Count, byKey[a].Count) })
+	slices.SortStableFunc(order, func(a, b key) int {
+		switch {
+		case a.ageless && !b.ageless:
+			return 1
+		case b.ageless && !a.ageless:
+			return -1
+		}
+		return cmp.Compare(byKey[b].Count, byKey[a].Count)
+	})
+	if !t.json && (len(order) == 0 || order[0].ageless) {
+		nothing := "Nothing is stuck.\n"
+		if len(order) > 0 {
+			nothing = "Nothing is known to be stuck.\n"
+		}
+		if err := t.lines.Text(nothing); err != nil {
+			return err
+		}
+	}
 	for i, k := range order {
 		n := byKey[k]
 		if t.json {
@@ -307,7 +336,7 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 			}
 			continue
 		}
-		if i == 0 {
+		if i == 0 && !k.ageless {
 			if err := t.lines.Text("\n"); err != nil {
 				return err
 			}
@@ -316,10 +345,14 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 		if n.PID != nil {
 			who = print.Process(k.pid, *n.Comm)
 		}
-		number := strconv.Itoa(n.Count) + " sockets"
-		if n.Count == 1 {
-			number = "1 socket"
+		kind, them := "socket", "it"
+		if k.proto == event.MPTCP {
+			kind = "MPTCP socket"
 		}
+		if n.Count > 1 {
+			kind, them = kind+"s", "them"
+		}
+		number := strconv.Itoa(n.Count) + " " + kind
 		since := "since " + clock(end.Wall-deref(n.Age))
 		if n.Age == nil {
 			since = "since before " + clock(end.Wall-deref(n.AtLeast))
@@ -328,12 +361,12 @@ func (t *teller) sums(stuck []*sock, end *event.Event) error {
 		if k.state == event.Listen {
 			what, since = "whose accept queue is full", ""
 		}
+		if k.ageless {
+			what, since = what+",", "for an unknown time: sstrace leaks watches "+them
+		}
 		if err := t.lines.Text(strings.TrimSpace(fmt.Sprintf("%s: %s %s %s", who, number, what, since)) + "\n"); err != nil {
 			return err
 		}
-	}
-	if len(order) == 0 && !t.json {
-		return t.lines.Text("Nothing is stuck.\n")
 	}
 	return nil
 }
@@ -357,6 +390,14 @@ func between(e *event.Event) string {
 		return local
 	}
 	return local + " ↔ " + print.Remote(e)
+}
+
+// protocol writes that of an MPTCP socket, which has the same ends as its first subflow.
+func protocol(p event.Proto) string {
+	if p == event.MPTCP {
+		return "  " + p.String()
+	}
+	return ""
 }
 
 // more writes what a holder runs, and whose it is, as far as that is known.

@@ -176,6 +176,50 @@ func TestLoadsQuickly(t *testing.T) {
 	}
 }
 
+// A kernel without MPTCP, or with a type of it missing, loads what lists its sockets, too: leaks asks for them by itself.
+func TestLoadsWithoutMPTCP(t *testing.T) {
+	needsRoot(t)
+	raw, err := os.ReadFile(typesFile)
+	if err != nil {
+		t.Skip(err)
+	}
+	_ = rlimit.RemoveMemlock()
+	for _, names := range [][]string{{"mptcp_sock"}, {"mptcp_subflow_context"}, {"mptcp_sock", "mptcp_subflow_context", "is_mptcp"}} {
+		without := raw
+		for _, name := range names {
+			renamed := "no" + name[2:]
+			without = bytes.ReplaceAll(without, []byte("\x00"+name+"\x00"), []byte("\x00"+renamed+"\x00"))
+		}
+		if bytes.Equal(without, raw) {
+			t.Skipf("this kernel has no %q itself", names)
+		}
+		types, err := btf.LoadSpecFromReader(bytes.NewReader(without))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for object, load := range map[string]func() (*ebpf.CollectionSpec, error){"list": loadList, "trace": loadBpf} {
+			spec, err := load()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := configureLook(spec, extras{mptcp: true}); err != nil {
+				t.Fatal(err)
+			}
+			for name := range spec.Programs {
+				if name != listProgSockets && name != listProgUnlisted && name != listProgHolders {
+					delete(spec.Programs, name)
+				}
+			}
+			objs, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: types}})
+			if err != nil {
+				t.Errorf("%s, without %q: %v", object, names, err)
+				continue
+			}
+			objs.Close()
+		}
+	}
+}
+
 // tag is the kernel's, of a program's instructions; and how large they are when constants have decided what is left out.
 func tag(t *testing.T, p *ebpf.Program) string {
 	t.Helper()
