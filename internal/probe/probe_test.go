@@ -5,7 +5,6 @@ package probe
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"maps"
 	"net"
 	"net/netip"
@@ -280,17 +279,6 @@ func TestLoadsByOtherTypes(t *testing.T) {
 		},
 		"an unknown count of TIME_WAIT": func(t *testing.T, kernel *btf.Spec) {
 			member(t, kernel, "inet_timewait_death_row", "tw_refcount", "tw_count").Name = "tw_other"
-		},
-		"no MPTCP": func(t *testing.T, kernel *btf.Spec) {
-			for _, name := range []string{"mptcp_sock", "mptcp_subflow_context"} {
-				var s *btf.Struct
-				if err := kernel.TypeByName(name, &s); errors.Is(err, btf.ErrNotFound) {
-					continue // there is none here
-				} else if err != nil {
-					t.Fatal(err)
-				}
-				s.Name = "not_" + name
-			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
