@@ -237,7 +237,7 @@ struct cpu {
 	__u64 ended; /* the mini-sock whose timer was cancelled last, until its timer does something else */
 	struct ends ended_ends;
 	__u32 ended_state; /* TCP_SYN_RECV of a request sock, else the substate */
-	__u32 has_child; /* a request's child was made: its timer is to be cancelled next */
+	__u64 child_at; /* seen, when a request's child was made last: its timer is cancelled next */
 	__u64 frames[24]; /* of the kernel's stack, while one program looks at it */
 };
 
@@ -1015,7 +1015,7 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 	if (old == TCP_SYN_RECV)
 		cpu->ended = 0; /* its request's timer was cancelled: no RST did that */
 	if (old == TCP_LISTEN && new == TCP_SYN_RECV)
-		cpu->has_child = 1;
+		cpu->child_at = cpu->seen;
 	if (tp && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) { /* a child begins with its request's number */
 		retrans = tp->total_retrans;
 		if (old == TCP_SYN_RECV && tp->data_segs_out)
@@ -1370,9 +1370,7 @@ int BPF_PROG(timer_cancelled, struct timer_list *timer)
 	if (function == reqsk_timer_handler) {
 		note_cancelled(cpu, (void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer),
 			       TCP_SYN_RECV);
-		if (cpu->has_child)
-			cpu->has_child = 0;
-		else if (in_icmp_handler(ctx, cpu))
+		if (cpu->child_at != cpu->seen && in_icmp_handler(ctx, cpu))
 			flags = FLAG_BY_ICMP;
 		return trace_request(timer, REQUEST_TIMER_CANCELLED, flags);
 	}

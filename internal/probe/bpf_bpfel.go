@@ -54,7 +54,8 @@ type bpfCpu struct {
 	Ended      uint64
 	EndedEnds  bpfEnds
 	EndedState uint32
-	HasChild   uint32
+	_          [4]byte
+	ChildAt    uint64
 	Frames     [24]uint64
 }
 
