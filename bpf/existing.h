@@ -30,7 +30,7 @@ struct sock_found {
 	__u64 listener; /* of a request sock */
 	__u64 mptcp; /* of a subflow: its MPTCP socket, whose holders hold it */
 	__u64 synack_us; /* of a request sock: CLOCK_MONOTONIC when the first SYN-ACK was sent */
-	__u64 jiffies; /* where left is: jiffies_64 at mono_ns, which tells what a jiffy is */
+	__u64 jiffies; /* where left is: jiffies_64 at mono_ns, which shows how long a jiffy is */
 	__u64 active_us; /* CLOCK_MONOTONIC when a segment was handled last; 0: not known, as in a mini-sock */
 	__u32 left; /* jiffies until a timer ends it; ~0: none */
 	__u32 fin_timeout; /* of an orphan in FIN_WAIT2, jiffies: net.ipv4.tcp_fin_timeout, */
@@ -52,7 +52,7 @@ struct sock_found {
 	__u8 is_mini; /* a request or timewait sock */
 	__u8 v6only; /* of an IPv6 one: IPV6_V6ONLY */
 	__u8 attached;
-	__u8 no_role; /* accept_backlog does not tell its side */
+	__u8 no_role; /* accept_backlog does not show its side */
 	__u8 pad[5];
 	__u8 laddr[16];
 	__u8 raddr[16];
@@ -120,8 +120,9 @@ static __always_inline __u32 pid_here(const struct task_struct *task)
 }
 
 /*
- * The device that a socket is bound to. Its name is right if ifname_of is its index: where there are thousands of devices, some are too
- * far behind in their hash chain. (There is no branch for that, for the verifier would go through all that follows once more.)
+ * The device that a socket is bound to. Its name is right if ifname_of is its index: where there
+ * are thousands of devices, some are too far behind in their hash chain. (There is no branch for
+ * that, because the verifier would go through all that follows once more.)
  */
 static __always_inline void read_device(struct sock_found *found, const struct net *net, __u32 ifindex)
 {
@@ -297,8 +298,10 @@ static __always_inline void read_other(struct sock_found *found, const struct so
 }
 
 /*
- * Reads an MPTCP socket. Its subflows have the queues, of which nothing is said here, and a listener's has the queue of what waits
- * for accept() (mptcp_diag_get_info in net/mptcp/mptcp_diag.c). Its own backlog is 0 even if it was accepted; the first subflow's tells.
+ * Reads an MPTCP socket. Its subflows have the queues, of which nothing is said here, and a
+ * listener's has the queue of what waits for accept() (mptcp_diag_get_info in
+ * net/mptcp/mptcp_diag.c). Its own backlog is 0 even if it was accepted; the first subflow's is
+ * right.
  */
 static __always_inline void read_mptcp(struct sock_found *found, const struct sock *sk)
 {
@@ -312,7 +315,10 @@ static __always_inline void read_mptcp(struct sock_found *found, const struct so
 	}
 }
 
-/* Writes a socket, and after the first subflow its MPTCP socket. Of one whose first subflow is gone each one tells. */
+/*
+ * Writes a socket, and after the first subflow its MPTCP socket. If the first subflow is gone, each
+ * of the others writes it.
+ */
 static __always_inline void write_existing(struct seq_file *seq, struct sock_found *found)
 {
 	const struct mptcp_sock *mptcp = (const void *)found->mptcp;
@@ -377,7 +383,7 @@ static __always_inline bool is_internet(const struct sock *sk)
 
 #define ANON_INODE_FS_MAGIC 0x09041934 /* include/uapi/linux/magic.h */
 
-/* The io_uring that a file is, or 0. Nobody but the kernel gives a file of this file system its name. */
+/* The io_uring that a file is, or 0. Only the kernel names the files of this file system. */
 static __always_inline struct io_ring_ctx *ring_of(const struct file *file)
 {
 	const char want[] = "[io_uring]";
@@ -404,7 +410,7 @@ static __always_inline __u32 slots_of(struct io_ring_ctx *ring)
 	return 0;
 }
 
-/* Says who has a descriptor; false if its process has just ended. */
+/* Fills in who has a descriptor; false if its process has just ended. */
 static __always_inline bool identify(struct holder_found *found, struct task_struct *task, __u32 fd)
 {
 	found->pid = pid_here(task);
@@ -418,9 +424,10 @@ static __always_inline bool identify(struct holder_found *found, struct task_str
 #define SLOTS_AT_ONCE 64
 
 /*
- * The sockets in the tables of io_urings are not written as other holders are, for there may be a million, and what is written for one
- * file has to fit into 32 KiB (bpf_seq_read). They are put here, some at a time; user space takes them after each read, and sets
- * ring_found to 0. While it has not, or the table goes on, the iterator comes back to the same file: it returns 1 (EAGAIN).
+ * The sockets in the tables of io_urings are not written as other holders are, because there may be
+ * a million, and what is written for one file has to fit into 32 KiB (bpf_seq_read). They are put
+ * here, some at a time; user space takes them after each read, and sets ring_found to 0. While it
+ * has not, or the table goes on, the iterator comes back to the same file: it returns 1 (EAGAIN).
  */
 volatile __u32 ring_found SEC(".data.rings") = 0; /* some may be there */
 struct holder_found ring_holder SEC(".data.rings") = {}; /* who holds them; the first slot */
@@ -433,7 +440,10 @@ struct {
 	__u32 pad;
 } ring_next SEC(".data.rings") = {};
 
-/* The loop's body has no branch that need not be, for the verifier goes through each way of it. What is NULL is read as 0. */
+/*
+ * The loop's body has no unnecessary branch, because the verifier goes through each path of it.
+ * NULL is read as 0.
+ */
 static __always_inline int find_slots(struct io_ring_ctx *ring, const struct holder_found *holder)
 {
 	__u32 slots = slots_of(ring), first = 0;

@@ -302,9 +302,9 @@ struct connecting {
 	__u64 closed; /* and this one to CLOSE again */
 };
 
-/* By thread. Inserted: as connect() begins. Deleted: as it returns. */
+/* By thread. Inserted: as connect() begins. Deleted: as it returns; where the kernel did not show that, by and by. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u64);
 	__type(value, struct connecting);
@@ -323,9 +323,9 @@ struct device {
 	__u32 ifindex;
 };
 
-/* The names of devices that sockets are bound to. Inserted: with a record of such a socket. Deleted: never; a full map costs names, nothing else. */
+/* The names of devices that sockets are bound to. Inserted: with a record of such a socket. Deleted: the oldest, for a new one. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct device);
 	__type(value, char[16]);
@@ -631,8 +631,8 @@ static __always_inline bool netns_gone(const struct net *net)
 }
 
 /*
- * tp is sk, or 0 if that is none of TCP. The bits are collected in the record, which the verifier does not look into: it would follow each combination
- * of them.
+ * tp is sk, or 0 if that is none of TCP. The bits are collected in the record, which the verifier
+ * does not track: it would follow each combination of them.
  */
 static __always_inline void closing(volatile __u32 *bits, const struct sock *sk, const struct tcp_sock *tp, int old,
 				    bool in_connect)
@@ -687,8 +687,9 @@ static __always_inline void closing(volatile __u32 *bits, const struct sock *sk,
 #define SO_EE_ORIGIN_ICMP6 3
 
 /*
- * What ICMP said while a connect() held the socket's lock: then it is no reason to close (tcp_v4_err, tcp_v6_err), but the program is told. Asking for
- * SO_ERROR clears sk_err_soft; from 6.0 the message is also in the queue of errors.
+ * What ICMP reported while a connect() held the socket's lock. It does not close the socket then
+ * (tcp_v4_err, tcp_v6_err), but the program gets the error. Reading SO_ERROR clears sk_err_soft;
+ * from 6.0 the message is also in the error queue.
  */
 static __always_inline int icmp_error(const struct sock *sk)
 {
@@ -870,9 +871,10 @@ static __always_inline struct file *file_of(__u32 fd)
 #define NETLINK_SOCK_DIAG 4 /* include/uapi/linux/netlink.h */
 
 /*
- * The current task is inside sendmsg() or sendto() with a request to destroy the socket with these ports, as ss -K does (struct inet_diag_req_v2 behind a
- * struct nlmsghdr; sock_diag_destroy in net/core/sock_diag.c). A softirq may run on top of it, so what else explains an end comes first. Who asks by another
- * system call is not told.
+ * The current task is inside sendmsg() or sendto() with a request to destroy the socket with these
+ * ports, as ss -K does (struct inet_diag_req_v2 behind a struct nlmsghdr; sock_diag_destroy in
+ * net/core/sock_diag.c). A softirq may run on top of it, so what else explains an end comes first.
+ * A request by another system call is not recognized.
  */
 static __noinline bool destroys(__u16 lport, __u16 rport)
 {
@@ -946,8 +948,13 @@ static __always_inline __u32 initial_sequence(const struct tcp_sock *tp, int old
 static __always_inline struct connecting *connecting(const struct sock *sk)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
+	struct connecting *c;
 
-	return trace_connects && sk->sk_lock.owned ? bpf_map_lookup_elem(&connects, &thread) : 0;
+	if (!trace_connects || !sk->sk_lock.owned)
+		return 0;
+	c = bpf_map_lookup_elem(&connects, &thread);
+	/* One of another socket is left from a connect() whose return the kernel did not show. */
+	return c && (c->sk == (__u64)sk || is_subflow(sk)) ? c : 0;
 }
 
 static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct sock *sk, const struct tcp_sock *tp,
@@ -1315,8 +1322,9 @@ static __always_inline void note_cancelled(struct cpu *cpu, const struct sock_co
 }
 
 /*
- * ICMP ends a request sock (tcp_req_err in net/ipv4/tcp_ipv4.c), and no tracepoint tells: the handler is on the kernel's stack. A walk of the stack takes a
- * microsecond, so it is not for the timers of requests that have just got their child.
+ * ICMP ends a request sock (tcp_req_err in net/ipv4/tcp_ipv4.c), and no tracepoint reports it, but
+ * the handler is on the kernel's stack. A walk of the stack takes a microsecond, so it is not for
+ * the timers of requests that have just got their child.
  */
 static __noinline bool in_icmp_handler(void *ctx, struct cpu *cpu)
 {
@@ -1434,7 +1442,10 @@ static __always_inline bool same_ends(const struct ends *a, const struct ends *b
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
 }
 
-/* A mini-sock is gone by the time that the segment which ended it is dropped, so its ends are told as they were noted. */
+/*
+ * A mini-sock is gone by the time that the segment which ended it is dropped, so its ends are
+ * reported as they were noted.
+ */
 static __always_inline int trace_dropped(struct cpu *cpu, __u8 tcp_flags)
 {
 	struct about a = { .family = AF_INET6, .proto = IPPROTO_TCP };
@@ -1512,15 +1523,18 @@ static __always_inline int ack_came(struct ends *ends, const struct sk_buff *skb
 }
 
 /*
- * Some things only a segment tells, and it is always dropped after that (tcp_v4_rcv, tcp_v6_rcv: discard_it).
+ * Some things only a segment shows, and it is always dropped after that (tcp_v4_rcv, tcp_v6_rcv:
+ * discard_it).
  *
  * The FIN that a timewait sock in FIN_WAIT2 waits for makes it TIME_WAIT, and starts its timer again. But a timer that stays in the same
  * bucket of the wheel (2 s wide at 60 s and 250 Hz) is only written to, and no tracepoint tells (__mod_timer in kernel/time/timer.c).
  *
  * A listener that waits for data (TCP_DEFER_ACCEPT) drops the ACK of the handshake.
  *
- * And a segment ends a mini-sock, whose timer is cancelled, which alone does not tell why: an RST; a SYN in SYN_RECV; an ACK in SYN_RECV while the accept queue
- * is full, with tcp_abort_on_overflow; data in FIN_WAIT2 after close(), which are answered with RST (TCP_TW_RST in tcp_v4_rcv). Full socks: see reset_sent.
+ * And a segment ends a mini-sock, whose timer is cancelled, which alone does not show why: an RST;
+ * a SYN in SYN_RECV; an ACK in SYN_RECV while the accept queue is full, with tcp_abort_on_overflow;
+ * data in FIN_WAIT2 after close(), which are answered with RST (TCP_TW_RST in tcp_v4_rcv). Full
+ * socks: see reset_sent.
  */
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(skb_dropped, struct sk_buff *skb)
@@ -1544,9 +1558,11 @@ int BPF_PROG(skb_dropped, struct sk_buff *skb)
 }
 
 /*
- * A sock that a segment has closed tells neither what that was nor whether it came at all: an RST and data that come too late leave the same error
- * (tcp_reset in net/ipv4/tcp_input.c), and none if no process has the sock (tcp_rcv_state_process), as its timer leaves none either. But only data are
- * answered with RST (tcp_v4_do_rcv, tcp_v6_do_rcv), and right after that. From 6.10 on sk may be 0: an answer of no sock.
+ * A closed sock shows neither which segment closed it nor whether one came at all: an RST and data
+ * that come too late leave the same error (tcp_reset in net/ipv4/tcp_input.c), and none if no
+ * process has the sock (tcp_rcv_state_process), as its timer leaves none either. But only data are
+ * answered with RST (tcp_v4_do_rcv, tcp_v6_do_rcv), and right after that. From 6.10 on sk may be 0:
+ * an answer of no sock.
  */
 SEC("tp_btf/tcp_send_reset")
 int BPF_PROG(reset_sent, const struct sock *sk, const struct sk_buff *skb)
@@ -1636,9 +1652,11 @@ int accepted4(struct sys_exit *ctx)
 }
 
 /*
- * connect() fails without a change of state where there is no route (tcp_v4_connect, tcp_v6_connect), or a program in the cgroup or a security module
- * refuses it. What it returns also tells why a socket that went to SYN_SENT came back in the same call. But a connect() that only asks what
- * became of an earlier one, or of a socket that is not free, is no attempt: the socket was unconnected before.
+ * connect() fails without a change of state where there is no route (tcp_v4_connect,
+ * tcp_v6_connect), or a program in the cgroup or a security module refuses it. What it returns also
+ * explains why a socket that went to SYN_SENT came back in the same call. But a connect() that only
+ * asks what became of an earlier one, or of a socket that is not free, is no attempt: the socket
+ * was unconnected before.
  */
 SEC("tracepoint/syscalls/sys_enter_connect")
 int connect_begins(struct sys_enter *ctx)
@@ -1654,8 +1672,7 @@ int connect_begins(struct sys_enter *ctx)
 		return 0;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	proto = BPF_CORE_READ(sk, sk_protocol);
-	if ((family != AF_INET && family != AF_INET6) ||
-	    (proto != IPPROTO_TCP && proto != IPPROTO_MPTCP && proto != IPPROTO_SCTP))
+	if ((family != AF_INET && family != AF_INET6) || (proto != IPPROTO_TCP && proto != IPPROTO_MPTCP))
 		return 0;
 	socket = BPF_CORE_READ(file, private_data);
 	c.sk = (__u64)sk;
@@ -1716,6 +1733,7 @@ static __always_inline int trace_connect(struct sock *sk, const struct address *
 }
 
 #define EINPROGRESS 115
+#define ERESTARTSYS 512 /* include/linux/errno.h: a signal came, and the call may begin again */
 #define AF_UNSPEC 0
 
 SEC("tracepoint/syscalls/sys_exit_connect")
@@ -1733,7 +1751,7 @@ int connect_returns(struct sys_exit *ctx)
 	bpf_map_delete_elem(&connects, &thread);
 	if (c.closed)
 		return trace_connect((void *)c.closed, &to, err, CONNECT_RETURNED);
-	if (c.changed || !c.fresh || err <= 0 || err == EINPROGRESS)
+	if (c.changed || !c.fresh || err <= 0 || err == EINPROGRESS || err >= ERESTARTSYS)
 		return 0;
 	if (bpf_probe_read_user(&to, sizeof(to), (void *)c.addr)) /* a sockaddr_in may end where a page does */
 		bpf_probe_read_user(&to, 8, (void *)c.addr);

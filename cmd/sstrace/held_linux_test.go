@@ -452,7 +452,7 @@ func TestInPIDNamespace(t *testing.T) {
 					t.Errorf("no %q in:\n%s", want, text)
 				}
 			}
-			if n := strings.Count(string(text), "sstrace: this is a PID namespace of its own"); n != 2 {
+			if n := strings.Count(string(text), "sstrace: running in a PID namespace other than the host's"); n != 2 {
 				t.Errorf("it says so %d times:\n%s", n, text)
 			}
 			for line := range strings.Lines(rest) {

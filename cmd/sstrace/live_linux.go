@@ -102,7 +102,9 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 	var rfc conn.Machine
 	if o.states == "rfc" {
 		rfc.Blind, rfc.Deaf = p.Blind() != nil, p.Deaf() != nil
-		rfc.Heir = p.Heir
+		if probe.ProcIsOurs() {
+			rfc.Heirs = p.Heirs
+		}
 		track = rfc.Take
 		idle = func(mono int64) (bool, error) {
 			if err := rfc.Settle(mono, t.pass); err != nil {
@@ -198,10 +200,10 @@ func (t *trip) list(o *options) error {
 	return errors.Join(quiet(err), closeOutput())
 }
 
-// notePIDNamespace says what a PID namespace of its own hides from sstrace.
+// notePIDNamespace warns about what a PID namespace other than the host's hides from sstrace.
 func notePIDNamespace() {
 	if probe.InPIDNamespace() {
-		fmt.Fprintln(os.Stderr, "sstrace: this is a PID namespace of its own: PIDs are its, and the processes outside it are not seen (`sstrace check` tells what to do)")
+		fmt.Fprintln(os.Stderr, "sstrace: running in a PID namespace other than the host's: PIDs are those of that namespace, and processes outside it are not seen (`sstrace check` says what to do)")
 	}
 }
 

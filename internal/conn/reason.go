@@ -63,7 +63,7 @@ func closer(r event.Reason) event.Closer {
 	return 0
 }
 
-// answerTells reports whether only an RST that is sent right after a full sock closed, or none, tells why: see reset_sent in
+// answerTells reports whether only an RST sent right after a full sock closed, or its absence, shows why: see reset_sent in
 // bpf/sstrace.bpf.c.
 func answerTells(e *event.Event) bool {
 	switch {
@@ -83,8 +83,8 @@ const (
 )
 
 // reason returns why a full sock closed, by what it was like at that moment. The errors are those that net/ipv4/tcp_input.c,
-// tcp_timer.c, tcp_ipv4.c and tcp.c leave in sk_err before they close (Linux 6.18). What a process that had asked for SO_ERROR was
-// told about an unanswered SYN stands in e.Err afterwards.
+// tcp_timer.c, tcp_ipv4.c and tcp.c leave in sk_err before they close (Linux 6.18). The error that a process
+// read with SO_ERROR about an unanswered SYN is in e.Err afterwards.
 func (m *Machine) reason(e *event.Event) event.Reason {
 	if e.Err == 0 && e.Old == event.SynSent && e.SoftErr != 0 && e.AtClose&event.InConnect == 0 {
 		e.Err = e.SoftErr
@@ -129,7 +129,7 @@ func (m *Machine) withoutError(e *event.Event) event.Reason {
 	case at(event.Owned | event.Repair):
 		return event.ReasonRepaired
 	case at(event.InConnect):
-		return event.ReasonAborted // to AF_UNSPEC; what else it may be, its return tells
+		return event.ReasonAborted // to AF_UNSPEC, unless what it returns shows otherwise
 	case e.Old == event.SynSent && m.Deaf && at(event.Owned) && !at(event.Shut):
 		return event.ReasonUnexplained // no port, connect() to AF_UNSPEC, or shutdown()
 	case e.Old == event.SynSent:

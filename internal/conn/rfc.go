@@ -22,16 +22,16 @@ type Machine struct {
 	Deaf bool
 	// Merged is how many records were told in another's line, or said nothing new.
 	Merged uint64
-	// Heir returns the process that a listener belongs to now that process gone, which had called listen(), has exited: pid 0 if
-	// no other one holds it. nil: it is unknown.
-	Heir func(sk uint64, gone uint32) (pid uint32, comm string)
+	// Heirs returns the processes that some sockets belong to now that process gone, which had called listen(), has exited. Those
+	// that no other process holds are missing. nil: they are unknown.
+	Heirs func(sks []uint64, gone uint32) map[uint64]event.Holder
 
 	requests map[ends]*sock   // handshakes that are not over
 	adopted  map[uint64]bool  // addresses of requests that have a child, and whose timer is still to be cancelled
 	handed   map[ends]*record // timewait socks whose sock has not closed yet
 	gone     map[ends]*record // timewait socks that ended early
 	cpus     map[uint32]*record
-	unclear  map[uint64]*record // socks that closed, and what follows tells why
+	unclear  map[uint64]*record // socks that closed, and what follows shows why
 
 	handedSocks [64]handedSock // the socks that handed over last
 	nextHanded  int
@@ -242,7 +242,9 @@ func (m *Machine) giveUp(r *record) {
 		}
 		r.line = m.end(r.s, &r.e, endedBy(&r.e))
 	case forReason:
-		delete(m.unclear, r.e.Sk)
+		if m.unclear[r.e.Sk] == r {
+			delete(m.unclear, r.e.Sk)
+		}
 	}
 }
 
@@ -278,7 +280,7 @@ func (m *Machine) inherit(s *sock, listener uint64) {
 	}
 }
 
-// moved gives s, which nobody has accepted yet, a new owner if its listener was closed without it: then it is in the accept queue of
+// moved assigns s, which nobody has accepted yet, a new owner if its listener was closed without it: then it is in the accept queue of
 // another one on that port (net.ipv4.tcp_migrate_req; inet_csk_listen_stop in net/ipv4/inet_connection_sock.c, from Linux 5.14).
 func (m *Machine) moved(s *sock, e *event.Event) {
 	if s.via != event.ViaListener || s.listener == 0 || e.New == event.Close {
@@ -482,7 +484,7 @@ func (m *Machine) returned(e *event.Event) {
 	}
 }
 
-// connectFailed: connect() has changed no state, so a line of its own tells of it.
+// connectFailed makes a line of a connect() that has changed no state.
 func (m *Machine) connectFailed(e *event.Event) bool {
 	e.Reason = event.ErrnoReason(e.Err)
 	e.ID = m.lastID + 1
@@ -498,23 +500,25 @@ func (m *Machine) connectFailed(e *event.Event) bool {
 // of the connections that nobody has accepted yet, is one of them.
 func (m *Machine) exited(e *event.Event) {
 	m.Merged++
-	if m.Heir == nil {
+	if m.Heirs == nil {
 		return
 	}
+	var left []uint64
 	for _, s := range m.socks {
-		if s.state != event.Listen || s.pid != e.OwnerPID {
-			continue
+		if s.state == event.Listen && s.pid == e.OwnerPID {
+			left = append(left, s.sk)
 		}
-		pid, comm := m.Heir(s.sk, e.OwnerPID)
-		if pid == 0 { // it is about to be closed
-			continue
+	}
+	if len(left) == 0 {
+		return
+	}
+	heirs := m.Heirs(left, e.OwnerPID)
+	for _, s := range m.socks {
+		if heir, ok := heirs[s.sk]; ok && s.state == event.Listen {
+			s.pid, s.comm, s.via = heir.PID, heir.Comm, event.ViaSnapshot
+		} else if heir, ok := heirs[s.listener]; ok && s.via == event.ViaListener {
+			s.pid, s.comm = heir.PID, heir.Comm
 		}
-		for _, c := range m.socks {
-			if c.via == event.ViaListener && c.listener == s.sk {
-				c.pid, c.comm = pid, comm
-			}
-		}
-		s.pid, s.comm, s.via = pid, comm, event.ViaSnapshot
 	}
 }
 
@@ -584,7 +588,7 @@ func (m *Machine) change(e *event.Event) bool {
 		e.ISN = 0 // both ends sent a SYN: it is the peer's
 	}
 	switch {
-	case e.New == event.SynSent && (e.Local.Port() == 0 || !m.Blind): // the SYN's timer tells the port and the sequence number
+	case e.New == event.SynSent && (e.Local.Port() == 0 || !m.Blind): // the SYN's timer has the port and the sequence number
 		s.first = m.enqueue(e, s, forPort)
 		return false
 	case e.New == event.Close && m.Blind && e.Err == 0 && (e.Old == event.FinWait2 || e.Old == event.Closing):

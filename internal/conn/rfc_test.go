@@ -428,11 +428,11 @@ func TestMigration(t *testing.T) {
 // The owner of a listener whose process exits is the one that it left it to; so is that of the connections that wait for accept().
 func TestHeir(t *testing.T) {
 	var m Machine
-	m.Heir = func(sk uint64, gone uint32) (uint32, string) {
-		if sk == 1 && gone == 100 {
-			return 101, "daemon"
+	m.Heirs = func(sks []uint64, gone uint32) map[uint64]event.Holder {
+		if !slices.Equal(sks, []uint64{1}) || gone != 100 {
+			t.Errorf("asked who has %d after %d", sks, gone)
 		}
-		return 0, ""
+		return map[uint64]event.Holder{1: {PID: 101, Comm: "daemon"}}
 	}
 	listen := change(1, 1, 1, event.Close, event.Listen)
 	listen.Remote, listen.OwnerPID, listen.OwnerComm = netip.AddrPort{}, 100, "start"

@@ -148,7 +148,7 @@ Source:    net/ipv4/tcp_timer.c, tcp_write_err`},
 	{"keepalive", `Keep-alive probes were not answered while nothing else was outstanding (ETIMEDOUT).
 Sysctl:    net.ipv4.tcp_keepalive_time, tcp_keepalive_intvl, tcp_keepalive_probes; and the options TCP_KEEPIDLE and so on
 Source:    net/ipv4/tcp_timer.c, tcp_keepalive_timer`},
-	{"unreachable", `ICMP reported that the destination is unreachable or prohibited, or no route led there any more. The error tells which:
+	{"unreachable", `ICMP reported that the destination is unreachable or prohibited, or no route led there any more. The error shows which:
 sstrace explain EHOSTUNREACH, and so on.
 A handshake ends at once; an established connection only when what it sends is not acknowledged for all the retries.
 Source:    RFC 1122 section 4.2.3.9; net/ipv4/icmp.c, icmp_err_convert; net/ipv6/icmp.c, tab_unreach`},

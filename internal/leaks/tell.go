@@ -198,7 +198,7 @@ func (t *teller) stuck(s *sock, by opener) error {
 func unheld(a event.Attached) string {
 	switch a {
 	case event.AttachedNothing:
-		return "held by no process: it is the kernel's to end"
+		return "held by no process: the kernel ends it"
 	case event.AttachedQueue:
 		return "not accepted yet: it waits in its listener's queue"
 	case event.AttachedKernel:

@@ -296,7 +296,7 @@ func (t *Table) over(end *End) {
 	}
 }
 
-// translated reports whether a and b do not have the same addresses, the other way round.
+// translated reports whether the addresses of b are not those of a, the other way round.
 func translated(a, b *End) bool { return a.Remote != b.Local || a.Local != b.Remote }
 
 // pairing returns how certain it is that a and b, whose addresses suit, are one connection.

@@ -250,7 +250,7 @@ const rootCgroup = 1
 
 func processes() Need {
 	n := Need{Name: "all processes", Soft: true, OK: true, Found: "the host's PID namespace",
-		Hint: "PIDs are those of this namespace, and who outside it holds a socket is not seen: run it in the host's (docker run --pid=host, hostPID: true)"}
+		Hint: "PIDs are those of this namespace, and processes outside it that hold a socket are not seen: run it in the host's (docker run --pid=host, hostPID: true)"}
 	switch inode, own := pidNamespace(); {
 	case inode == 0:
 		n.OK, n.Found = false, "unknown: /proc is not mounted, or of a PID namespace that this process is not in"

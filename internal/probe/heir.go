@@ -8,12 +8,14 @@ import (
 	"math"
 	"os"
 	"strconv"
+
+	"sstrace/internal/event"
 )
 
-// Heir returns the process that a socket belongs to after process gone, which made it, has exited: of those that still hold it the
-// one that started first, for the others are its children as a rule. pid is 0 if no other process holds it. As Sockets it must not
-// run at the same time as Events gives something.
-func (p *Probe) Heir(sk uint64, gone uint32) (pid uint32, comm string) {
+// Heirs returns the processes that some sockets belong to after process gone, which made them, has exited: of those that still hold
+// one the process that started first, because the others are its children as a rule. Sockets that no other process holds are
+// missing. /proc must show the PID namespace that sstrace is in. As Sockets it must not run at the same time as Events.
+func (p *Probe) Heirs(sks []uint64, gone uint32) map[uint64]event.Holder {
 	ends := make(chan openEnd)
 	go func() {
 		for range ends { // the network namespaces of the sockets: nobody asks
@@ -21,15 +23,29 @@ func (p *Probe) Heir(sk uint64, gone uint32) (pid uint32, comm string) {
 	}()
 	holders, err := p.lister.whoHolds(ends)
 	if err != nil {
-		return 0, ""
+		return nil
 	}
-	first := uint64(math.MaxUint64)
-	for _, h := range holders[sk] {
-		if started, err := startTime(h.PID); h.PID != gone && err == nil && started < first {
-			first, pid, comm = started, h.PID, h.Comm
+	started := make(map[uint32]uint64)
+	heirs := make(map[uint64]event.Holder)
+	for _, sk := range sks {
+		first := uint64(math.MaxUint64)
+		for _, h := range holders[sk] {
+			if h.PID == gone {
+				continue
+			}
+			at, ok := started[h.PID]
+			if !ok {
+				if at, err = startTime(h.PID); err != nil {
+					continue // it has exited, too
+				}
+				started[h.PID] = at
+			}
+			if at < first {
+				first, heirs[sk] = at, h
+			}
 		}
 	}
-	return pid, comm
+	return heirs
 }
 
 // startTime returns when a process started, in clock ticks since the boot (proc(5): starttime).

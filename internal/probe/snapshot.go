@@ -494,7 +494,7 @@ func (l *lister) unlisted() (all []bpfSockFound, err error) {
 // ringWithSlots is SLOTS in bpf/existing.h.
 const ringWithSlots = -2
 
-// slots gives each socket in a slot of an io_uring's own table to add.
+// slots calls add for each socket in a slot of an io_uring's own table.
 func (l *lister) slots(add func(*bpfHolderFound)) (err error) {
 	if l.Slots == nil {
 		if l.Slots, l.rings, err = l.loadSlots(); err != nil {
@@ -514,7 +514,7 @@ func (r *rings) begin() error {
 	return errors.Join(r.Found.Set(uint32(0)), r.Next.Set(make([]byte, r.Next.Size())))
 }
 
-// take gives each holder that the walk has found since the last time to add.
+// take calls add for each holder that the walk has found since the last call.
 func (r *rings) take(add func(*bpfHolderFound)) error {
 	var some uint32
 	if err := r.Found.Get(&some); err != nil || some == 0 {
