@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -429,7 +430,10 @@ func TestInPIDNamespace(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHost(t)
-			cmd := self("pid-namespace", "ls --pid 1", "leaks --once --older CLOSE_WAIT=1ns --state close-wait", "check")
+			dial := filepath.Join(t.TempDir(), "dial")
+			h.must("write", os.WriteFile(dial, []byte("#!/bin/bash\necho dialling as $$\nexec 3<>/dev/tcp/::1/7781\n"), 0o755))
+			cmd := self("pid-namespace", "ls --pid 1", "leaks --once --older CLOSE_WAIT=1ns --state close-wait", "check",
+				"-n 1 --edge CLOSE:SYN_SENT -o ndjson -- "+dial)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
 			if test.own {
 				script := `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" "$@"`
@@ -452,7 +456,12 @@ func TestInPIDNamespace(t *testing.T) {
 					t.Errorf("no %q in:\n%s", want, text)
 				}
 			}
-			if n := strings.Count(string(text), "sstrace: running in a PID namespace other than the host's"); n != 2 {
+			_, dialled, _ := strings.Cut(rest, "dialling as ")
+			pid, line, _ := strings.Cut(dialled, "\n")
+			if !strings.Contains(line, `"owner_pid":`+pid+`,"owner_comm":"dial"`) || !strings.Contains(line, `"owner_host_pid":null`) {
+				t.Errorf("of process %s of the trace:\n%s", pid, line)
+			}
+			if n := strings.Count(string(text), "sstrace: running in a PID namespace other than the host's"); n != 3 {
 				t.Errorf("it says so %d times:\n%s", n, text)
 			}
 			for line := range strings.Lines(rest) {
@@ -629,5 +638,38 @@ func TestListingUsage(t *testing.T) {
 		if r := sstrace(t, "", args...); r.code != exitUsage {
 			t.Errorf("%q: exit code %d, %s", args, r.code, r.stderr)
 		}
+	}
+}
+
+// The kernel's worker closes what MPTCP has left of a connection: no process did, and the owner stays who it was.
+func TestKernelThreadIsNoOwner(t *testing.T) {
+	h := newHost(t)
+	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
+		l := h.mptcp(unix.AF_INET).listenAt("127.0.0.1:7781", 8)
+		c := h.mptcp(unix.AF_INET).connectTo("127.0.0.1:7781")
+		s := l.accept()
+		c.close()
+		s.close()
+		l.close()
+		await(t, "the subflows to close", func() (closed bool) {
+			h.do(func() {
+				table, err := os.ReadFile("/proc/thread-self/net/tcp")
+				h.must("read /proc/net/tcp", err)
+				closed = !strings.Contains(string(table), fmt.Sprintf(" %02X ", uint8(event.Established)))
+			})
+			return closed
+		})
+	})
+	closed := 0
+	for _, e := range r.changes {
+		if e.OwnerPID != uint32(os.Getpid()) {
+			t.Errorf("%v → %v belongs to %d/%s via %v", e.Old, e.New, e.OwnerPID, e.OwnerComm, e.OwnerVia)
+		}
+		if (e.New == event.FinWait1 || e.New == event.LastAck) && e.TaskPID != e.OwnerPID {
+			closed++
+		}
+	}
+	if closed == 0 {
+		t.Skip("here the process closed the subflows itself")
 	}
 }
