@@ -36,7 +36,7 @@ test: ## run all tests, those that trace as root
 	$(call need,findmnt,util-linux)
 	$(call need,ss,iproute2)
 	$(call need,tmux,tmux)
-	$(GO) test -count=1 $(if $(SUDO),-exec '$(SUDO) -E') ./...
+	$(GO) test -count=1 -timeout 30m $(if $(SUDO),-exec '$(SUDO) -E') ./...
 
 bench: ## measure each room, and, as root, the whole beside tcpstates of libbpf-tools, and ls beside ss
 	$(call need,tcpstates,libbpf-tools)
