@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -146,17 +147,23 @@ func TestOverlappingNetworks(t *testing.T) {
 
 // The SYN's leg is known although the handshake goes no further, and none is told that never came.
 func TestLegsThatCame(t *testing.T) {
+	t.Run("IPv4", func(t *testing.T) { legsThatCame(t, "10.0.0.1", "10.0.0.2", "/24") })
+	t.Run("IPv6", func(t *testing.T) { legsThatCame(t, "fd00::1", "fd00::2", "/64") })
+}
+
+func legsThatCame(t *testing.T, client, server, prefix string) {
+	to := net.JoinHostPort(server, "7781")
 	a, b := newHost(t), newHost(t)
-	here, there := a.newLink("here", "10.0.0.1/24"), b.newLink("there", "10.0.0.2/24")
+	here, there := a.newLink("here", client+prefix), b.newLink("there", server+prefix)
 	var open sock
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
 	around(t, []string{"-o", "ndjson", "-w", file, "--netns", a.netns() + "," + b.netns()}, func() {
-		l := b.listen("10.0.0.2:7781", 8)
-		for _, from := range []string{"10.0.0.1:40601", "10.0.0.1:40602"} {
-			open = a.dialFrom(from, "10.0.0.2:7781", "")
+		l := b.listen(to, 8)
+		for _, port := range []string{"40601", "40602"} {
+			open = a.dialFrom(net.JoinHostPort(client, port), to, "")
 			here.forward(there, syn)
 			there.receive(syn | ack) // and it goes no further
-			if from == "10.0.0.1:40601" {
+			if port == "40601" {
 				open.close()
 			}
 		}
@@ -165,7 +172,7 @@ func TestLegsThatCame(t *testing.T) {
 	r := sstrace(t, "", "handshakes", "-r", file)
 	var lines []string
 	for line := range strings.Lines(r.stdout) {
-		if strings.Contains(line, " 10.0.0.1:4060") {
+		if strings.Contains(line, ":4060") {
 			lines = append(lines, strings.Join(strings.Fields(line)[1:], " "))
 		}
 	}
