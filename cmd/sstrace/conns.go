@@ -4,14 +4,14 @@ import (
 	"errors"
 	"io"
 
-	"sstrace/internal/conns"
+	"sstrace/internal/view/conns"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// connections is the command that tells of each connection when it is over.
-func connections() *question {
+// newConns returns the command that reports each connection when it is over.
+func newConns() *question {
 	var timeline bool
 	q := &question{
 		Command: cobra.Command{

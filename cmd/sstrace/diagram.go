@@ -5,14 +5,14 @@ import (
 	"io"
 	"os"
 
-	"sstrace/internal/diagram"
+	"sstrace/internal/view/diagram"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
 // diagramQuestion: which ways through the state diagram were travelled, and how long did each step take?
-func diagramQuestion() *question {
+func newDiagram() *question {
 	return &question{
 		Command: cobra.Command{
 			Use:   "diagram",

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"sstrace/internal/diagram"
+	"sstrace/internal/view/diagram"
 )
 
 // Every format draws a recording, once and at the end; of one that was cut off what there is.

@@ -6,15 +6,15 @@ import (
 	"slices"
 	"strings"
 
-	"sstrace/internal/handshake"
+	"sstrace/internal/view/handshakes"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// handshakes is the command that times how connections are set up.
-func handshakes() *question {
-	var o handshake.Options
+// newHandshakes returns the command that times how connections are set up.
+func newHandshakes() *question {
+	var o handshakes.Options
 	q := &question{
 		Command: cobra.Command{
 			Use:   "handshakes",
@@ -27,17 +27,17 @@ known one by one: ├── ──┤ is two of them together. At the end come p
   sudo sstrace handshakes -- curl -s localhost:8080         of one command
   sstrace handshakes -r trace.ndjson                        of a recording`,
 		},
-		formats: handshake.Formats,
+		formats: handshakes.Formats,
 		whole:   true,
 		start: func(out io.Writer, format string, color bool) (view, error) {
-			return handshake.New(out, format, color, o), nil
+			return handshakes.New(out, format, color, o), nil
 		},
 	}
 	q.flags = func(f *pflag.FlagSet) {
 		f.BoolVar(&o.Summary, "summary", false, "percentiles only, no line for each handshake")
 		f.Var((*positiveTime)(&o.Interval), "interval", "percentiles of each `time`, too: 10s")
-		f.Var((*handshakeGroup)(&o.By), "by", "percentiles for each `group`: "+strings.Join(handshake.Groupings, ", "))
-		complete(&q.Command, "by", handshake.Groupings)
+		f.Var((*handshakeGroup)(&o.By), "by", "percentiles for each `group`: "+strings.Join(handshakes.Groupings, ", "))
+		complete(&q.Command, "by", handshakes.Groupings)
 	}
 	return q
 }
@@ -50,8 +50,8 @@ func (g *handshakeGroup) Type() string   { return "group" }
 
 // Set implements pflag.Value.
 func (g *handshakeGroup) Set(text string) error {
-	if !slices.Contains(handshake.Groupings, text) {
-		return errors.New("the groups are " + strings.Join(handshake.Groupings, ", "))
+	if !slices.Contains(handshakes.Groupings, text) {
+		return errors.New("the groups are " + strings.Join(handshakes.Groupings, ", "))
 	}
 	*g = handshakeGroup(text)
 	return nil

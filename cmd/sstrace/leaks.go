@@ -10,7 +10,7 @@ import (
 
 	"sstrace/internal/event"
 	"sstrace/internal/filter"
-	"sstrace/internal/leaks"
+	"sstrace/internal/view/leaks"
 
 	"github.com/spf13/cobra"
 )
@@ -53,7 +53,7 @@ func (l limits) Set(text string) error {
 }
 
 // findLeaks watches for sockets that somebody forgot to close.
-func findLeaks() *cobra.Command {
+func newLeaks() *cobra.Command {
 	o := &options{formats: []string{"text", "ndjson"}, states: "rfc", older: true, answers: true}
 	o.filter.Listing = true
 	older := limits(maps.Clone(leaks.Limits))

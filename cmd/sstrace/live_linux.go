@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"os"
 	"os/signal"
@@ -12,11 +13,12 @@ import (
 	"syscall"
 	"time"
 
-	"sstrace/internal/conn"
 	"sstrace/internal/event"
-	"sstrace/internal/leaks"
 	"sstrace/internal/probe"
+	"sstrace/internal/record"
 	"sstrace/internal/stack"
+	"sstrace/internal/track"
+	"sstrace/internal/view/leaks"
 
 	"golang.org/x/sys/unix"
 )
@@ -96,16 +98,16 @@ func (t *trip) trace(o *options, argv []string) error {
 
 // follow takes what p tells, to its end.
 func (t *trip) follow(o *options, p *probe.Probe) error {
-	var kernel conn.Tracker
-	track := kernel.Take
+	var kernel track.Tracker
+	take := kernel.Take
 	idle := func(mono int64) (bool, error) { return false, t.view.Flush(mono) }
-	var rfc conn.Machine
+	var rfc track.Machine
 	if o.states == "rfc" {
 		rfc.Blind, rfc.Deaf = p.Blind() != nil, p.Deaf() != nil
 		if probe.ProcIsOurs() {
 			rfc.Heirs = p.Heirs
 		}
-		track = rfc.Take
+		take = rfc.Take
 		idle = func(mono int64) (bool, error) {
 			if err := rfc.Settle(mono, t.pass); err != nil {
 				return false, err
@@ -122,7 +124,7 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 		}
 		return idle(mono)
 	}
-	err := t.travel(p.Events(listened), track)
+	err := t.tracked(p.Records(listened), take)
 	if err == nil {
 		err = rfc.Settle(math.MaxInt64, t.pass) // nothing comes any more
 	}
@@ -142,6 +144,22 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 		}
 	}
 	return t.finish(o, wall, mono, b)
+}
+
+// tracked passes on the lines that take makes of the records.
+func (t *trip) tracked(records iter.Seq2[*record.Record, error], take func(*record.Record, func(*event.Event) error) error) error {
+	for r, err := range records {
+		if err == nil {
+			err = take(r, t.pass)
+		}
+		if err != nil {
+			return err
+		}
+		if t.enough() {
+			return errEnough
+		}
+	}
+	return nil
 }
 
 // readerGone reports whether stdout is a pipe or a socket that nobody reads any more (poll(2): POLLERR).
@@ -187,7 +205,7 @@ func (t *trip) list(o *options) error {
 		}
 		return err
 	}
-	if err = t.travel(l.All(ready), nil); err == nil {
+	if err = t.travel(l.All(ready)); err == nil {
 		wall, mono := l.Now()
 		err = t.finish(o, wall, mono, &event.Balance{Seen: l.Seen()})
 	}

@@ -5,16 +5,16 @@ import (
 	"fmt"
 	"os"
 
-	"sstrace/internal/sockets"
-	"sstrace/internal/watch"
+	"sstrace/internal/view/ls"
+	"sstrace/internal/view/watch"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
-// ls lists the sockets that exist.
-func ls() *cobra.Command {
-	o := &options{formats: sockets.Formats}
+// newLs returns the command that lists the sockets that exist.
+func newLs() *cobra.Command {
+	o := &options{formats: ls.Formats}
 	watching := false
 	o.filter.Listing = true
 	c := &cobra.Command{
@@ -46,7 +46,7 @@ and scrolled; ? shows the keys.`,
 					return usageError{errors.New("--buffer goes with --watch: a listing has no ring buffer")}
 				}
 				o.listing = true
-				return run(c, o, args, func(s *setting) (view, error) { return sockets.New(s.out, o.format), nil })
+				return run(c, o, args, func(s *setting) (view, error) { return ls.New(s.out, o.format), nil })
 			}
 			if err := o.checkWatch(); err != nil {
 				return usageError{err}

@@ -7,7 +7,7 @@ import (
 	"os"
 
 	"sstrace/internal/explain"
-	"sstrace/internal/print"
+	"sstrace/internal/view/lines"
 
 	"github.com/spf13/cobra"
 )
@@ -96,14 +96,14 @@ COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, wit
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			return run(c, &o, args, func(s *setting) (view, error) { return print.New(s.out, o.format, o.clock, s.color) })
+			return run(c, &o, args, func(s *setting) (view, error) { return lines.New(s.out, o.format, o.clock, s.color) })
 		},
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.CompletionOptions.HiddenDefaultCmd = false
 	c.Flags().SetInterspersed(false) // what follows a command's name is the command's
 	o.register(c)
-	c.AddCommand(handshakes().command(), connections().command(), statistics().command(), diagramQuestion().command(), ls(), findLeaks())
+	c.AddCommand(newHandshakes().command(), newConns().command(), newStats().command(), newDiagram().command(), newLs(), newLeaks())
 	c.AddCommand(&cobra.Command{
 		Use:   "check",
 		Short: "Look whether this machine can trace, and say what to do if not",

@@ -12,7 +12,7 @@ import (
 
 	"sstrace/internal/event"
 	"sstrace/internal/filter"
-	"sstrace/internal/print"
+	"sstrace/internal/view/lines"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -47,14 +47,14 @@ type options struct {
 func (o *options) register(c *cobra.Command) {
 	f := c.Flags()
 	f.SortFlags = false
-	o.formats = print.Formats
+	o.formats = lines.Formats
 	o.registerFilters(c)
 	o.registerFormat(c)
-	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(print.Clocks, ", "))
+	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(lines.Clocks, ", "))
 	f.StringVar(&o.states, "states", "rfc", "`vocabulary`: rfc, the state machine of RFC 9293; kernel, the tracepoint's changes as they are")
 	f.VarP(&o.count, "count", "n", "stop after `N` changes")
 	o.registerSource(f)
-	complete(c, "time", print.Clocks)
+	complete(c, "time", lines.Clocks)
 	complete(c, "states", vocabularies)
 }
 
@@ -180,8 +180,8 @@ func (o *options) check(command []string) error {
 	switch {
 	case !slices.Contains(o.formats, o.format):
 		return fmt.Errorf("-o %q: the formats are %s", o.format, strings.Join(o.formats, ", "))
-	case o.clock != "" && !slices.Contains(print.Clocks, o.clock):
-		return fmt.Errorf("--time %q: the clocks are %s", o.clock, strings.Join(print.Clocks, ", "))
+	case o.clock != "" && !slices.Contains(lines.Clocks, o.clock):
+		return fmt.Errorf("--time %q: the clocks are %s", o.clock, strings.Join(lines.Clocks, ", "))
 	case o.states != "" && !slices.Contains(vocabularies, o.states):
 		return fmt.Errorf("--states %q: the vocabularies are %s", o.states, strings.Join(vocabularies, ", "))
 	case o.read != "" && len(command) > 0:

@@ -8,7 +8,7 @@ import (
 	"os"
 
 	"sstrace/internal/event"
-	"sstrace/internal/sockets"
+	"sstrace/internal/view/ls"
 )
 
 // replay prints a recording.
@@ -31,9 +31,9 @@ func (t *trip) replay(o *options) error {
 	}
 	source := r.lines(in)
 	if o.listing {
-		source = sockets.Implied(source)
+		source = ls.Implied(source)
 	}
-	err = t.travel(source, nil)
+	err = t.travel(source)
 	enough := errors.Is(err, errEnough)
 	if !enough && (err != nil || t.end == nil) { // else finish does it, behind the end
 		if flushErr := t.view.Flush(0); err == nil {

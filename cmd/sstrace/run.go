@@ -155,31 +155,17 @@ func (t *trip) pass(e *event.Event) error {
 	})
 }
 
-// tracker makes lines of what the kernel tells, and gives each to emit.
-type tracker func(e *event.Event, emit func(*event.Event) error) error
-
-// travel takes each Event of source to its line, until the source ends, or an error. track comes before the filter; nil for a
-// recording, which has lines already.
-func (t *trip) travel(source iter.Seq2[*event.Event, error], track tracker) error {
-	pass := t.pass
+// travel passes on each line of source until the source ends, or an error.
+func (t *trip) travel(source iter.Seq2[*event.Event, error]) error {
 	for e, err := range source {
 		if err != nil {
 			return err
 		}
-		switch e.Type {
-		case event.ConnectFailed:
-			if t.listing { // no socket of it exists
-				break
-			}
-			fallthrough
-		case event.Change, event.Accept, event.Lost, event.Timer, event.Socket:
-			if track != nil {
-				err = track(e, pass)
-			} else {
-				err = pass(e)
-			}
-		case event.End:
+		switch {
+		case e.Type == event.End:
 			t.end = e.Balance
+		case e.Type != event.ConnectFailed || !t.listing: // no socket of a failed connect() exists
+			err = t.pass(e)
 		}
 		if err != nil {
 			return err

@@ -6,14 +6,14 @@ import (
 	"slices"
 	"strings"
 
-	"sstrace/internal/stats"
+	"sstrace/internal/view/stats"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// statistics is the command that counts.
-func statistics() *question {
+// newStats returns the command that counts.
+func newStats() *question {
 	var o stats.Options
 	q := &question{
 		Command: cobra.Command{

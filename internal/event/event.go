@@ -13,89 +13,26 @@ const Unknown = -1
 // NoUID is the Event.UID of a socket whose user is not known; the kernel's INVALID_UID (include/linux/uidgid.h).
 const NoUID = 1<<32 - 1
 
-// AtClose describes a socket as it closes (the CLOSING_ bits in bpf/sstrace.bpf.c).
-type AtClose uint32
-
-// The bits of AtClose.
-const (
-	Shut         AtClose = 1 << iota // shut down both ways, as close() does
-	Linger0                          // SO_LINGER with time 0
-	Keepalive                        // SO_KEEPALIVE
-	Unaccepted                       // no process ever had it
-	Orphan                           // no process has it any more
-	FinCame                          // the peer's
-	TimeWaitFull                     // no more timewait socks are allowed, or it is not known
-	NoFinWait2                       // TCP_LINGER2 below 0: once no process has it, it does not wait for a FIN
-	Unread                           // data came that no process has read
-	Repair                           // TCP_REPAIR is on
-	InConnect                        // the current task closes it in its own connect()
-	Unacked                          // a SYN, data or a FIN has not been acknowledged, or not even been sent
-	NetNSGone                        // no process is in its network namespace any more
-	RecvShut                         // nothing is received any more: close(), shutdown(), or the peer's FIN
-	Owned                            // a system call on it made the change
-	NoSegment                        // it has sent none
-	Unsent                           // data or a FIN have not been sent
-)
-
-// Flags describes the socket of a record, or what happened to it (the FLAG_ bits in bpf/sstrace.bpf.c).
-type Flags uint8
-
-// The bits of Flags. All but PortStale, Destroyed and Abandoned are a request sock's.
-const (
-	PortStale Flags = 1 << iota // it has no local port: Local has the one of its last connection
-	Acked                       // the ACK came and was dropped
-	Defers                      // its listener waits for data (TCP_DEFER_ACCEPT)
-	QueueFull                   // its listener's accept queue is full
-	ByICMP                      // ICMP ended it
-	Destroyed                   // the current task asked for it to be destroyed (ss -K)
-	Abandoned                   // of a timewait sock: no process is in its network namespace any more
-)
-
 // Version is the value of the key "v": keys may be added within it, none is renamed, removed or given another meaning.
 const Version = 1
 
 // Type is the kind of line that an Event is.
 type Type uint8
 
-// The types. A Socket tells of one that exists: one that is older than the trace, or a line of a listing; its state is New. A Timer is no line: it tells
-// the tracker of the timer of a mini-sock.
+// The types. A Socket is one that exists: it is older than the trace, or a line of a listing. Its
+// state is New.
 const (
 	Change Type = iota // a TCP state change
 	Lost               // changes are missing between the line before and the line after
 	End                // the last line, with the balance
 	Accept             // accept() gave a connection to a process; Dur is the time that it waited for that
 	Socket
-	Timer
 	ConnectFailed // connect() failed before it sent a SYN: no state changed, and Err says why
 )
 
 // HostPID marks a process ID of the initial PID namespace: the process has none in the namespace that sstrace runs in. Linux has
 // at most 1<<22 (PID_MAX_LIMIT in include/linux/threads.h), so the bit is free.
 const HostPID = 1 << 31
-
-// Deed is what happened to the timer of a mini-sock: a request sock is a handshake that is not over, a timewait sock a connection that
-// only waits for its end. The numbers are the kernel side's (enum kind in bpf/sstrace.bpf.c).
-type Deed uint8
-
-// The deeds. A timer that expires is cancelled first, in the same breath, and so is one that is started again while it runs.
-const (
-	RequestStarted Deed = iota + 1 // the SYN arrived, or the SYN-ACK was sent again
-	RequestCancelled
-	RequestExpired
-	TimeWaitStarted // New is its state: TIME_WAIT or FIN_WAIT2
-	TimeWaitCancelled
-	TimeWaitExpired
-	SynSentStarted  // connect() has sent its SYN and hence chosen a port; Sk is the full socket
-	SecondChange    // no timer's deed: a change that the kernel side's second program took
-	Accepted        // nor this: accept() returned the socket to the current task
-	Reset           // nor this: the segment that ended the mini-sock whose timer was cancelled just before
-	AcceptedPerhaps // Accepted, if nothing else has told so: io_uring gave a number to the current task that is the socket's descriptor
-	RequestAcked    // the ACK of the handshake came and was dropped: its listener waits for data (TCP_DEFER_ACCEPT)
-	NoSyn           // connect() failed and changed no state
-	ConnectReturned // connect() failed after it had changed states itself; Err is what it returned
-	ProcessExited   // a process that called listen() has exited
-	ResetSent       // a sock that a segment has just closed answers it with RST
-)
 
 // State is a TCP state, with the kernel's number (include/net/tcp_states.h; RFC 9293 section 3.3.2).
 type State uint8
@@ -347,22 +284,9 @@ type Event struct {
 	Cgroup        string // path
 	CgroupID      uint64
 
-	// Of a Timer and a Socket, and of a Change as the kernel tells it; none of it is printed:
-
-	Deed     Deed
-	Stack    uint32  // names the stack in user space of who connects or accepts; 0: none
-	Listener uint64  // of a request sock: the address of its listener
-	Mini     bool    // Sk is not a struct sock
-	Retries  uint8   // of a request sock: how often its SYN-ACK was sent again
-	AtClose  AtClose // of a change to CLOSE
-	Flags    Flags
-	SoftErr  int32  // of a change from SYN_SENT to CLOSE: the errno of an ICMP message that came before it; 0: none
-	SRTT     uint32 // of a change from ESTABLISHED: the smoothed round-trip time, µs; 0: unknown
-	Segment  uint8  // of a Reset: the flags of the segment, as in its header (RFC 9293 section 3.1)
-
-	// Losses counts the changes lost in the whole run when the kernel made this record. It is not printed: the tracker
-	// compares two of a socket's to know whether anything may be missing between them.
-	Losses uint64
+	// Stack identifies the user-space stack of the process that connects or accepts; 0 if there is
+	// none. It is not printed as such: see probe.Probe.Stack.
+	Stack uint32
 
 	// Unwanted: a filter of lines does not want this one, but may want its connection for another.
 	Unwanted bool
@@ -385,6 +309,7 @@ type Status struct {
 	Left      int64    // ns until a timer ends it: of TIME_WAIT, and of FIN_WAIT2 without a process; Unknown
 	Holders   []Holder // nil: not known
 	Attached  Attached
+	Mini      bool   // no full socket: a half-open connection, or one that a timewait sock represents. Not printed
 	V6Only    Answer // of a listener or a bound socket of IPv6: does it take IPv6 alone?
 	HeldAs    uint64 // of a subflow: the address of its MPTCP socket, whose holders are its. Not printed
 }

@@ -167,7 +167,7 @@ func TestNapIsNoPoll(t *testing.T) {
 			p.Stop()
 		}()
 		changes := 0
-		for e, err := range p.Events(func(int64) (bool, error) { return false, nil }) {
+		for e, err := range p.Records(func(int64) (bool, error) { return false, nil }) {
 			if err != nil {
 				t.Fatal(err)
 			}

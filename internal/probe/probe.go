@@ -16,6 +16,7 @@ import (
 
 	"sstrace/internal/event"
 	"sstrace/internal/filter"
+	"sstrace/internal/record"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -343,13 +344,16 @@ func (p *Probe) Close() {
 	p.names.cgroupFS.close()
 }
 
-// Events gives the sockets that are older than the trace, then each change, and a Lost where changes are missing, until Stop; then
-// the rest of the ring. Each is good until the next one. Whenever the ring is empty it calls idle before it sleeps, with a time before which it was empty, and again soon if idle says so. It can be used once.
-func (p *Probe) Events(idle func(mono int64) (soon bool, err error)) iter.Seq2[*event.Event, error] {
-	return func(yield func(*event.Event, error) bool) {
+// Records yields the sockets that are older than the trace, then each record of the ring, and a Lost
+// wherever changes are missing, until Stop; then the rest of the ring. A record is valid until the
+// next one. Whenever the ring is empty, Records calls idle before it sleeps, with a time at which the
+// ring was still empty, and calls it again soon if idle asks for that. Records can be used once.
+func (p *Probe) Records(idle func(mono int64) (soon bool, err error)) iter.Seq2[*record.Record, error] {
+	return func(yield func(*record.Record, error) bool) {
 		defer p.settle()
 		for i := range p.before {
-			if !yield(&p.before[i], nil) {
+			e := &p.before[i]
+			if !yield(&record.Record{Event: *e, Kind: record.Existing, Mini: e.Status.Mini}, nil) {
 				return
 			}
 		}
@@ -358,9 +362,9 @@ func (p *Probe) Events(idle func(mono int64) (soon bool, err error)) iter.Seq2[*
 	}
 }
 
-func (p *Probe) drain(idle func(int64) (bool, error), yield func(*event.Event, error) bool) {
+func (p *Probe) drain(idle func(int64) (bool, error), yield func(*record.Record, error) bool) {
 	var rec ringbuf.Record
-	e := new(event.Event)
+	r := new(record.Record)
 	found, flushed := 0, false // found is how full the ring was as the batch began
 	p.reader.SetDeadline(longAgo)
 	for {
@@ -371,21 +375,21 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(*event.Event, e
 				found = rec.Remaining + len(rec.RawSample)
 				p.reader.SetDeadline(longAgo) // at the end of the batch say so at once
 			}
-			r, err := decode(rec.RawSample)
+			raw, err := decode(rec.RawSample)
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			*e = p.names.change(r)
-			if e.New == event.Close {
-				e.Totals = p.names.totals(rec.RawSample)
+			*r = p.names.record(raw)
+			if r.New == event.Close {
+				r.Totals = p.names.totals(rec.RawSample)
 			}
-			e.Wall = p.clock.wall(e.Mono)
-			if !p.tellLosses(e.Losses, e.Mono, yield) {
+			r.Wall = p.clock.wall(r.Mono)
+			if !p.tellLosses(r.Losses, r.Mono, yield) {
 				return
 			}
 			p.read++
-			if !yield(e, nil) {
+			if !yield(r, nil) {
 				return
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -429,13 +433,13 @@ func (p *Probe) askToBeWoken() {
 }
 
 // tellLosses gives a Lost if more changes than told are lost by now.
-func (p *Probe) tellLosses(losses uint64, mono int64, yield func(*event.Event, error) bool) bool {
+func (p *Probe) tellLosses(losses uint64, mono int64, yield func(*record.Record, error) bool) bool {
 	if losses <= p.told {
 		return true
 	}
-	e := &event.Event{Type: event.Lost, Mono: mono, Wall: p.clock.wall(mono), RingFull: losses - p.told}
+	e := event.Event{Type: event.Lost, Mono: mono, Wall: p.clock.wall(mono), RingFull: losses - p.told}
 	p.told = losses
-	return yield(e, nil)
+	return yield(&record.Record{Event: e, Kind: record.Lost}, nil)
 }
 
 func (p *Probe) losses() uint64 {

@@ -16,10 +16,11 @@ import (
 	"time"
 	"unsafe"
 
-	"sstrace/internal/conn"
 	"sstrace/internal/event"
 	"sstrace/internal/filter"
-	"sstrace/internal/print"
+	"sstrace/internal/record"
+	"sstrace/internal/track"
+	"sstrace/internal/view/lines"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -233,22 +234,22 @@ func BenchmarkRecordToLine(b *testing.B) {
 	r := sample()
 	raw := bytesOf(&r)
 	names := newNamer()
-	var tracker conn.Tracker
+	var tracker track.Tracker
 	var clock clock
 	var f filter.Filter
-	p, err := print.New(nowhere{}, "ndjson", "wall", false)
+	p, err := lines.New(nowhere{}, "ndjson", "wall", false)
 	if err != nil {
 		b.Fatal(err)
 	}
 	pass := func(e *event.Event) error { return f.Pass(e, p.Take) }
-	var e event.Event
+	var e record.Record
 	b.ReportAllocs()
 	for b.Loop() {
 		r, err := decode(raw)
 		if err != nil {
 			b.Fatal(err)
 		}
-		e = names.change(r)
+		e = names.record(r)
 		e.Wall = clock.wall(e.Mono)
 		if err := tracker.Take(&e, pass); err != nil {
 			b.Fatal(err)
@@ -335,7 +336,7 @@ func TestWakeUp(t *testing.T) {
 	ports := make(chan uint16)
 	go func() {
 		defer close(ports)
-		for e, err := range p.Events(func(int64) (bool, error) { return false, nil }) {
+		for e, err := range p.Records(func(int64) (bool, error) { return false, nil }) {
 			if err != nil {
 				t.Errorf("read: %v", err)
 				return

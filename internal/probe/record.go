@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"sstrace/internal/event"
+	"sstrace/internal/record"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -107,36 +108,39 @@ func (n *namer) device(netns, ifindex uint32) string {
 	return n.comm(&name)
 }
 
-// change makes an Event of what the kernel side tells; what the socket's history tells is internal/conn's.
-func (n *namer) change(r *bpfEvent) event.Event {
-	e := event.Event{
-		Type: event.Change, Deed: event.Deed(r.Kind), Listener: r.Listener, Mono: int64(r.MonoNs), CPU: uint32(r.Cpu), Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
-		Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.Err,
-		IfIndex: r.Ifindex, ISN: r.Isn, Flags: event.Flags(r.Flags), SRTT: r.SrttUs >> 3, Segment: r.TcpFlags,
-		TaskPID: r.TaskPid, TaskTID: r.TaskTid, SynRetrans: event.Unknown, TaskComm: n.comm(&r.TaskComm), UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId, Losses: r.Losses,
+// record translates what the kernel side reports. What the socket's history adds is the tracker's.
+func (n *namer) record(r *bpfEvent) record.Record {
+	rec := record.Record{
+		Event: event.Event{
+			Type: event.Change, Mono: int64(r.MonoNs), CPU: uint32(r.Cpu), Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
+			Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.Err,
+			IfIndex: r.Ifindex, ISN: r.Isn, TaskPID: r.TaskPid, TaskTID: r.TaskTid, SynRetrans: event.Unknown, TaskComm: n.comm(&r.TaskComm),
+			UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId,
+		},
+		Kind: record.Kind(r.Kind), Listener: r.Listener, Flags: record.Flags(r.Flags), SRTT: r.SrttUs >> 3, Segment: r.TcpFlags, Losses: r.Losses,
 	}
-	switch e.Deed {
-	case event.Accepted, event.AcceptedPerhaps:
+	e := &rec.Event
+	switch rec.Kind {
+	case record.Accepted, record.AcceptedPerhaps:
 		e.Type, e.Old = event.Accept, e.New
-	case 0, event.SecondChange:
-		e.AtClose, e.SoftErr = event.AtClose(r.Closing), r.ErrSoft
-	case event.NoSyn:
+	case record.Change, record.SecondChange:
+		rec.Closing, rec.SoftErr = record.Closing(r.Closing), r.ErrSoft
+	case record.NoSyn:
 		e.Type, e.Role, e.OwnerVia = event.ConnectFailed, event.Client, event.ViaConnect
-	case event.ConnectReturned, event.ResetSent:
-		e.Type = event.Timer
-	case event.ProcessExited:
-		e.Type, e.OwnerPID = event.Timer, r.TaskPid
-		return e
+	case record.ConnectReturned, record.ResetSent:
+	case record.ProcessExited:
+		e.OwnerPID = r.TaskPid
+		return rec
 	default:
-		e.Type, e.Origin, e.Mini, e.Retries = event.Timer, event.FromTimer, e.Deed != event.SynSentStarted, r.Retries
+		e.Origin, rec.Mini, rec.Retries = event.FromTimer, rec.Kind != record.SynSentStarted, r.Retries
 	}
 	if r.Ifindex != 0 {
 		e.IfName = n.device(r.Netns, r.Ifindex)
 	}
-	if (e.Old == event.SynSent || e.Old == event.SynRecv || e.Type == event.Timer && e.New == event.SynRecv) && r.Retrans != math.MaxUint16 {
+	if (e.Old == event.SynSent || e.Old == event.SynRecv || rec.Mini && e.New == event.SynRecv) && r.Retrans != math.MaxUint16 {
 		e.SynRetrans = int32(r.Retrans)
 	}
-	if e.Mini && r.Listener == 0 {
+	if rec.Mini && r.Listener == 0 {
 		e.UID = event.NoUID
 	}
 	wildcard := e.Old == event.Listen && e.New == event.Close || e.New == event.Listen
@@ -147,7 +151,7 @@ func (n *namer) change(r *bpfEvent) event.Event {
 	if r.ByTask != 0 {
 		e.OwnerPID, e.OwnerComm = r.TaskPid, n.comm(&r.OwnerComm)
 	}
-	return e
+	return rec
 }
 
 // ends gives the two ends. All addresses (0.0.0.0, ::) is an address of a listener only; elsewhere, and for a remote end without

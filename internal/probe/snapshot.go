@@ -322,7 +322,7 @@ func (l *lister) socket(f *bpfSockFound, e *event.Event) {
 		RecvQueue: int64(f.RecvQueue), SendQueue: int64(f.SendQueue), AtLeast: event.Unknown, Left: event.Unknown, Attached: event.Attached(f.Attached), HeldAs: f.Mptcp,
 	}
 	*e = event.Event{
-		Type: event.Socket, Wall: l.clock.wall(int64(f.MonoNs)), Mono: int64(f.MonoNs), Cookie: f.Cookie, Sk: f.Sk, NetNS: f.Netns, Proto: proto(f.Proto), New: state, Listener: f.Listener,
+		Type: event.Socket, Wall: l.clock.wall(int64(f.MonoNs)), Mono: int64(f.MonoNs), Cookie: f.Cookie, Sk: f.Sk, NetNS: f.Netns, Proto: proto(f.Proto), New: state,
 		Dur: event.Unknown, SynRetrans: event.Unknown, UID: f.Uid, Cgroup: l.names.cgroup(f.CgroupId), CgroupID: f.CgroupId,
 		Status: e.Status,
 	}
@@ -336,7 +336,7 @@ func (l *lister) socket(f *bpfSockFound, e *event.Event) {
 			e.Status.V6Only = event.Yes
 		}
 	}
-	if e.Mini = f.IsMini != 0; e.Mini || e.Proto == event.MPTCP || state == event.Close {
+	if e.Status.Mini = f.IsMini != 0; e.Status.Mini || e.Proto == event.MPTCP || state == event.Close {
 		e.Status.RecvQueue, e.Status.SendQueue = event.Unknown, event.Unknown
 	}
 	switch {

@@ -1,0 +1,179 @@
+package ls
+
+import (
+	"io"
+	"iter"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sstrace/internal/event"
+)
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 57254: "57µs", 1500 * time.Microsecond: "2ms", 1234 * time.Millisecond: "1.2s", 59 * time.Second: "59s", 61500 * time.Millisecond: "1m2s",
+		time.Hour: "1h0m", 25*time.Hour + 29*time.Second: "25h0m",
+	} {
+		if got := short(d.Nanoseconds()); got != want {
+			t.Errorf("%d ns are %q, want %q", d, got, want)
+		}
+	}
+}
+
+func change(id uint64, mono int64, state event.State) event.Event {
+	return event.Event{
+		Type: event.Change, ID: id, Mono: mono, New: state, Dur: event.Unknown, Family: event.IPv4, Proto: event.TCP,
+		Local: netip.MustParseAddrPort("127.0.0.1:7781"), OwnerPID: 7, OwnerComm: "nc", OwnerVia: event.ViaListener,
+	}
+}
+
+// A recording implies what exists at its end, and whose it is; behind a loss only what has changed since.
+func TestImplied(t *testing.T) {
+	accept := change(2, 40, 0)
+	accept.Type, accept.OwnerPID, accept.OwnerComm = event.Accept, 8, "srv"
+	lost, end := event.Event{Type: event.Lost, Mono: 50}, event.Event{Type: event.End, Mono: 100, Balance: &event.Balance{}}
+	for _, test := range []struct {
+		name  string
+		lines []event.Event
+		want  []string // state, age, holders
+	}{
+		{"nothing", []event.Event{end}, nil},
+		{"what exists", []event.Event{change(1, 10, event.Listen), change(2, 20, event.SynRecv), change(2, 30, event.Established), accept, end},
+			[]string{"LISTEN 90ns 7/nc", "ESTABLISHED 70ns 8/srv"}},
+		{"and not what is gone", []event.Event{change(1, 10, event.Listen), change(1, 20, event.Close), end}, nil},
+		{"behind a loss", []event.Event{change(1, 10, event.Listen), lost, change(2, 60, event.CloseWait), end}, []string{"CLOSE_WAIT 40ns 7/nc"}},
+		{"cut off", []event.Event{change(1, 10, event.Listen)}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got []string
+			source := iter.Seq2[*event.Event, error](func(yield func(*event.Event, error) bool) {
+				for i := range test.lines {
+					if !yield(&test.lines[i], nil) {
+						return
+					}
+				}
+			})
+			for e := range Implied(source) {
+				if e.Type == event.Socket {
+					got = append(got, e.New.String()+" "+time.Duration(e.Dur).String()+" "+string(appendHolders(nil, e)))
+				}
+			}
+			if len(got) != len(test.want) {
+				t.Fatalf("got %q, want %q", got, test.want)
+			}
+			for i := range got {
+				if got[i] != test.want[i] {
+					t.Errorf("got %q, want %q", got[i], test.want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestSums(t *testing.T) {
+	for want, states := range map[string][]event.State{
+		"0 sockets": nil, "1 socket: LISTEN 1": {event.Listen}, "3 sockets: LISTEN 2, CLOSE_WAIT 1": {event.CloseWait, event.Listen, event.Listen},
+	} {
+		var sums Sums
+		for _, state := range states {
+			sums[state]++
+		}
+		if got := sums.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// The namespaces are told if there are several. Columns are as wide as they must be, by characters.
+func TestTable(t *testing.T) {
+	socket := func(netns uint32, remote string, atLeast int64, holders ...event.Holder) event.Event {
+		e := change(0, 0, event.Established)
+		e.Type, e.NetNS, e.Remote = event.Socket, netns, netip.MustParseAddrPort(remote)
+		e.Status = &event.Status{AtLeast: atLeast, Left: event.Unknown, Holders: holders}
+		return e
+	}
+	table := func(all ...event.Event) string {
+		var out strings.Builder
+		l := New(&out, "text")
+		for _, e := range append(all, event.Event{Type: event.End}) {
+			if err := l.Take(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Flush(0); err != nil {
+			t.Fatal(err)
+		}
+		return "\n" + out.String()
+	}
+	first := socket(0, "127.0.0.1:40001", 2e9, event.Holder{PID: 7, FD: 3, Comm: "größer"}, event.Holder{PID: 7, FD: 4, Comm: "größer"}, event.Holder{PID: 8, FD: 3, Comm: "nc"})
+	second := socket(0, "127.0.0.1:9", event.Unknown)
+	if got, want := table(first, second), `
+STATE       RECV-Q SEND-Q LOCAL          REMOTE          AGE LEFT HOLDERS
+ESTABLISHED      0      0 127.0.0.1:7781 127.0.0.1:9       -    - 7/nc
+ESTABLISHED      0      0 127.0.0.1:7781 127.0.0.1:40001 ≥2s    - 7/größer fd 3,4, 8/nc fd 3
+
+2 sockets: ESTABLISHED 2
+`; got != want {
+		t.Errorf("got%swant%s", got, want)
+	}
+	third := socket(4026531840, "127.0.0.1:9", event.Unknown)
+	if got, want := table(second, third), `
+STATE            NETNS RECV-Q SEND-Q LOCAL          REMOTE      AGE LEFT HOLDERS
+ESTABLISHED          0      0      0 127.0.0.1:7781 127.0.0.1:9   -    - 7/nc
+ESTABLISHED 4026531840      0      0 127.0.0.1:7781 127.0.0.1:9   -    - 7/nc
+
+2 sockets: ESTABLISHED 2
+`; got != want {
+		t.Errorf("got%swant%s", got, want)
+	}
+}
+
+// A cell may be as long as a recording can have it.
+func TestLongCell(t *testing.T) {
+	unit := strings.Repeat("\x7f", 16_371) + ".service"
+	e := change(0, 0, event.Established)
+	e.Type, e.Cgroup = event.Socket, "/"+unit
+	e.Status = &event.Status{Left: event.Unknown, Holders: []event.Holder{{PID: 7, FD: 3, Comm: "nc"}}}
+	var out strings.Builder
+	l := New(&out, "wide")
+	for _, e := range []event.Event{e, {Type: event.End}} {
+		if err := l.Take(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Flush(0); err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Repeat(`\x7f`, 16_371) + ".service 7/nc fd 3\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("%d bytes, without a unit of %d", out.Len(), len(want))
+	}
+}
+
+// A listing of 20,000 sockets as text; the cost is that of one.
+func BenchmarkListing(b *testing.B) {
+	const sockets = 20000
+	e := change(0, 100, event.Established)
+	e.Type, e.Cookie, e.UID = event.Socket, 0x1234, 1000
+	e.Status = &event.Status{AtLeast: 12_345_678_901, Left: event.Unknown, Holders: []event.Holder{{PID: 4711, FD: 12, Comm: "redis-server"}}}
+	for _, format := range Formats {
+		b.Run(format, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				l := New(io.Discard, format)
+				for i := range uint64(sockets) {
+					e.NetNS = uint32(i & 1)
+					e.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i * 7 >> 8), byte(i * 7)}), uint16(i*31))
+					if err := l.Take(&e); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := l.Take(&event.Event{Type: event.End, Balance: &event.Balance{}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*sockets), "ns/socket")
+		})
+	}
+}

@@ -1,0 +1,224 @@
+package watch
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"sstrace/internal/event"
+	"sstrace/internal/view/ls"
+)
+
+// second is the first of the tests' time.
+const second = int64(1e9)
+
+func status() *event.Status {
+	return &event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown}
+}
+
+// line makes what a trace tells of the socket id, a client of port 7781 with the port 40000+id.
+func line(id uint64, at int64, old, state event.State) event.Event {
+	return event.Event{
+		Type: event.Change, ID: id, Mono: at, Wall: at + 100*second, Sk: 0x1000 + id, Cookie: id, NetNS: 5, Family: event.IPv4, Proto: event.TCP, Old: old, New: state, Dur: event.Unknown,
+		Local: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(40000+id)), Remote: netip.MustParseAddrPort("127.0.0.1:7781"),
+		Role: event.Client, OwnerPID: 7, OwnerComm: "nc", OwnerVia: event.ViaConnect,
+	}
+}
+
+// socket makes what a look finds of it.
+func socket(id uint64, at int64, state event.State) event.Event {
+	e := line(id, at, 0, state)
+	e.Type, e.ID = event.Socket, 0
+	e.Status = &event.Status{RecvQueue: 0, SendQueue: 0, AtLeast: event.Unknown, Left: event.Unknown, Holders: []event.Holder{{PID: 7, FD: 3, Comm: "nc"}}}
+	return e
+}
+
+func older(id uint64, at int64, state event.State) event.Event {
+	e := socket(id, at, state)
+	e.ID = id
+	return e
+}
+
+func all(*event.Event) bool { return true }
+
+// rows writes what the table shows at the moment now: mark, state, age and holders of each, by local port.
+func rows(t *table, now int64) string {
+	s := t.snapshot(now, all)
+	slices.SortFunc(s.rows, func(a, b *row) int { return cmp.Or(compareEnds(a.Local, b.Local), cmp.Compare(a.marked, b.marked)) })
+	var b strings.Builder
+	for _, r := range s.rows {
+		e := r.at(now)
+		sign := ""
+		if now-r.marked < linger {
+			sign = []string{"", "+", "*", "-"}[r.mark]
+		}
+		cells := ls.Row(&e, false)
+		fmt.Fprintf(&b, "%s%d %v %s %s\n", sign, e.Local.Port()-40000, e.New, ls.Age(&e), cells[len(cells)-1])
+	}
+	return b.String()
+}
+
+func TestTable(t *testing.T) {
+	const (
+		s = second
+		E = event.Established
+	)
+	lost := event.Event{Type: event.Lost, Mono: 5 * s, RingFull: 3}
+	accept := line(1, 3*s, 0, 0)
+	accept.Type, accept.OwnerPID, accept.OwnerComm, accept.OwnerVia = event.Accept, 8, "srv", event.ViaAccept
+	child := line(1, 2*s, event.Listen, event.SynRecv)
+	child.OwnerVia = event.ViaListener
+	child2 := line(1, 2*s+1e6, event.SynRecv, E)
+	child2.OwnerVia = event.ViaListener
+	known := older(1, 2*s, event.SynRecv)
+	known.Dur = 5e8
+	quiet := older(1, 2*s, event.CloseWait)
+	quiet.Status.AtLeast = 40 * s
+	timeWait := socket(1, 6*s, event.TimeWait)
+	timeWait.Cookie, timeWait.Sk, timeWait.Status = 99, 0x77, status()
+	timeWait.Status.Mini, timeWait.Status.Left, timeWait.Status.Holders = true, 58*s, []event.Holder{}
+	noPort := line(1, 2*s, event.Close, event.SynSent)
+	noPort.Local = netip.AddrPortFrom(noPort.Local.Addr(), 0)
+	other := socket(1, 6*s, E)
+	other.Cookie = 1000
+	for _, test := range []struct {
+		name  string
+		lines []event.Event
+		looks [][]event.Event // after the lines
+		more  []event.Event   // after the looks
+		now   int64
+		want  string
+	}{
+		{"an older socket has been so at least since it was seen", []event.Event{older(1, 2*s, E)}, nil, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"or as long as it was quiet", []event.Event{quiet}, nil, nil, 5 * s, "1 CLOSE_WAIT ≥43s 7/nc fd 3\n"},
+		{"or as its SYN says", []event.Event{known}, nil, nil, 3 * s, "1 SYN_RECV 1.5s 7/nc fd 3\n"},
+		{"a new one", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, nil, nil, 3 * s, "+1 SYN_SENT 1s 7/nc\n"},
+		{"is new for a while, whatever it does", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, E)}, nil, nil, 4 * s, "+1 ESTABLISHED 1s 7/nc\n"},
+		{"and then changes", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 5*s, event.SynSent, E)}, nil, nil, 6 * s, "*1 ESTABLISHED 1s 7/nc\n"},
+		{"a mark fades", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, nil, nil, 4 * s, "1 SYN_SENT 2s 7/nc\n"},
+		{"a change", []event.Event{older(1, 2*s, E), line(1, 4*s, E, event.CloseWait)}, nil, nil, 5 * s, "*1 CLOSE_WAIT 1s 7/nc fd 3\n"},
+		{"one goes, and its age with it", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, event.Close)}, nil, nil, 4 * s, "-1 SYN_SENT 1s 7/nc\n"},
+		{"and is gone", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, event.Close)}, nil, nil, 5 * s, ""},
+		{"the end of one that was never known", []event.Event{line(1, 3*s, E, event.Close)}, nil, nil, 3 * s, ""},
+		{"a connection in the queue has no holder", []event.Event{child, child2}, nil, nil, 3 * s, "+1 ESTABLISHED 999ms -\n"},
+		{"until it is accepted", []event.Event{child, child2, accept}, nil, nil, 5 * s, "1 ESTABLISHED 3s 8/srv\n"},
+		{"an accept is a change", []event.Event{older(1, s, E), accept}, nil, nil, 4 * s, "*1 ESTABLISHED ≥3s 8/srv\n"},
+		{"a connect gets its port", []event.Event{noPort, line(1, 3*s, event.SynSent, E)}, nil, nil, 6 * s, "1 ESTABLISHED 3s 7/nc\n"},
+		{"a look tells holders", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, event.SynSent)}}, nil, 5 * s, "1 SYN_SENT 3s 7/nc fd 3\n"},
+		{"a look is ahead of the lines", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}}, nil, 5 * s, "1 SYN_SENT 3s 7/nc\n"},
+		{"but two are right", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}, {socket(1, 6*s, E)}}, nil, 7 * s, "*1 ESTABLISHED ≥1s 7/nc fd 3\n"},
+		{"unless a line tells of it", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}}, []event.Event{line(1, 3*s, event.SynSent, E)}, 5 * s, "1 ESTABLISHED 2s 7/nc\n"},
+		{"a look misses one", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}}, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"and another look, too", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}, {}}, nil, 5 * s, ""},
+		{"and not twice in a row", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}, {socket(1, 4*s, E)}, {}}, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"after a loss the next look is right: gone", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{}}, nil, 6 * s, ""},
+		{"another state", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{socket(1, 6*s, event.CloseWait)}}, nil, 9 * s, "1 CLOSE_WAIT ≥3s 7/nc fd 3\n"},
+		{"one more", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, nil, 9 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"another one at the same ends", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{other}}, nil, 9 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"whose lines come", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(17, 7*s, E, event.CloseWait)}, 8 * s, "1 ESTABLISHED ≥2s 7/nc fd 3\n+17 CLOSE_WAIT 1s 7/nc\n"},
+		{"under an id of their own", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(1, 7*s, E, event.CloseWait)}, 8 * s, "*1 CLOSE_WAIT 1s 7/nc fd 3\n"},
+		{"and end", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(1, 7*s, E, event.Close)}, 8 * s, "-1 ESTABLISHED ≥1s 7/nc fd 3\n"},
+		{"what no line told is believed the second time", nil, [][]event.Event{{socket(1, 4*s, E)}}, nil, 5 * s, ""},
+		{"as here", nil, [][]event.Event{{socket(1, 4*s, E)}, {socket(1, 6*s, E)}}, nil, 7 * s, "1 ESTABLISHED ≥1s 7/nc fd 3\n"},
+		{"TIME_WAIT has no holder", []event.Event{older(1, 2*s, event.FinWait2), line(1, 4*s, event.FinWait2, event.TimeWait)}, nil, nil, 7 * s, "1 TIME_WAIT 3s -\n"},
+		{"and is found by its ends", []event.Event{line(1, 4*s, event.FinWait2, event.TimeWait)}, [][]event.Event{{timeWait}, {timeWait}}, nil, 7 * s, "1 TIME_WAIT 3s -\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			table := newTable()
+			for i := range test.lines {
+				table.take(&test.lines[i])
+			}
+			for _, look := range test.looks {
+				table.look(look, all)
+			}
+			for i := range test.more {
+				table.take(&test.more[i])
+			}
+			if got := rows(table, test.now); got != test.want {
+				t.Errorf("got:\n%swant:\n%s", got, test.want)
+			}
+			if len(table.rows) != len(table.places) {
+				t.Errorf("%d rows at %d places", len(table.rows), len(table.places))
+			}
+		})
+	}
+}
+
+// What is left of TIME_WAIT goes on between looks.
+func TestLeft(t *testing.T) {
+	table := newTable()
+	e := line(1, second, event.FinWait2, event.TimeWait)
+	table.take(&e)
+	s := socket(1, 3*second, event.TimeWait)
+	s.Status.Mini, s.Status.Left = true, 58*second
+	table.look([]event.Event{s}, all)
+	before := table.rows[1]
+	if got := before.at(10 * second); got.Status.Left != 51*second || got.Dur != 9*second {
+		t.Errorf("%d ns are left after %d", got.Status.Left, got.Dur)
+	}
+	if got := before.at(90 * second); got.Status.Left != 0 {
+		t.Errorf("%d ns are left", got.Status.Left)
+	}
+	later := s
+	later.Mono, later.Status = 5*second, status()
+	later.Status.RecvQueue, later.Status.SendQueue, later.Status.Holders, later.Status.Left = 0, 0, s.Status.Holders, 56*second
+	if table.look([]event.Event{later}, all); table.rows[1] != before {
+		t.Error("a look that tells nothing new makes a new row")
+	}
+}
+
+// A socket that the filters of connections do not want is not taken from a look, and those of lines decide at each moment.
+func TestWanted(t *testing.T) {
+	table := newTable()
+	lost := event.Event{Type: event.Lost, RingFull: 1}
+	table.take(&lost)
+	table.look([]event.Event{socket(1, second, event.Established), socket(2, second, event.Established)}, func(e *event.Event) bool { return e.Cookie == 2 })
+	if got := rows(table, 2*second); got != "2 ESTABLISHED ≥1s 7/nc fd 3\n" {
+		t.Error(got)
+	}
+	forAMinute := func(e *event.Event) bool { return max(e.Dur, e.Status.AtLeast) >= 60*second }
+	if s := table.snapshot(60*second, forAMinute); len(s.rows) != 0 || s.sums.String() != "0 sockets" {
+		t.Errorf("%d rows, %q", len(s.rows), &s.sums)
+	}
+	if s := table.snapshot(61*second, forAMinute); len(s.rows) != 1 || s.sums.String() != "1 socket: ESTABLISHED 1" || s.wall != 161*second {
+		t.Errorf("%d rows, %q at %d", len(s.rows), &s.sums, s.wall)
+	}
+}
+
+// A socket that leaves what is asked for is seen to go, too.
+func TestLeavesTheFilter(t *testing.T) {
+	table := newTable()
+	for _, e := range []event.Event{older(1, second, event.CloseWait), line(1, 3*second, event.CloseWait, event.LastAck)} {
+		table.take(&e)
+	}
+	closeWait := func(e *event.Event) bool { return e.New == event.CloseWait }
+	s := table.snapshot(4*second, closeWait)
+	if len(s.rows) != 1 || s.rows[0].mark != gone || s.rows[0].New != event.CloseWait || s.there != 0 {
+		t.Errorf("%d rows: %+v", len(s.rows), s.rows)
+	}
+	if s := table.snapshot(5*second, closeWait); len(s.rows) != 0 {
+		t.Errorf("%d rows later", len(s.rows))
+	}
+	if table.look([]event.Event{socket(1, 6*second, event.LastAck)}, all); table.rows[1].before != nil {
+		t.Error("what it was is kept")
+	}
+}
+
+// Those that are gone do not pile up, however fast they go.
+func TestGoneIsBounded(t *testing.T) {
+	table := newTable()
+	for id := uint64(1); id < 5000; id++ {
+		born, end := line(id, second, event.Close, event.SynSent), line(id, second, event.SynSent, event.Close)
+		table.take(&born)
+		table.take(&end)
+	}
+	if s := table.snapshot(second, all); len(s.rows) != mostGone || s.there != 0 || len(table.rows) != 0 || len(table.places) != 0 {
+		t.Errorf("%d rows, %d there", len(s.rows), s.there)
+	}
+	if s := table.snapshot(4*second, all); len(s.rows) != 0 || len(table.gone) != 0 {
+		t.Errorf("%d rows later", len(s.rows))
+	}
+}
