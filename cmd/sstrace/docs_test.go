@@ -1,53 +1,134 @@
 package main
 
 import (
+	"bufio"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"sstrace/internal/event"
+	"sstrace/internal/explain"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// Every flag must be found by who looks for it: in the README or the man page, and with an example.
+// Every command and every flag is in the man page, and every long flag in the man page exists.
 func TestFlagsAreDocumented(t *testing.T) {
-	man, err := os.ReadFile("../../docs/sstrace.8")
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	help := sstrace(t, "", "--help").stdout + sstrace(t, "", "ls", "--help").stdout
-	manText := strings.ReplaceAll(string(man), `\-`, "-")
-	for _, flag := range []string{
-		"--port", "--lport", "--rport", "--host", "--ipv4", "--ipv6", "--netns", "--uid", "--cgroup", "--proto", "--state", "--edge", "--min-dur", "--pid", "--comm",
-		"--where", "--output", "--time", "--states", "--write", "--read", "--count", "--for", "--buffer", "--watch", "--bound",
-	} {
-		if !strings.Contains(help, flag) {
-			t.Errorf("%s is not in --help", flag)
+	const page = "../../docs/sstrace.8"
+	man := read(t, page)
+	root := newCommand()
+	root.InitDefaultVersionFlag()
+	known := make(map[string]bool)
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c != root && !strings.Contains(man, "\n.Cm "+c.Name()+"\n") {
+			t.Errorf("%s is not in %s", c.CommandPath(), page)
 		}
-		if !strings.Contains(manText, flag) {
-			t.Errorf("%s is not in docs/sstrace.8", flag)
+		c.InitDefaultHelpFlag()
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			known[f.Name] = true
+			names := []string{"-" + f.Name}
+			if f.Shorthand != "" {
+				names = append(names, f.Shorthand)
+			}
+			for _, name := range names {
+				if !regexp.MustCompile(`\bFl ` + name + `(\s|$)`).MatchString(man) {
+					t.Errorf("-%s of %s is not in %s", name, c.CommandPath(), page)
+				}
+			}
+		})
+		for _, sub := range c.Commands() {
+			walk(sub)
 		}
-		if !strings.Contains(string(readme), flag) {
-			t.Errorf("%s is not in README.md", flag)
+	}
+	walk(root)
+	for _, match := range regexp.MustCompile(`\bFl -(\w[\w-]*)`).FindAllStringSubmatch(man, -1) {
+		if !known[match[1]] {
+			t.Errorf("%s has --%s, which does not exist", page, match[1])
 		}
 	}
 }
 
-// Every reason stands where reasons are listed.
+// Every reason is in the documentation, in the schema, and known to explain.
 func TestReasonsAreDocumented(t *testing.T) {
-	for path, quote := range map[string]string{"README.md": "`", "docs/ndjson.md": "`", "docs/ndjson.schema.json": `"`, "docs/sstrace.8": ""} {
-		text, err := os.ReadFile("../../" + path)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for path, format := range map[string]string{
+		"docs/states.md":          "\n| `%s` | ",
+		"docs/ndjson.schema.json": `"%s"`,
+	} {
+		text := read(t, "../../"+path)
 		for _, r := range event.Reasons() {
-			if !regexp.MustCompile(quote + `\b` + r.String() + `\b` + quote).Match(text) {
+			if !strings.Contains(text, strings.Replace(format, "%s", r.String(), 1)) {
 				t.Errorf("%s is not in %s", r, path)
 			}
 		}
 	}
+	for _, r := range event.Reasons() {
+		if _, err := explain.Explain(r.String()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The README is for a stranger with five minutes.
+func TestReadmeIsShort(t *testing.T) {
+	if n := strings.Count(read(t, "../../README.md"), "\n"); n > 150 {
+		t.Errorf("README.md has %d lines, want at most 150: move details to a page in docs/", n)
+	}
+}
+
+// Every relative link leads to a file that exists and, if it has a fragment, to a heading in it.
+func TestLinks(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	pages = append(pages, "../../README.md", "../../CONTRIBUTING.md", "../../CHANGELOG.md")
+	link := regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	for _, page := range pages {
+		found := 0
+		for _, match := range link.FindAllStringSubmatch(read(t, page), -1) {
+			if strings.Contains(match[1], "://") {
+				continue
+			}
+			found++
+			path, fragment, _ := strings.Cut(match[1], "#")
+			target := page
+			if path != "" {
+				target = filepath.Join(filepath.Dir(page), path)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: %s: %v", page, match[1], err)
+			} else if fragment != "" && !anchors(read(t, target))[fragment] {
+				t.Errorf("%s: %s: no such heading in %s", page, match[1], target)
+			}
+		}
+		if filepath.Base(page) == "README.md" && found == 0 {
+			t.Errorf("%s: no links found", page)
+		}
+	}
+}
+
+// anchors returns the fragments that GitHub makes of the headings in a Markdown text.
+func anchors(text string) map[string]bool {
+	all := make(map[string]bool)
+	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
+		level, title, ok := strings.Cut(lines.Text(), " ")
+		if !ok || level == "" || strings.Trim(level, "#") != "" {
+			continue
+		}
+		all[strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, title)] = true
+	}
+	return all
 }

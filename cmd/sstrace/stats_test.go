@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 	"testing"
 )
@@ -42,20 +41,5 @@ func TestStatsUsage(t *testing.T) {
 	}
 	if r := sstrace(t, "", "__complete", "stats", "--by", ""); !strings.Contains(r.stdout, "container") {
 		t.Errorf("--by completes to %q", r.stdout)
-	}
-}
-
-func TestStatsIsDocumented(t *testing.T) {
-	help := sstrace(t, "", "stats", "--help").stdout
-	for _, file := range []string{"../../docs/sstrace.8", "../../README.md"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, flag := range []string{"--interval", "--by", "--histogram"} {
-			if !strings.Contains(help, flag) || !strings.Contains(strings.ReplaceAll(string(text), "Fl -", "--"), flag) {
-				t.Errorf("%s is not in --help or not in %s", flag, file)
-			}
-		}
 	}
 }
