@@ -58,6 +58,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 	for path, format := range map[string]string{
 		"docs/states.md":          "\n| `%s` | ",
 		"docs/ndjson.schema.json": `"%s"`,
+		"docs/sstrace.8":          "\n.Cm %s ",
 	} {
 		text := read(t, "../../"+path)
 		for _, r := range event.Reasons() {
