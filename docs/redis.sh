@@ -1,10 +1,11 @@
 #!/bin/sh
-# What docs/redis.md shows: a Redis master and its replica on one host, started and stopped, and what sstrace tells of it. Everything happens in a network
-# namespace of its own. As root:
+# Produce the output in docs/redis.md: start and stop a Redis master and its replica on one host, and
+# trace them. Everything runs in a network namespace of its own. As root:
 #
 #     docs/redis.sh DIRECTORY          # writes a file for each command there
 #
-# SSTRACE is the sstrace to run, if it is not ./sstrace; redis-server may be redis-check-rdb, which is the same program (Debian's redis-tools).
+# SSTRACE is the sstrace to run, by default ./sstrace. redis-server may be redis-check-rdb, which is the
+# same program (Debian's redis-tools).
 set -eu
 if [ "${REDIS_SH_INSIDE:-}" = "" ]; then
 	exec unshare --net env REDIS_SH_INSIDE=1 "$0" "$@"
@@ -17,17 +18,18 @@ netns=$(stat -L -c %i /proc/self/ns/net)
 server=$out/run/redis-server
 ln -sf "$(command -v redis-server || command -v redis-check-rdb)" "$server"
 
-# waits PATTERN FILE: until a line of the file matches; if it never does, so says whoever waits for this script.
+# waits PATTERN FILE: wait until a line of the file matches. There is no timeout; that is up to the caller.
 waits() { until grep -q "$1" "$2" 2>/dev/null; do sleep 0.05; done; }
 
-# serve NAME OPTION...: start a server; its log tells when it is ready, which asking would not do without connections of its own.
+# serve NAME OPTION...: start a server. Its log shows when it is ready; asking it would make connections
+# that the trace would show.
 serve() {
 	name=$1
 	shift
 	"$server" --bind 127.0.0.1 --save '' --appendonly no --dir "$out/run" --logfile "$out/run/$name.log" "$@" &
 }
 
-# ends PID: stop a server and wait for its end.
+# ends PID: stop a process and wait until it has exited.
 ends() { kill -TERM "$1" && wait "$1" || true; }
 
 "$sstrace" --netns "$netns" -p 6379,6389 -o ndjson -w "$out/trace.ndjson" 2>"$out/run/sstrace.log" &
@@ -42,14 +44,14 @@ replica=$!
 waits 'MASTER <-> REPLICA sync: Finished with success' "$out/run/replica.log"
 "$sstrace" ls --netns "$netns" -p 6379,6389 >"$out/ls.txt"
 ends "$replica"
-# The link is over when both of its ends are, which the trace tells.
+# The connection is over when both of its ends are; the trace shows it.
 waits '"new":"TIME_WAIT"' "$out/trace.ndjson"
 waits '"old":"LAST_ACK","new":"CLOSE"' "$out/trace.ndjson"
 "$sstrace" ls --netns "$netns" -p 6379,6389 >"$out/ls-after.txt"
 ends "$master"
 ends "$trace"
 
-# All of these from the recording, so that a moment has the same time in each.
+# All of these are from the recording, so that their times agree.
 "$sstrace" -r "$out/trace.ndjson" >"$out/trace.txt" 2>/dev/null
 "$sstrace" conns --timeline -r "$out/trace.ndjson" >"$out/timeline.txt" 2>/dev/null
 "$sstrace" conns -r "$out/trace.ndjson" >"$out/conns.txt" 2>/dev/null
