@@ -2,14 +2,8 @@
 /*
  * What sstrace ls needs of the kernel side. It has an object of its own, a small part of the other one, for much of what a listing takes is loading.
  */
-#include "../vmlinux.h"
-
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
-
 #include "existing.h"
+#include "holders.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who holds the sockets that exist: programs that iterate over descriptors. */
+#pragma once
+
+#include "existing.h"
+
+static __always_inline bool is_internet(const struct sock *sk)
+{
+	__u16 proto = BPF_CORE_READ(sk, sk_protocol), family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) &&
+	       (proto == IPPROTO_TCP || proto == IPPROTO_MPTCP || proto == IPPROTO_SCTP);
+}
+
+#define ANON_INODE_FS_MAGIC 0x09041934 /* include/uapi/linux/magic.h */
+
+/* The io_uring that a file is, or 0. Only the kernel names the files of this file system. */
+static __always_inline struct io_ring_ctx *ring_of(const struct file *file)
+{
+	const char want[] = "[io_uring]";
+	char name[sizeof(want) - 1] = {};
+
+	if (file->f_path.dentry->d_name.len != sizeof(name) || file->f_inode->i_sb->s_magic != ANON_INODE_FS_MAGIC)
+		return 0;
+	bpf_probe_read_kernel(name, sizeof(name), file->f_path.dentry->d_name.name);
+	for (__u32 i = 0; i < sizeof(name); i++)
+		if (name[i] != want[i])
+			return 0;
+	return file->private_data;
+}
+
+/* How many slots a ring's own table has. */
+static __always_inline __u32 slots_of(struct io_ring_ctx *ring)
+{
+	struct io_ring_ctx___before_6_13 *old = (void *)ring;
+
+	if (bpf_core_field_exists(ring->file_table.data)) /* from 6.13 */
+		return BPF_CORE_READ(ring, file_table.data.nr);
+	if (bpf_core_field_exists(old->file_table.files)) /* else before 5.13 */
+		return BPF_CORE_READ(old, nr_user_files);
+	return 0;
+}
+
+/* Fills in who has a descriptor; false if its process has just ended. */
+static __always_inline bool identify(struct holder_found *found, struct task_struct *task, __u32 fd)
+{
+	found->pid = pid_here(task);
+	found->fd = fd;
+	__builtin_memcpy(found->comm, task->group_leader->comm, sizeof(found->comm));
+	return found->pid;
+}
+
+#define SLOTS -2 /* a holder_found's slot: the descriptor is an io_uring with slots, and no socket */
+
+#define SLOTS_AT_ONCE 64
+
+/*
+ * The sockets in the tables of io_urings are not written as other holders are, because there may be
+ * a million, and what is written for one file has to fit into 32 KiB (bpf_seq_read). They are put
+ * here, some at a time; user space takes them after each read, and sets ring_found to 0. While it
+ * has not, or the table goes on, the iterator comes back to the same file: it returns 1 (EAGAIN).
+ */
+volatile __u32 ring_found SEC(".data.rings") = 0; /* some may be there */
+struct holder_found ring_holder SEC(".data.rings") = {}; /* who holds them; the first slot */
+__u64 ring_socks[SLOTS_AT_ONCE] SEC(".data.rings") = {}; /* by slot; 0: none */
+
+/* The ring whose table goes on, as ring_holder has it, from this slot on. */
+struct {
+	__u64 ring;
+	__u32 slot;
+	__u32 pad;
+} ring_next SEC(".data.rings") = {};
+
+/*
+ * The loop's body has no unnecessary branch, because the verifier goes through each path of it.
+ * NULL is read as 0.
+ */
+static __always_inline int find_slots(struct io_ring_ctx *ring, const struct holder_found *holder)
+{
+	__u32 slots = slots_of(ring), first = 0;
+
+	if (!slots)
+		return 0;
+	if (ring_found)
+		return 1;
+	if (ring_next.ring == (__u64)ring && ring_holder.pid == holder->pid && ring_holder.fd == holder->fd)
+		first = ring_next.slot;
+	ring_holder = *holder;
+	ring_holder.slot = first;
+	for (__u32 i = 0; i < SLOTS_AT_ONCE; i++) {
+		struct file *file = direct_file_of(ring, first + i);
+		__u64 is_socket = (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFSOCK;
+		struct socket *socket = BPF_CORE_READ(file, private_data);
+
+		ring_socks[i] = -is_socket & (__u64)BPF_CORE_READ(socket, sk);
+	}
+	ring_found = 1;
+	ring_next.ring = (__u64)ring;
+	ring_next.slot = first + SLOTS_AT_ONCE;
+	if (ring_next.slot < slots)
+		return 1;
+	ring_next.ring = 0;
+	return 0;
+}
+
+/*
+ * Every file descriptor of the host that is a socket; user space joins them by sk. An O_PATH descriptor has no private_data. And those
+ * io_urings that have a table of their own, with slot SLOTS: few hosts have any, so that program is loaded when it is needed.
+ */
+SEC("iter/task_file")
+int holders(struct bpf_iter__task_file *ctx)
+{
+	struct holder_found found = { .slot = -1 };
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!task || !file)
+		return 0;
+	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
+		socket = file->private_data;
+		sk = BPF_CORE_READ(socket, sk);
+		if (!sk || !is_internet(sk))
+			return 0;
+		found.sk = (__u64)sk;
+		found.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	} else {
+		struct io_ring_ctx *ring = ring_of(file);
+
+		if (!ring || !slots_of(ring))
+			return 0;
+		found.slot = SLOTS;
+	}
+	if (identify(&found, task, ctx->fd))
+		bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+
+/* Every socket in the table of an io_uring. It writes nothing: see ring_found. */
+SEC("iter/task_file")
+int slots(struct bpf_iter__task_file *ctx)
+{
+	struct holder_found found = {};
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct io_ring_ctx *ring;
+
+	if (!task || !file || (file->f_inode->i_mode & S_IFMT) == S_IFSOCK)
+		return 0;
+	ring = ring_of(file);
+	if (!ring || !identify(&found, task, ctx->fd))
+		return 0;
+	return find_slots(ring, &found);
+}
+
+/*
+ * The sockets that are in no table that iter/tcp walks through, and that descriptors lead to: bound ones that neither listen nor are connected, and
+ * MPTCP sockets. Of an MPTCP socket the subflow that it has made for bind() is what has the port.
+ */
+SEC("iter/task_file")
+int unlisted(struct bpf_iter__task_file *ctx)
+{
+	struct file *file = ctx->file;
+	struct sock_found found;
+	const struct sock *sk;
+	__u16 proto;
+	bool closed;
+
+	if (!ctx->task || !file || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
+		return 0;
+	sk = BPF_CORE_READ((struct socket *)file->private_data, sk);
+	if (!sk || !is_internet(sk))
+		return 0;
+	proto = BPF_CORE_READ(sk, sk_protocol);
+	closed = BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE;
+	if (closed && (!list_bound || !BPF_CORE_READ(sk, __sk_common.skc_num)))
+		return 0;
+	if (bpf_core_type_exists(struct mptcp_sock) && proto == IPPROTO_MPTCP) { /* else no socket is one */
+		if (list_mptcp) {
+			read_mptcp(&found, sk);
+			bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+		}
+		if (!closed)
+			return 0;
+		sk = BPF_CORE_READ((const struct mptcp_sock *)sk, first);
+		if (!sk || !BPF_CORE_READ(sk, __sk_common.skc_num))
+			return 0;
+		read_other(&found, sk);
+		found.mptcp = (__u64)BPF_CORE_READ((struct socket *)file->private_data, sk);
+		found.attached = ATTACHED_FILE;
+	} else if (proto == IPPROTO_TCP && closed) {
+		read_other(&found, sk);
+	} else {
+		return 0;
+	}
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
