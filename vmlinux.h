@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The kernel types that bpf/ reads, by hand: only the members that are used, in any order. preserve_access_index makes
- * clang record each access by name, and the loader (CO-RE) puts in the running kernel's offset.
- * A type whose shape changed has one more declaration with a ___suffix, which CO-RE ignores when it looks up the name.
+ * The kernel types that bpf/ reads, written by hand: only the members that are used, in any order.
+ * With preserve_access_index clang records each access by name, and the loader (CO-RE) inserts the
+ * running kernel's offset. A type that has changed its shape is declared once more with a
+ * ___suffix, which CO-RE ignores when it looks up the name.
  */
 #ifndef VMLINUX_H
 #define VMLINUX_H
@@ -124,7 +125,6 @@ struct inet_timewait_death_row___before_5_18 {
 
 struct netns_ipv4 {
 	struct inet_timewait_death_row tcp_death_row;
-	__u8 sysctl_tcp_abort_on_overflow; /* an int before 5.13, whose low byte this is */
 	int sysctl_tcp_fin_timeout;
 };
 
@@ -174,7 +174,7 @@ struct sock_cgroup_data {
 };
 
 struct sock_cgroup_data___before_5_16 {
-	__u64 val; /* the same pointer, unless bit 0 is set (cgroup v1's net_cls or net_prio in use) */
+	__u64 val; /* the same pointer; with bit 0, cgroup v1's net_cls or net_prio is in use */
 };
 
 struct sock_common {
@@ -185,13 +185,13 @@ struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	unsigned char skc_ipv6only : 1;
-	int skc_bound_dev_if; /* of a request sock it is ir_iif */
+	int skc_bound_dev_if; /* ir_iif in a request sock */
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	atomic64_t skc_cookie;
-	unsigned long skc_flags; /* of a sock: bits of enum sock_flags */
-	struct sock *skc_listener; /* of a request_sock */
+	unsigned long skc_flags; /* in a sock: bits of enum sock_flags */
+	struct sock *skc_listener; /* in a request sock */
 };
 
 struct timer_list {
@@ -223,14 +223,13 @@ struct sock {
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
-	struct timer_list sk_timer; /* up to 6.19 of keep-alive probes, and of an orphan in FIN_WAIT2 */
+	struct timer_list sk_timer; /* up to 6.19: keep-alive, and an orphan in FIN_WAIT2 */
 	struct timer_list tcp_retransmit_timer; /* from 7.0 */
 	struct socket *sk_socket;
 	unsigned long sk_lingertime;
-	struct sk_buff_head sk_write_queue;
 };
 
-/* include/net/sock.h; CO-RE puts in the running kernel's numbers. */
+/* include/net/sock.h; CO-RE inserts the running kernel's numbers. */
 enum sock_flags {
 	SOCK_DEAD,
 	SOCK_DONE,
@@ -260,7 +259,6 @@ struct inet_connection_sock {
 struct request_sock {
 	struct sock_common __req_common;
 	__u8 num_retrans;
-	__u8 syncookie : 1;
 	__u8 num_timeout : 7;
 	struct timer_list rsk_timer;
 };
@@ -293,7 +291,6 @@ struct minmax {
 };
 
 struct tcp_sock {
-	__u32 packets_out;
 	int linger2;
 	__u32 rcv_nxt;
 	__u32 copied_seq;
@@ -310,16 +307,16 @@ struct tcp_sock {
 	__u32 srtt_us;
 	struct minmax rtt_min;
 	__u8 repair : 1;
-	bool is_mptcp; /* a subflow; only with CONFIG_MPTCP */
+	bool is_mptcp; /* it is a subflow; only with CONFIG_MPTCP */
 };
 
-/* What a subflow has as its icsk_ulp_data; only with CONFIG_MPTCP. */
+/* The icsk_ulp_data of a subflow; only with CONFIG_MPTCP. */
 struct mptcp_subflow_context {
 	struct sock *conn; /* the MPTCP socket */
 };
 
 struct mptcp_sock {
-	struct sock *first; /* its first subflow, as long as that exists */
+	struct sock *first; /* the first subflow; null once it is gone */
 };
 
 typedef enum {
@@ -372,7 +369,7 @@ struct sock_extended_err {
 	__u8 ee_origin;
 };
 
-struct sock_exterr_skb { /* what sk_buff.cb is in a queue of errors */
+struct sock_exterr_skb { /* sk_buff.cb in an error queue */
 	struct sock_extended_err ee;
 };
 
@@ -406,7 +403,7 @@ struct upid {
 
 struct pid {
 	unsigned int level;
-	struct upid numbers[]; /* from the host's namespace to its own */
+	struct upid numbers[]; /* from the initial namespace to its own */
 };
 
 struct signal_struct {
@@ -444,7 +441,7 @@ struct io_kiocb {
 	__u8 opcode;
 };
 
-struct io_accept { /* what a struct io_kiocb begins with if its opcode is IORING_OP_ACCEPT */
+struct io_accept { /* a struct io_kiocb whose opcode is IORING_OP_ACCEPT starts with it */
 	__u32 file_slot;
 };
 
@@ -500,14 +497,14 @@ struct bpf_iter__task_file {
 
 #pragma clang attribute pop
 
-/* The record of a syscalls/sys_enter_* tracepoint, likewise. */
+/* The record of a syscalls/sys_enter_* tracepoint: its format file in tracefs, on every kernel. */
 struct sys_enter {
 	__u64 common;
 	__s32 nr;
 	__u64 args[6];
 };
 
-/* The record of a syscalls/sys_exit_* tracepoint, as its format file in tracefs has it, on every kernel. */
+/* The record of a syscalls/sys_exit_* tracepoint, likewise. */
 struct sys_exit {
 	__u64 common;
 	__s32 nr;

@@ -1,17 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* accept() and io_uring. */
+/*
+ * Which process accepts a connection: by accept(), accept4() or io_uring.
+ *
+ * The system calls return a file descriptor. An io_uring request returns a descriptor of the
+ * process, whose worker threads share its files, or a slot of the ring's own table. A completion of
+ * a multishot request comes without the request (io_req_post_cqe in io_uring/io_uring.c). It may
+ * then belong to any other request, and its result may be a mask, or a number that happens to be
+ * the descriptor of a connection. So user space believes it only of a connection that is
+ * established and not accepted yet.
+ */
 #pragma once
 
 #include "ring.h"
 
-/* How many arguments io_uring:io_uring_complete has here: 3, from 6.15 on, or 7. */
+#define IORING_OP_ACCEPT 13
+#define IORING_CQE_F_BUFFER 1
+#define IORING_CQE_F_MORE 2
+
+/*
+ * The number of arguments of io_uring:io_uring_complete in the running kernel: 3 from 6.15 on,
+ * or 7.
+ */
 const volatile __u8 io_uring_complete_args = 0;
 
-/* A process has taken sk from its listener's queue. */
+/* Reports that the current process has taken sk from its listener's queue. */
 static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct about a;
+	struct sock_info info;
 	struct event *e;
 	__u32 zero = 0;
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
@@ -23,10 +39,10 @@ static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
 	__sync_fetch_and_add(&cpu->seen, 1);
-	read_common(&a, &sk->__sk_common, sk);
-	a.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
-	a.proto = BPF_CORE_READ(sk, sk_protocol);
-	e = begin(cpu, &a, sk, 0, BPF_CORE_READ(sk, __sk_common.skc_state), sizeof(*e));
+	read_common(&info, &sk->__sk_common, sk);
+	info.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+	info.proto = BPF_CORE_READ(sk, sk_protocol);
+	e = begin(cpu, &info, sk, 0, BPF_CORE_READ(sk, __sk_common.skc_state), sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
@@ -41,17 +57,54 @@ static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 	return 0;
 }
 
-/* A process has taken the socket of sk from its listener's queue: of an MPTCP connection also its subflow, which alone is there for who asks for TCP. */
+/*
+ * Reports that the current process has taken the socket of sk from its listener's queue. For an
+ * MPTCP connection it also reports the first subflow, which is all that is traced if only TCP is
+ * asked for.
+ */
 static __always_inline int trace_accept(void *ctx, struct sock *sk)
 {
 	const struct mptcp_sock *msk = (const void *)sk;
 
-	trace_accepted(ctx, sk, ACCEPTED);
-	if (sk && bpf_core_type_exists(struct mptcp_sock) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
-		trace_accepted(ctx, BPF_CORE_READ(msk, first), ACCEPTED);
+	trace_accepted(ctx, sk, KIND_ACCEPTED);
+	if (sk && bpf_core_type_exists(struct mptcp_sock) &&
+	    BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
+		trace_accepted(ctx, BPF_CORE_READ(msk, first), KIND_ACCEPTED);
 	return 0;
 }
 
-#define IORING_OP_ACCEPT 13
-#define IORING_CQE_F_BUFFER 1
-#define IORING_CQE_F_MORE 2
+/* Reports a completed accept request of io_uring. ctx has the arguments of io_uring_complete. */
+static __always_inline int trace_io_uring(__u64 *ctx)
+{
+	struct io_ring_ctx *ring = (void *)ctx[0];
+	struct io_kiocb *req = (void *)ctx[1];
+	__u32 flags, slot;
+	__s32 res;
+
+	if (io_uring_complete_args == 3) {
+		struct io_uring_cqe *cqe = (void *)ctx[2];
+
+		res = cqe->res;
+		flags = cqe->flags;
+	} else {
+		res = ctx[3];
+		flags = ctx[4];
+	}
+	if (res < 0)
+		return 0;
+	if (!req) {
+		if ((flags & (IORING_CQE_F_MORE | IORING_CQE_F_BUFFER)) != IORING_CQE_F_MORE)
+			return 0;
+		trace_accepted(ctx, sock_of(file_of(res)), KIND_ACCEPTED_PERHAPS);
+		return trace_accepted(ctx, sock_of(direct_file_of(ring, res)),
+				      KIND_ACCEPTED_PERHAPS);
+	}
+	if (BPF_CORE_READ(req, opcode) != IORING_OP_ACCEPT)
+		return 0;
+	/* Slots are counted from 1. With ~0 the kernel chooses one, and the result is its index. */
+	slot = BPF_CORE_READ((struct io_accept *)req, file_slot);
+	if (!slot)
+		return trace_accepted(ctx, sock_of(file_of(res)), KIND_ACCEPTED);
+	return trace_accepted(ctx, sock_of(direct_file_of(ring, slot == ~0U ? res : slot - 1)),
+			      KIND_ACCEPTED);
+}

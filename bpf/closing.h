@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is known of a socket as it closes. */
+/* What is known about a socket as it closes. */
 #pragma once
 
 #include "event.h"
 
 /*
- * tp is sk, or 0 if that is none of TCP. The bits are collected in the record, which the verifier
- * does not track: it would follow each combination of them.
+ * Sets the CLOSING_ bits of sk, which leaves the state old. tp is sk, or null if sk is not a TCP
+ * sock. The bits are collected in the memory of the record, which the verifier does not track; it
+ * would follow each combination of them.
  */
-static __always_inline void closing(volatile __u32 *bits, const struct sock *sk, const struct tcp_sock *tp, int old,
-				    bool in_connect)
+static __always_inline void closing(volatile __u32 *bits, const struct sock *sk,
+				    const struct tcp_sock *tp, int old, bool in_connect)
 {
 	unsigned long flags = sk->__sk_common.skc_flags;
 	bool fin_came = has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_DONE));
@@ -19,7 +20,8 @@ static __always_inline void closing(volatile __u32 *bits, const struct sock *sk,
 		*bits |= CLOSING_SHUT;
 	if (sk->sk_shutdown & RCV_SHUTDOWN)
 		*bits |= CLOSING_RECV_SHUT;
-	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_LINGER)) && !sk->sk_lingertime)
+	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_LINGER)) &&
+	    !sk->sk_lingertime)
 		*bits |= CLOSING_LINGER0;
 	if (has_flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN)))
 		*bits |= CLOSING_KEEPALIVE;
@@ -38,37 +40,42 @@ static __always_inline void closing(volatile __u32 *bits, const struct sock *sk,
 		if (fin_came)
 			*bits |= CLOSING_FIN_CAME;
 		else if (timewait_full(sk))
-			*bits |= CLOSING_TIMEWAIT_FULL;
+			*bits |= CLOSING_TIME_WAIT_FULL;
 	}
 	if (!tp)
 		return;
 	if (tp->linger2 < 0)
 		*bits |= CLOSING_NO_FIN_WAIT2;
-	/* Its queues are empty by now (tcp_done_with_error in net/ipv4/tcp_input.c, __tcp_close in tcp.c), but not these numbers. */
+	/*
+	 * The queues have been purged (tcp_done_with_error in net/ipv4/tcp_input.c, __tcp_close in
+	 * tcp.c), but these numbers still stand.
+	 */
 	if (tp->write_seq != tp->snd_una)
 		*bits |= CLOSING_UNACKED;
 	if (tp->write_seq != tp->snd_nxt)
 		*bits |= CLOSING_UNSENT;
-	if ((__s32)(tp->rcv_nxt - tp->copied_seq - fin_came) > 0) /* a FIN that was read counts in both */
+	/* A FIN that was read counts in both numbers. */
+	if ((__s32)(tp->rcv_nxt - tp->copied_seq - fin_came) > 0)
 		*bits |= CLOSING_UNREAD;
 	if (BPF_CORE_READ_BITFIELD(tp, repair))
 		*bits |= CLOSING_REPAIR;
 	if (!tp->segs_out)
-		*bits |= CLOSING_NO_SYN;
+		*bits |= CLOSING_NO_SEGMENT;
 }
 
 #define SO_EE_ORIGIN_ICMP 2 /* include/uapi/linux/errqueue.h */
 #define SO_EE_ORIGIN_ICMP6 3
 
 /*
- * What ICMP reported while a connect() held the socket's lock. It does not close the socket then
- * (tcp_v4_err, tcp_v6_err), but the program gets the error. Reading SO_ERROR clears sk_err_soft;
- * from 6.0 the message is also in the error queue.
+ * Returns the errno that ICMP reported while a connect() held the lock of sk, or 0. Such a message
+ * does not close the socket (tcp_v4_err, tcp_v6_err), but the program gets the error. Reading
+ * SO_ERROR clears sk_err_soft; from 6.0 on the message is in the error queue as well.
  */
 static __always_inline int icmp_error(const struct sock *sk)
 {
 	const struct sk_buff *skb = sk->sk_error_queue.next;
-	const struct sock_exterr_skb *queued = (const void *)skb + bpf_core_field_offset(struct sk_buff, cb);
+	const struct sock_exterr_skb *queued =
+		(const void *)skb + bpf_core_field_offset(struct sk_buff, cb);
 	__u8 origin;
 
 	if (sk->sk_err_soft)

@@ -1,13 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* connect() */
+/*
+ * The system call connect().
+ *
+ * It fails without a change of state if there is no route (tcp_v4_connect, tcp_v6_connect), or if a
+ * program in the cgroup or a security module refuses it. Its result also explains why a socket that
+ * went to SYN_SENT came back within the same call. A connect() that only asks what became of an
+ * earlier one, or that is called on a socket in use, is not an attempt to connect; so the socket
+ * must have been unconnected before.
+ */
 #pragma once
 
 #include "ring.h"
 
-/* The programs at the beginning and end of connect() are attached. */
+#define EINPROGRESS 115
+#define ERESTARTSYS 512 /* include/linux/errno.h: interrupted; the call may be restarted */
+#define AF_UNSPEC 0
+
+/* The programs on entry to and exit from connect() are attached. */
 const volatile bool trace_connects = false;
 
-/* The connect() that the current task is in, as it changes sk by itself; or 0. */
+/*
+ * Returns the connect() in which the current task changes the state of sk, or null if it does so in
+ * another way.
+ */
 static __always_inline struct connecting *connecting(const struct sock *sk)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
@@ -16,12 +31,12 @@ static __always_inline struct connecting *connecting(const struct sock *sk)
 	if (!trace_connects || !sk->sk_lock.owned)
 		return 0;
 	c = bpf_map_lookup_elem(&connects, &thread);
-	/* One of another socket is left from a connect() whose return the kernel did not show. */
+	/* An entry for another socket is left from a connect() whose return was not shown. */
 	return c && (c->sk == (__u64)sk || is_subflow(sk)) ? c : 0;
 }
 
-/* struct sockaddr_in, struct sockaddr_in6 */
-struct address {
+/* struct sockaddr_in or struct sockaddr_in6 */
+struct sockaddr_any {
 	__u16 family;
 	__be16 port;
 	union {
@@ -33,31 +48,37 @@ struct address {
 	};
 };
 
-static __always_inline int trace_connect(struct sock *sk, const struct address *to, int err, enum kind kind)
+/*
+ * Reports a connect() that returned err: KIND_NO_SYN, with the address that was asked for, or
+ * KIND_CONNECT_RETURNED.
+ */
+static __always_inline int trace_connect(struct sock *sk, const struct sockaddr_any *to, int err,
+					 enum kind kind)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u32 zero = 0;
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
-	struct about a;
+	struct sock_info info;
 	struct event *e;
 
 	if (!cpu)
 		return 0;
 	__sync_fetch_and_add(&cpu->seen, 1);
-	read_common(&a, &sk->__sk_common, sk);
-	a.proto = BPF_CORE_READ(sk, sk_protocol);
-	if (kind == NO_SYN && (to->family == AF_INET || to->family == AF_INET6)) {
-		a.rport = bpf_ntohs(to->port);
+	read_common(&info, &sk->__sk_common, sk);
+	info.proto = BPF_CORE_READ(sk, sk_protocol);
+	if (kind == KIND_NO_SYN && (to->family == AF_INET || to->family == AF_INET6)) {
+		info.rport = bpf_ntohs(to->port);
 		if (to->family == AF_INET6)
-			__builtin_memcpy(a.raddr, to->v6, sizeof(a.raddr));
+			__builtin_memcpy(info.raddr, to->v6, sizeof(info.raddr));
 		else
-			map_ipv4(a.raddr, to->v4);
+			map_ipv4(info.raddr, to->v4);
 	}
-	if (kind == NO_SYN && !wanted(&a, 0, 0)) { /* a CLOSE that connect() made was wanted, and took the tuple away */
+	/* In KIND_CONNECT_RETURNED the change to CLOSE, which passed, has cleared the tuple. */
+	if (kind == KIND_NO_SYN && !wanted(&info, 0, 0)) {
 		__sync_fetch_and_add(&cpu->filtered, 1);
 		return 0;
 	}
-	e = reserve(cpu, &a, sk, 0, 0, sizeof(*e));
+	e = reserve(cpu, &info, sk, 0, 0, sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
@@ -70,6 +91,53 @@ static __always_inline int trace_connect(struct sock *sk, const struct address *
 	return 0;
 }
 
-#define EINPROGRESS 115
-#define ERESTARTSYS 512 /* include/linux/errno.h: a signal came, and the call may begin again */
-#define AF_UNSPEC 0
+/* Notes that the current task enters connect(). */
+static __always_inline int note_connect(struct sys_enter *ctx)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct file *file = file_of(ctx->args[0]);
+	struct connecting c = { .addr = ctx->args[1] };
+	struct sock *sk = sock_of(file);
+	struct socket *socket;
+	__u16 family, proto;
+
+	if (!sk)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	proto = BPF_CORE_READ(sk, sk_protocol);
+	if ((family != AF_INET && family != AF_INET6) ||
+	    (proto != IPPROTO_TCP && proto != IPPROTO_MPTCP))
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	c.sk = (__u64)sk;
+	c.was_unconnected = BPF_CORE_READ(socket, state) == SS_UNCONNECTED &&
+			    BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE;
+	bpf_map_update_elem(&connects, &thread, &c, BPF_ANY);
+	return 0;
+}
+
+/* Reports the result of a connect() that shows something which no state change shows. */
+static __always_inline int trace_connect_result(struct sys_exit *ctx)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct connecting *found = bpf_map_lookup_elem(&connects, &thread);
+	struct sockaddr_any to = {};
+	struct connecting c;
+	int err = -ctx->ret;
+
+	if (!found)
+		return 0;
+	c = *found;
+	bpf_map_delete_elem(&connects, &thread);
+	if (c.closed)
+		return trace_connect((void *)c.closed, &to, err, KIND_CONNECT_RETURNED);
+	if (c.sent_syn || !c.was_unconnected || err <= 0 || err == EINPROGRESS ||
+	    err >= ERESTARTSYS)
+		return 0;
+	/* A sockaddr_in is shorter, and may end at the end of a page. */
+	if (bpf_probe_read_user(&to, sizeof(to), (void *)c.addr))
+		bpf_probe_read_user(&to, 8, (void *)c.addr);
+	if (to.family == AF_UNSPEC)
+		return 0;
+	return trace_connect((void *)c.sk, &to, err, KIND_NO_SYN);
+}

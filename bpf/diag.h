@@ -1,22 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* SOCK_DESTROY */
+/* SOCK_DESTROY, the request by which ss -K ends a socket. */
 #pragma once
 
 #include "kernel.h"
 
-/* bpf_task_pt_regs: from 5.15. */
+/* bpf_task_pt_regs exists (from 5.15 on). */
 const volatile bool have_task_pt_regs = false;
 
 #define SOCK_DESTROY 21 /* include/uapi/linux/sock_diag.h */
 #define NETLINK_SOCK_DIAG 4 /* include/uapi/linux/netlink.h */
+#define MSG_IOV 16 /* offset of msg_iov in struct user_msghdr (include/linux/socket.h) */
+#define X86_64_SENDTO 44 /* arch/x86/entry/syscalls/syscall_64.tbl */
+#define X86_64_SENDMSG 46
+#define ARM64_SENDTO 206 /* include/uapi/asm-generic/unistd.h */
+#define ARM64_SENDMSG 211
 
 /*
- * The current task is inside sendmsg() or sendto() with a request to destroy the socket with these
- * ports, as ss -K does (struct inet_diag_req_v2 behind a struct nlmsghdr; sock_diag_destroy in
- * net/core/sock_diag.c). A softirq may run on top of it, so what else explains an end comes first.
- * A request by another system call is not recognized.
+ * Reports whether the current task is inside sendmsg() or sendto() with a request to destroy the
+ * socket that has these ports: a struct inet_diag_req_v2 behind a struct nlmsghdr
+ * (sock_diag_destroy in net/core/sock_diag.c). A request by another system call is not recognised.
+ * A softirq may run on top of such a task, so whatever else explains the end of a socket takes
+ * precedence.
  */
-static __noinline bool destroys(__u16 lport, __u16 rport)
+static __noinline bool destroy_requested(__u16 lport, __u16 rport)
 {
 	struct {
 		__u32 len;
@@ -40,21 +46,21 @@ static __noinline bool destroys(__u16 lport, __u16 rport)
 	if (!have_task_pt_regs)
 		return false;
 	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	if (bpf_core_field_exists(regs->orig_ax)) { /* x86-64: arch/x86/entry/syscalls/syscall_64.tbl */
+	if (bpf_core_field_exists(regs->orig_ax)) {
 		unsigned long nr = BPF_CORE_READ(regs, orig_ax);
 
-		if (nr != 44 && nr != 46)
+		if (nr != X86_64_SENDTO && nr != X86_64_SENDMSG)
 			return false;
-		is_sendmsg = nr == 46;
+		is_sendmsg = nr == X86_64_SENDMSG;
 		fd = BPF_CORE_READ(regs, di);
 		arg = BPF_CORE_READ(regs, si);
-	} else { /* arm64: include/uapi/asm-generic/unistd.h */
+	} else {
 		struct pt_regs___arm64 *arm64 = (void *)regs;
 		int nr = BPF_CORE_READ(arm64, syscallno);
 
-		if (nr != 206 && nr != 211)
+		if (nr != ARM64_SENDTO && nr != ARM64_SENDMSG)
 			return false;
-		is_sendmsg = nr == 211;
+		is_sendmsg = nr == ARM64_SENDMSG;
 		fd = BPF_CORE_READ(arm64, orig_x0);
 		arg = BPF_CORE_READ(arm64, regs[1]);
 	}
@@ -62,9 +68,10 @@ static __noinline bool destroys(__u16 lport, __u16 rport)
 	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) != AF_NETLINK ||
 	    BPF_CORE_READ(sk, sk_protocol) != NETLINK_SOCK_DIAG)
 		return false;
-	if (is_sendmsg && (bpf_probe_read_user(&arg, sizeof(arg), (void *)arg + 16) || /* struct user_msghdr: msg_iov */
+	if (is_sendmsg && (bpf_probe_read_user(&arg, sizeof(arg), (void *)arg + MSG_IOV) ||
 			   bpf_probe_read_user(&arg, sizeof(arg), (void *)arg)))
 		return false;
-	return !bpf_probe_read_user(&message, sizeof(message), (void *)arg) && message.type == SOCK_DESTROY &&
-	       bpf_ntohs(message.sport) == lport && bpf_ntohs(message.dport) == rport;
+	return !bpf_probe_read_user(&message, sizeof(message), (void *)arg) &&
+	       message.type == SOCK_DESTROY && bpf_ntohs(message.sport) == lport &&
+	       bpf_ntohs(message.dport) == rport;
 }

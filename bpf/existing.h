@@ -1,85 +1,89 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The sockets that exist, and who holds them, as iterators find them. Where the verifier knows a
- * pointer's type, members are loaded, not asked for by a call: there may be a million.
+ * The sockets that exist, and who holds them, as iterators find them. There may be a million of
+ * them, so members are loaded directly wherever the verifier knows the type of a pointer, and not
+ * by a call.
  */
 #pragma once
 
 #include "kernel.h"
 
-const volatile bool have_cookie = true; /* bpf_get_socket_cookie in tracing programs: from 5.12. Set before loading. */
-
-/* These, too, are set before loading. */
-const volatile bool list_mptcp = false; /* MPTCP sockets, too */
-const volatile bool list_bound = false; /* sockets that are bound and neither listen nor are connected, too */
+/* All of these are set before loading. */
+const volatile bool have_cookie = true; /* bpf_get_socket_cookie in tracing programs: from 5.12 */
+const volatile bool list_mptcp = false; /* also list MPTCP sockets */
+const volatile bool list_bound = false; /* also list bound sockets in CLOSE */
 
 /* What a socket is attached to. */
 enum attached {
 	ATTACHED_UNKNOWN,
-	ATTACHED_NOTHING, /* an orphan, or no full socket: the kernel ends it */
+	ATTACHED_NOTHING, /* an orphan or a mini-sock, which the kernel ends */
 	ATTACHED_QUEUE, /* its listener's accept queue */
-	ATTACHED_KERNEL, /* a struct socket without a file: a part of the kernel opened it for itself */
-	ATTACHED_FILE, /* a file, which at least one descriptor refers to */
+	ATTACHED_KERNEL, /* a struct socket without a file, which the kernel opened for itself */
+	ATTACHED_DESCRIPTOR, /* a file, which at least one descriptor refers to */
 };
 
-/* A socket that exists. */
+/* A socket that exists. Times are CLOCK_MONOTONIC. */
 struct sock_found {
 	__u64 mono_ns;
 	__u64 sk;
 	__u64 cookie;
 	__u64 cgroup_id;
 	__u64 listener; /* of a request sock */
-	__u64 mptcp; /* of a subflow: its MPTCP socket, whose holders hold it */
-	__u64 synack_us; /* of a request sock: CLOCK_MONOTONIC when the first SYN-ACK was sent */
-	__u64 jiffies; /* where left is: jiffies_64 at mono_ns, which shows how long a jiffy is */
-	__u64 active_us; /* CLOCK_MONOTONIC when a segment was handled last; 0: not known, as in a mini-sock */
-	__u32 left; /* jiffies until a timer ends it; ~0: none */
-	__u32 fin_timeout; /* of an orphan in FIN_WAIT2, jiffies: net.ipv4.tcp_fin_timeout, */
-	__s32 fin_linger; /* TCP_LINGER2, */
-	__u32 rto; /* and the retransmission timeout */
+	__u64 mptcp; /* of a subflow: its MPTCP socket, whose holders hold the subflow */
+	__u64 synack_us; /* of a request sock: when the first SYN-ACK was sent */
+	__u64 jiffies; /* with left: jiffies_64 at mono_ns, from which the length of a jiffy follows
+			*/
+	__u64 active_us; /* when a segment was last handled; 0: unknown, as in a mini-sock */
+	__u32 left; /* jiffies until a timer ends it; ~0: none does */
+	__u32 fin_timeout; /* of an orphan in FIN_WAIT2: net.ipv4.tcp_fin_timeout, in jiffies */
+	__s32 fin_linger; /* likewise: TCP_LINGER2 */
+	__u32 rto; /* likewise: the retransmission timeout */
 	__u32 netns;
 	__u32 uid;
 	__u32 recv_queue; /* bytes unread; of a listener: connections that wait for accept() */
 	__u32 send_queue; /* bytes not acknowledged */
-	__u32 accept_backlog; /* listen()'s, and inherited by accepted sockets; 0 in a client */
+	__u32 accept_backlog; /* listen()'s, inherited by accepted sockets; 0 in a client */
 	__u32 ifindex; /* of the device that it is bound to; 0: none */
-	__u32 ifname_of; /* whose name ifname is */
-	__u16 retrans; /* of a request sock: SYN-ACKs sent again */
+	__u32 ifname_of; /* the index of the device that ifname belongs to */
+	__u16 retrans; /* of a request sock: SYN-ACKs retransmitted */
 	__u16 family;
 	__u16 proto;
-	__u16 lport;
+	__u16 lport; /* in host byte order, as rport */
 	__u16 rport;
 	__u8 state;
 	__u8 is_mini; /* a request or timewait sock */
-	__u8 v6only; /* of an IPv6 one: IPV6_V6ONLY */
-	__u8 attached;
-	__u8 no_role; /* accept_backlog does not show its side */
+	__u8 v6only; /* of an IPv6 socket: IPV6_V6ONLY */
+	__u8 attached; /* enum attached */
+	__u8 no_role; /* accept_backlog does not show whether it is a client or a server */
 	__u8 pad[5];
-	__u8 laddr[16];
+	__u8 laddr[16]; /* IPv4 as ::ffff:a.b.c.d */
 	__u8 raddr[16];
 	__u8 ifname[16];
 };
 
-_Static_assert(sizeof(struct sock_found) == 184, "struct sock_found: no holes, and in step with snapshot.go");
+_Static_assert(sizeof(struct sock_found) == 184,
+	       "struct sock_found: no holes, and in step with snapshot.go");
 
-/* A file descriptor that is a socket, or a slot of an io_uring's own table (direct descriptor). */
+/* A descriptor that is a socket, or a slot of an io_uring's own table (a direct descriptor). */
 struct holder_found {
 	__u64 sk;
 	__u32 netns; /* of the socket */
 	__u32 pid;
 	__u32 fd;
-	__s32 slot; /* -1, or of the io_uring that fd is */
+	__s32 slot; /* of the io_uring that fd is; or SLOT_NONE or SLOT_TABLE: see holders.h */
 	__u8 comm[16];
 };
 
-_Static_assert(sizeof(struct holder_found) == 40, "struct holder_found: no holes, and in step with snapshot.go");
+_Static_assert(sizeof(struct holder_found) == 40,
+	       "struct holder_found: no holes, and in step with snapshot.go");
 
 /*
- * The device that a socket is bound to. Its name is right if ifname_of is its index: where there
- * are thousands of devices, some are too far behind in their hash chain. (There is no branch for
- * that, because the verifier would go through all that follows once more.)
+ * Reads the device that a socket is bound to. The name is right only if ifname_of is ifindex: where
+ * there are thousands of devices, some are too far down their hash chain. (This is not a branch
+ * here, because the verifier would walk everything that follows once more.)
  */
-static __always_inline void read_device(struct sock_found *found, const struct net *net, __u32 ifindex)
+static __always_inline void read_device(struct sock_found *found, const struct net *net,
+					__u32 ifindex)
 {
 	struct hlist_head *heads;
 	struct hlist_node *node = 0;
@@ -88,9 +92,10 @@ static __always_inline void read_device(struct sock_found *found, const struct n
 	if (!ifindex)
 		return;
 	heads = BPF_CORE_READ(net, dev_index_head);
-	bpf_probe_read_kernel(&node, sizeof(node), heads + (ifindex & 255)); /* NETDEV_HASHENTRIES */
+	bpf_probe_read_kernel(&node, sizeof(node), heads + ifindex % NETDEV_HASHENTRIES);
 	for (int i = 0; i < 4; i++) {
-		struct net_device *dev = (void *)node - bpf_core_field_offset(struct net_device, index_hlist);
+		struct net_device *dev =
+			(void *)node - bpf_core_field_offset(struct net_device, index_hlist);
 
 		bpf_core_read(&found->ifname, sizeof(found->ifname), &dev->name);
 		bpf_core_read(&found->ifname_of, sizeof(found->ifname_of), &dev->ifindex);
@@ -100,43 +105,121 @@ static __always_inline void read_device(struct sock_found *found, const struct n
 	}
 }
 
-/* What a full socket is attached to. */
-static __always_inline enum attached attached(const struct socket *socket, const struct file *file, unsigned long flags)
+/* Returns what a full socket is attached to. flags is its skc_flags. */
+static __always_inline enum attached attached(const struct socket *socket, const struct file *file,
+					      unsigned long flags)
 {
 	if (socket)
-		return file ? ATTACHED_FILE : ATTACHED_KERNEL;
-	return flags >> bpf_core_enum_value(enum sock_flags, SOCK_DEAD) & 1 ? ATTACHED_NOTHING : ATTACHED_QUEUE;
+		return file ? ATTACHED_DESCRIPTOR : ATTACHED_KERNEL;
+	return flags >> bpf_core_enum_value(enum sock_flags, SOCK_DEAD) & 1 ? ATTACHED_NOTHING
+									    : ATTACHED_QUEUE;
 }
 
-/* The MPTCP socket of a subflow, or 0. That of a listener, too: what connects without MPTCP is no subflow. */
+/*
+ * Returns the MPTCP socket of a subflow, or null. A listener's subflow counts, too; a connection
+ * that is made without MPTCP is not a subflow.
+ */
 static __always_inline struct sock *mptcp_of(const struct tcp_sock *tp)
 {
 	const struct mptcp_subflow_context *subflow;
 
-	if (!bpf_core_field_exists(tp->is_mptcp) || !bpf_core_type_exists(struct mptcp_subflow_context) ||
-	    !BPF_CORE_READ(tp, is_mptcp))
+	if (!bpf_core_field_exists(tp->is_mptcp) ||
+	    !bpf_core_type_exists(struct mptcp_subflow_context) || !BPF_CORE_READ(tp, is_mptcp))
 		return 0;
 	subflow = BPF_CORE_READ((const struct inet_connection_sock *)tp, icsk_ulp_data);
 	return BPF_CORE_READ(subflow, conn);
 }
 
-/* What decides how long an orphan stays in FIN_WAIT2: see finWait2Left in internal/probe. */
+/*
+ * Reads what decides how long an orphan stays in FIN_WAIT2: see finWait2Left in internal/probe.
+ */
 static __always_inline void read_fin_wait2(struct sock_found *found, struct tcp_sock *tp)
 {
 	struct inet_connection_sock *icsk = (void *)tp;
 	struct sock *sk = (void *)tp;
-	const struct timer_list *timer =
-		bpf_core_field_exists(icsk->icsk_keepalive_timer) ? &icsk->icsk_keepalive_timer : &sk->sk_timer;
+	const struct timer_list *timer = bpf_core_field_exists(icsk->icsk_keepalive_timer)
+						 ? &icsk->icsk_keepalive_timer
+						 : &sk->sk_timer;
 
 	found->jiffies = bpf_jiffies64();
 	if (BPF_CORE_READ(timer, entry.pprev))
 		found->left = BPF_CORE_READ(timer, expires) - (unsigned long)found->jiffies;
-	found->fin_timeout = BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_fin_timeout);
+	found->fin_timeout =
+		BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_fin_timeout);
 	found->fin_linger = tp->linger2;
 	found->rto = icsk->icsk_rto;
 }
 
-/* Reads a socket that iter/tcp has come to. What the verifier has to go through twice stands at the end. */
+static __always_inline void read_timewait(struct sock_found *found, struct inet_timewait_sock *tw)
+{
+	found->is_mini = true;
+	found->attached = ATTACHED_NOTHING;
+	found->jiffies = bpf_jiffies64();
+	found->state = BPF_CORE_READ(tw, tw_substate);
+	found->left = BPF_CORE_READ(tw, tw_timer.expires) - (unsigned long)found->jiffies;
+	if (found->left > 1U << 31) /* the timer is about to run */
+		found->left = 0;
+}
+
+static __always_inline void read_request(struct sock_found *found, struct sock_common *skc)
+{
+	const struct sock *listener = BPF_CORE_READ(skc, skc_listener);
+
+	found->is_mini = true;
+	found->attached = ATTACHED_NOTHING;
+	found->state = TCP_SYN_RECV;
+	found->listener = (__u64)listener;
+	found->retrans = BPF_CORE_READ((struct request_sock *)skc, num_retrans);
+	found->synack_us = BPF_CORE_READ((struct tcp_request_sock *)skc, snt_synack);
+	if (listener) {
+		found->uid = BPF_CORE_READ(listener, sk_uid.val);
+		found->cgroup_id = cgroup_id(cgroup_of(listener));
+	}
+}
+
+static __always_inline void read_full(struct sock_found *found, struct sock_common *skc,
+				      struct tcp_sock *tp)
+{
+	struct sock *sk = (void *)tp;
+	struct socket *socket;
+
+	if (have_cookie) /* a socket has no cookie until one is asked for */
+		found->cookie = bpf_get_socket_cookie(skc);
+	found->proto = sk->sk_protocol;
+	found->lport = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
+	found->uid = sk->sk_uid.val;
+	found->cgroup_id = bpf_core_field_exists(sk->sk_cgrp_data.cgroup)
+				   ? sk->sk_cgrp_data.cgroup->kn->id
+				   : cgroup_id(cgroup_of(sk));
+	found->accept_backlog = sk->sk_max_ack_backlog;
+	found->v6only = BPF_CORE_READ_BITFIELD(skc, skc_ipv6only);
+	socket = sk->sk_socket;
+	found->attached = attached(socket, socket ? socket->file : 0, skc->skc_flags);
+	found->mptcp = (__u64)mptcp_of(tp);
+	if (found->mptcp) {
+		const struct sock *mptcp = (void *)found->mptcp;
+
+		socket = BPF_CORE_READ(mptcp, sk_socket);
+		found->attached = attached(socket, BPF_CORE_READ(socket, file),
+					   BPF_CORE_READ(mptcp, __sk_common.skc_flags));
+	}
+	if (found->state == TCP_LISTEN) {
+		found->recv_queue = sk->sk_ack_backlog;
+	} else { /* as tcp_diag_get_info in net/ipv4/tcp_diag.c */
+		__s32 unread = tp->rcv_nxt - tp->copied_seq;
+
+		found->recv_queue = unread > 0 ? unread : 0; /* below 0 once a FIN is read */
+		found->send_queue = tp->write_seq - tp->snd_una;
+		found->active_us = tp->tcp_mstamp;
+	}
+	if (found->state == TCP_FIN_WAIT2 && found->attached == ATTACHED_NOTHING && !found->mptcp)
+		read_fin_wait2(found, tp);
+}
+
+/*
+ * Reads a socket that iter/tcp has come to. Whatever the verifier has to walk more than once comes
+ * last.
+ */
 static __always_inline bool read_existing(struct sock_found *found, struct sock_common *skc)
 {
 	found->mono_ns = bpf_ktime_get_ns();
@@ -151,65 +234,15 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 	read_device(found, skc->skc_net.net, skc->skc_bound_dev_if);
 	found->state = skc->skc_state;
 	if (found->state == TCP_TIME_WAIT) {
-		struct inet_timewait_sock *tw = (void *)skc;
-
-		found->is_mini = true;
-		found->attached = ATTACHED_NOTHING;
-		found->jiffies = bpf_jiffies64();
-		found->state = BPF_CORE_READ(tw, tw_substate);
-		found->left = BPF_CORE_READ(tw, tw_timer.expires) - (unsigned long)found->jiffies;
-		if (found->left > 1U << 31) /* is about to end */
-			found->left = 0;
+		read_timewait(found, (void *)skc);
 	} else if (found->state == TCP_NEW_SYN_RECV) {
-		const struct sock *listener = BPF_CORE_READ(skc, skc_listener);
-
-		found->is_mini = true;
-		found->attached = ATTACHED_NOTHING;
-		found->state = TCP_SYN_RECV;
-		found->listener = (__u64)listener;
-		found->retrans = BPF_CORE_READ((struct request_sock *)skc, num_retrans);
-		found->synack_us = BPF_CORE_READ((struct tcp_request_sock *)skc, snt_synack);
-		if (listener) {
-			found->uid = BPF_CORE_READ(listener, sk_uid.val);
-			found->cgroup_id = cgroup_id(cgroup_of(listener));
-		}
+		read_request(found, skc);
 	} else {
 		struct tcp_sock *tp = bpf_skc_to_tcp_sock(skc);
-		struct sock *sk = (void *)tp;
-		struct socket *socket;
 
 		if (!tp)
-			return false; /* never: no other has such a state */
-		if (have_cookie) /* it has none before somebody asks */
-			found->cookie = bpf_get_socket_cookie(skc);
-		found->proto = sk->sk_protocol;
-		found->lport = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
-		found->uid = sk->sk_uid.val;
-		found->cgroup_id = bpf_core_field_exists(sk->sk_cgrp_data.cgroup) ? sk->sk_cgrp_data.cgroup->kn->id
-										  : cgroup_id(cgroup_of(sk));
-		found->accept_backlog = sk->sk_max_ack_backlog;
-		found->v6only = BPF_CORE_READ_BITFIELD(skc, skc_ipv6only);
-		socket = sk->sk_socket;
-		found->attached = attached(socket, socket ? socket->file : 0, skc->skc_flags);
-		found->mptcp = (__u64)mptcp_of(tp);
-		if (found->mptcp) {
-			const struct sock *mptcp = (void *)found->mptcp;
-
-			socket = BPF_CORE_READ(mptcp, sk_socket);
-			found->attached = attached(socket, BPF_CORE_READ(socket, file),
-						   BPF_CORE_READ(mptcp, __sk_common.skc_flags));
-		}
-		if (found->state == TCP_LISTEN) {
-			found->recv_queue = sk->sk_ack_backlog;
-		} else { /* as tcp_diag_get_info in net/ipv4/tcp_diag.c */
-			__s32 unread = tp->rcv_nxt - tp->copied_seq;
-
-			found->recv_queue = unread > 0 ? unread : 0; /* below 0 while a FIN is read past */
-			found->send_queue = tp->write_seq - tp->snd_una;
-			found->active_us = tp->tcp_mstamp;
-		}
-		if (found->state == TCP_FIN_WAIT2 && found->attached == ATTACHED_NOTHING && !found->mptcp)
-			read_fin_wait2(found, tp);
+			return false; /* never: nothing else has such a state */
+		read_full(found, skc, tp);
 	}
 	if (found->family == AF_INET6 && bpf_core_field_exists(skc->skc_v6_daddr)) {
 		__builtin_memcpy(found->laddr, &skc->skc_v6_rcv_saddr, sizeof(found->laddr));
@@ -221,8 +254,8 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 	return true;
 }
 
-/* Reads a full socket that no iterator has come to, by probe reads. */
-static __always_inline void read_other(struct sock_found *found, const struct sock *sk)
+/* Reads a full socket that iter/tcp does not come to, by probe reads. */
+static __always_inline void read_probed(struct sock_found *found, const struct sock *sk)
 {
 	const struct sock_common *skc = &sk->__sk_common;
 	const struct socket *socket = BPF_CORE_READ(sk, sk_socket);
@@ -249,20 +282,21 @@ static __always_inline void read_other(struct sock_found *found, const struct so
 	found->v6only = BPF_CORE_READ_BITFIELD_PROBED(skc, skc_ipv6only);
 	found->uid = BPF_CORE_READ(sk, sk_uid.val);
 	found->cgroup_id = cgroup_id(cgroup_of(sk));
-	found->attached = attached(socket, BPF_CORE_READ(socket, file), BPF_CORE_READ(skc, skc_flags));
+	found->attached =
+		attached(socket, BPF_CORE_READ(socket, file), BPF_CORE_READ(skc, skc_flags));
 }
 
 /*
- * Reads an MPTCP socket. Its subflows have the queues, of which nothing is said here, and a
- * listener's has the queue of what waits for accept() (mptcp_diag_get_info in
- * net/mptcp/mptcp_diag.c). Its own backlog is 0 even if it was accepted; the first subflow's is
- * right.
+ * Reads an MPTCP socket. Its queues are those of its subflows and are not read, except that a
+ * listener's subflow has the queue of what waits for accept() (mptcp_diag_get_info in
+ * net/mptcp/mptcp_diag.c). Its own backlog is 0 even if it was accepted; that of the first subflow
+ * is right.
  */
 static __always_inline void read_mptcp(struct sock_found *found, const struct sock *sk)
 {
 	const struct sock *first = BPF_CORE_READ((const struct mptcp_sock *)sk, first);
 
-	read_other(found, sk);
+	read_probed(found, sk);
 	found->no_role = !first;
 	if (first) {
 		found->accept_backlog = BPF_CORE_READ(first, sk_max_ack_backlog);
@@ -271,8 +305,8 @@ static __always_inline void read_mptcp(struct sock_found *found, const struct so
 }
 
 /*
- * Writes a socket, and after the first subflow its MPTCP socket. If the first subflow is gone, each
- * of the others writes it.
+ * Writes a socket, followed by its MPTCP socket if it is the first subflow. If the first subflow is
+ * gone, each of the others writes it.
  */
 static __always_inline void write_existing(struct seq_file *seq, struct sock_found *found)
 {

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The filter. */
+/*
+ * Which events are wanted. The filter here is a sieve: it passes everything that may match, and
+ * internal/filter decides.
+ */
 #pragma once
 
 #include "sock.h"
 #include "state.h"
 
 /*
- * Set before loading. A filter that is off is a constant false, and the verifier removes its code.
- * Ports: bits of ports[]. Families and protocols are few, so they are flags.
+ * All of these are set before loading. A filter that is off is a constant false, so the verifier
+ * removes its code. The PORT_ bits are those of ports[]; families and protocols are few, so each
+ * has a flag of its own.
  */
 enum {
 	PORT_EITHER = 1 << 0,
@@ -20,19 +24,25 @@ const volatile bool want_mptcp = false;
 const volatile bool want_sctp = false;
 const volatile bool want_ipv4 = true;
 const volatile bool want_ipv6 = true;
-const volatile __u8 filter_ports = 0; /* which of the PORT_ bits are asked */
+const volatile __u8 filter_ports = 0; /* the PORT_ bits that are filtered by */
 const volatile bool filter_hosts = false;
 const volatile bool filter_netns = false;
 const volatile bool filter_uid = false;
 const volatile bool filter_cgroup = false;
 
-/* User space fills it before attaching. */
+/* Filled in by user space before attaching. */
 __u8 ports[65536];
 
-/* This kernel gives an accepted socket its remote end only after LISTEN -> SYN_RECV (up to 6.12); set when seen. */
+/*
+ * Set when LISTEN -> SYN_RECV is seen without a remote address, which this kernel then sets only
+ * afterwards (up to 6.12).
+ */
 bool remote_comes_late;
 
-/* The cgroup or one above it is asked for. Depth is bounded for the verifier; systemd nests 6 deep or so. */
+/*
+ * Reports whether the filter names the cgroup or one above it. The depth is bounded for the
+ * verifier; systemd nests about 6 deep.
+ */
 static __noinline bool in_cgroups(const struct cgroup *cgrp)
 {
 	__u32 before_6_1;
@@ -48,12 +58,15 @@ static __noinline bool in_cgroups(const struct cgroup *cgrp)
 		if (bpf_core_field_exists(cgrp->ancestors)) {
 			const struct cgroup *up = 0;
 
-			bpf_probe_read_kernel(&up, sizeof(up),
-					      (const void *)cgrp + bpf_core_field_offset(struct cgroup, ancestors) +
-						      i * sizeof(up));
+			bpf_probe_read_kernel(
+				&up, sizeof(up),
+				(const void *)cgrp +
+					bpf_core_field_offset(struct cgroup, ancestors) +
+					i * sizeof(up));
 			id = BPF_CORE_READ(up, kn, id);
 		} else {
-			bpf_probe_read_kernel(&id, sizeof(id), (const void *)cgrp + before_6_1 + i * sizeof(id));
+			bpf_probe_read_kernel(&id, sizeof(id),
+					      (const void *)cgrp + before_6_1 + i * sizeof(id));
 		}
 		if (bpf_map_lookup_elem(&cgroups, &id))
 			return true;
@@ -90,28 +103,29 @@ static __always_inline bool ports_match(__u16 lport, __u16 rport)
 }
 
 /*
- * Does a filter leave this change in? A sieve: it passes all that may match, and internal/filter decides. Four kinds
- * pass although their own tuple does not match, because the connection may:
- *   - CLOSE -> SYN_SENT of an unbound client, whose port is chosen after the change;
- *   - LISTEN -> SYN_RECV up to 6.12, which has no remote end yet;
- *   - the change after either, which tells user space what the first one lacked;
- *   - a listener's own, so that the owner of the connections to come is known.
+ * Reports whether an event passes the filter. Four kinds of change pass although their own tuple
+ * does not match, because the connection may:
+ *   - CLOSE -> SYN_SENT of an unbound client, whose port is chosen after the change
+ *   - LISTEN -> SYN_RECV up to 6.12, which has no remote address yet
+ *   - the change after either, which supplies what the first one lacked
+ *   - those of a listener, so that the owner of later connections is known
  */
-static __noinline bool wanted(const struct about *t, int old, int new)
+static __noinline bool wanted(const struct sock_info *info, int old, int new)
 {
-	if (!((t->proto == IPPROTO_TCP && want_tcp) || (t->proto == IPPROTO_MPTCP && want_mptcp) ||
-	      (t->proto == IPPROTO_SCTP && want_sctp)))
+	if (!((info->proto == IPPROTO_TCP && want_tcp) ||
+	      (info->proto == IPPROTO_MPTCP && want_mptcp) ||
+	      (info->proto == IPPROTO_SCTP && want_sctp)))
 		return false;
-	if (filter_netns && !bpf_map_lookup_elem(&netnses, &t->netns))
+	if (filter_netns && !bpf_map_lookup_elem(&netnses, &info->netns))
 		return false;
-	if (filter_uid && t->user_known && !bpf_map_lookup_elem(&uids, &t->uid))
+	if (filter_uid && info->user_known && !bpf_map_lookup_elem(&uids, &info->uid))
 		return false;
-	if (filter_cgroup && t->user_known && !in_cgroups(t->cgroup))
+	if (filter_cgroup && info->user_known && !in_cgroups(info->cgroup))
 		return false;
 
 	if (new == TCP_LISTEN || (old == TCP_LISTEN && new == TCP_CLOSE))
 		return true;
-	if (old == TCP_LISTEN && !t->rport) {
+	if (old == TCP_LISTEN && !info->rport) {
 		remote_comes_late = true;
 		return true;
 	}
@@ -119,19 +133,20 @@ static __noinline bool wanted(const struct about *t, int old, int new)
 		return true;
 
 	if (!want_ipv4 || !want_ipv6) {
-		bool ipv4 = t->family == AF_INET || is_mapped(t->raddr);
+		bool ipv4 = info->family == AF_INET || is_mapped(info->raddr);
 
 		if (ipv4 ? !want_ipv4 : !want_ipv6)
 			return false;
 	}
-	if (filter_hosts && !host_wanted(t->laddr) && !host_wanted(t->raddr))
+	if (filter_hosts && !host_wanted(info->laddr) && !host_wanted(info->raddr))
 		return false;
-	if (filter_ports && !ports_match(t->lport, t->rport)) {
+	if (filter_ports && !ports_match(info->lport, info->rport)) {
 		if (!(filter_ports & (PORT_EITHER | PORT_LOCAL)))
 			return false;
-		if ((filter_ports & PORT_REMOTE) && !(ports[t->rport] & PORT_REMOTE))
+		if ((filter_ports & PORT_REMOTE) && !(ports[info->rport] & PORT_REMOTE))
 			return false;
-		return (new == TCP_SYN_SENT && (!t->lport || t->port_stale)) || old == TCP_SYN_SENT;
+		return (new == TCP_SYN_SENT && (!info->lport || info->port_stale)) ||
+		       old == TCP_SYN_SENT;
 	}
 	return true;
 }

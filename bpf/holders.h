@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who holds the sockets that exist: programs that iterate over descriptors. */
+/* Programs that iterate over descriptors: who holds the sockets that exist. */
 #pragma once
 
 #include "existing.h"
 
 static __always_inline bool is_internet(const struct sock *sk)
 {
-	__u16 proto = BPF_CORE_READ(sk, sk_protocol), family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	__u16 proto = BPF_CORE_READ(sk, sk_protocol),
+	      family = BPF_CORE_READ(sk, __sk_common.skc_family);
 
 	return (family == AF_INET || family == AF_INET6) &&
 	       (proto == IPPROTO_TCP || proto == IPPROTO_MPTCP || proto == IPPROTO_SCTP);
@@ -14,13 +15,16 @@ static __always_inline bool is_internet(const struct sock *sk)
 
 #define ANON_INODE_FS_MAGIC 0x09041934 /* include/uapi/linux/magic.h */
 
-/* The io_uring that a file is, or 0. Only the kernel names the files of this file system. */
+/*
+ * Returns the io_uring of a file, or null. Only the kernel names the files of this file system.
+ */
 static __always_inline struct io_ring_ctx *ring_of(const struct file *file)
 {
 	const char want[] = "[io_uring]";
 	char name[sizeof(want) - 1] = {};
 
-	if (file->f_path.dentry->d_name.len != sizeof(name) || file->f_inode->i_sb->s_magic != ANON_INODE_FS_MAGIC)
+	if (file->f_path.dentry->d_name.len != sizeof(name) ||
+	    file->f_inode->i_sb->s_magic != ANON_INODE_FS_MAGIC)
 		return 0;
 	bpf_probe_read_kernel(name, sizeof(name), file->f_path.dentry->d_name.name);
 	for (__u32 i = 0; i < sizeof(name); i++)
@@ -29,42 +33,49 @@ static __always_inline struct io_ring_ctx *ring_of(const struct file *file)
 	return file->private_data;
 }
 
-/* How many slots a ring's own table has. */
+/* Returns the number of slots in the own table of an io_uring. */
 static __always_inline __u32 slots_of(struct io_ring_ctx *ring)
 {
 	struct io_ring_ctx___before_6_13 *old = (void *)ring;
 
 	if (bpf_core_field_exists(ring->file_table.data)) /* from 6.13 */
 		return BPF_CORE_READ(ring, file_table.data.nr);
-	if (bpf_core_field_exists(old->file_table.files)) /* else before 5.13 */
+	if (bpf_core_field_exists(old->file_table.files)) /* from 5.13 */
 		return BPF_CORE_READ(old, nr_user_files);
 	return 0;
 }
 
-/* Fills in who has a descriptor; false if its process has just ended. */
-static __always_inline bool identify(struct holder_found *found, struct task_struct *task, __u32 fd)
+/*
+ * Fills in which process has a descriptor. Returns false if the process has just exited, or has no
+ * number in pid_namespace.
+ */
+static __always_inline bool fill_holder(struct holder_found *found, struct task_struct *task,
+					__u32 fd)
 {
-	found->pid = pid_here(task);
+	found->pid = local_tgid(task);
 	found->fd = fd;
 	__builtin_memcpy(found->comm, task->group_leader->comm, sizeof(found->comm));
 	return found->pid;
 }
 
-#define SLOTS -2 /* a holder_found's slot: the descriptor is an io_uring with slots, and no socket */
+/* Instead of a slot, in struct holder_found: */
+#define SLOT_NONE -1 /* the descriptor is a socket */
+#define SLOT_TABLE -2 /* the descriptor is an io_uring that has slots, and not a socket */
 
 #define SLOTS_AT_ONCE 64
 
 /*
- * The sockets in the tables of io_urings are not written as other holders are, because there may be
- * a million, and what is written for one file has to fit into 32 KiB (bpf_seq_read). They are put
- * here, some at a time; user space takes them after each read, and sets ring_found to 0. While it
- * has not, or the table goes on, the iterator comes back to the same file: it returns 1 (EAGAIN).
+ * The sockets in the tables of io_urings are not written like other holders, because a table may
+ * have a million, and what is written for one file must fit into 32 KiB (bpf_seq_read). They are
+ * put here, some at a time. User space takes them after each read and sets ring_found to 0. Until
+ * it has, or while the table goes on, the iterator returns 1 (EAGAIN) and so comes back to the same
+ * file.
  */
-volatile __u32 ring_found SEC(".data.rings") = 0; /* some may be there */
-struct holder_found ring_holder SEC(".data.rings") = {}; /* who holds them; the first slot */
+volatile __u32 ring_found SEC(".data.rings") = 0; /* ring_socks is filled in */
+struct holder_found ring_holder SEC(".data.rings") = {}; /* their holder, with the first slot */
 __u64 ring_socks[SLOTS_AT_ONCE] SEC(".data.rings") = {}; /* by slot; 0: none */
 
-/* The ring whose table goes on, as ring_holder has it, from this slot on. */
+/* The ring of ring_holder if its table goes on, and the slot to go on from. */
 struct {
 	__u64 ring;
 	__u32 slot;
@@ -72,10 +83,11 @@ struct {
 } ring_next SEC(".data.rings") = {};
 
 /*
- * The loop's body has no unnecessary branch, because the verifier goes through each path of it.
- * NULL is read as 0.
+ * Puts the next sockets of a ring's table into ring_socks. Returns 1 if it has to be called again.
+ * The body of the loop has no unnecessary branch, because the verifier walks each path of it.
  */
-static __always_inline int find_slots(struct io_ring_ctx *ring, const struct holder_found *holder)
+static __always_inline int collect_slots(struct io_ring_ctx *ring,
+					 const struct holder_found *holder)
 {
 	__u32 slots = slots_of(ring), first = 0;
 
@@ -83,7 +95,8 @@ static __always_inline int find_slots(struct io_ring_ctx *ring, const struct hol
 		return 0;
 	if (ring_found)
 		return 1;
-	if (ring_next.ring == (__u64)ring && ring_holder.pid == holder->pid && ring_holder.fd == holder->fd)
+	if (ring_next.ring == (__u64)ring && ring_holder.pid == holder->pid &&
+	    ring_holder.fd == holder->fd)
 		first = ring_next.slot;
 	ring_holder = *holder;
 	ring_holder.slot = first;
@@ -104,13 +117,14 @@ static __always_inline int find_slots(struct io_ring_ctx *ring, const struct hol
 }
 
 /*
- * Every file descriptor of the host that is a socket; user space joins them by sk. An O_PATH descriptor has no private_data. And those
- * io_urings that have a table of their own, with slot SLOTS: few hosts have any, so that program is loaded when it is needed.
+ * Writes every descriptor of the host that is a socket; user space joins them by sk. An O_PATH
+ * descriptor has no private_data. It also writes every io_uring that has a table of its own, as
+ * SLOT_TABLE. Few hosts have any, so `slots` is loaded only when it is needed.
  */
 SEC("iter/task_file")
 int holders(struct bpf_iter__task_file *ctx)
 {
-	struct holder_found found = { .slot = -1 };
+	struct holder_found found = { .slot = SLOT_NONE };
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct socket *socket;
@@ -130,14 +144,14 @@ int holders(struct bpf_iter__task_file *ctx)
 
 		if (!ring || !slots_of(ring))
 			return 0;
-		found.slot = SLOTS;
+		found.slot = SLOT_TABLE;
 	}
-	if (identify(&found, task, ctx->fd))
+	if (fill_holder(&found, task, ctx->fd))
 		bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }
 
-/* Every socket in the table of an io_uring. It writes nothing: see ring_found. */
+/* Finds every socket in the table of an io_uring. It writes nothing: see ring_found. */
 SEC("iter/task_file")
 int slots(struct bpf_iter__task_file *ctx)
 {
@@ -149,14 +163,15 @@ int slots(struct bpf_iter__task_file *ctx)
 	if (!task || !file || (file->f_inode->i_mode & S_IFMT) == S_IFSOCK)
 		return 0;
 	ring = ring_of(file);
-	if (!ring || !identify(&found, task, ctx->fd))
+	if (!ring || !fill_holder(&found, task, ctx->fd))
 		return 0;
-	return find_slots(ring, &found);
+	return collect_slots(ring, &found);
 }
 
 /*
- * The sockets that are in no table that iter/tcp walks through, and that descriptors lead to: bound ones that neither listen nor are connected, and
- * MPTCP sockets. Of an MPTCP socket the subflow that it has made for bind() is what has the port.
+ * Writes the sockets that have a descriptor but are in no table that iter/tcp walks: bound sockets
+ * in CLOSE, and MPTCP sockets. The port of a bound MPTCP socket is that of the subflow which it
+ * made for bind().
  */
 SEC("iter/task_file")
 int unlisted(struct bpf_iter__task_file *ctx)
@@ -176,7 +191,7 @@ int unlisted(struct bpf_iter__task_file *ctx)
 	closed = BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE;
 	if (closed && (!list_bound || !BPF_CORE_READ(sk, __sk_common.skc_num)))
 		return 0;
-	if (bpf_core_type_exists(struct mptcp_sock) && proto == IPPROTO_MPTCP) { /* else no socket is one */
+	if (bpf_core_type_exists(struct mptcp_sock) && proto == IPPROTO_MPTCP) {
 		if (list_mptcp) {
 			read_mptcp(&found, sk);
 			bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
@@ -186,11 +201,11 @@ int unlisted(struct bpf_iter__task_file *ctx)
 		sk = BPF_CORE_READ((const struct mptcp_sock *)sk, first);
 		if (!sk || !BPF_CORE_READ(sk, __sk_common.skc_num))
 			return 0;
-		read_other(&found, sk);
+		read_probed(&found, sk);
 		found.mptcp = (__u64)BPF_CORE_READ((struct socket *)file->private_data, sk);
-		found.attached = ATTACHED_FILE;
+		found.attached = ATTACHED_DESCRIPTOR;
 	} else if (proto == IPPROTO_TCP && closed) {
-		read_other(&found, sk);
+		read_probed(&found, sk);
 	} else {
 		return 0;
 	}

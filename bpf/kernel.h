@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* How some things are read from the kernel, where versions of it differ. Both objects use this. */
+/*
+ * Accessors for kernel structures, shared by both objects. They hide what differs between kernel
+ * versions. A probe read (BPF_CORE_READ) through a null pointer yields 0.
+ */
 #pragma once
 
 #include "../vmlinux.h"
@@ -9,8 +12,13 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-const volatile __u32 pid_namespace = 0; /* whose numbers pids are to be, by its inode; 0: the host's */
+/*
+ * Inode of the PID namespace that process IDs are reported in; 0: the initial one. Set before
+ * loading.
+ */
+const volatile __u32 pid_namespace = 0;
 
+/* Stores addr as the IPv4-mapped IPv6 address ::ffff:a.b.c.d. */
 static __always_inline void map_ipv4(__u8 *to, __be32 addr)
 {
 	__builtin_memset(to, 0, 10);
@@ -18,6 +26,10 @@ static __always_inline void map_ipv4(__u8 *to, __be32 addr)
 	__builtin_memcpy(to + 12, &addr, 4);
 }
 
+/*
+ * Returns the cgroup of sk, or null. Before 5.16 the pointer shares its word with cgroup v1's
+ * net_cls and net_prio.
+ */
 static __always_inline const struct cgroup *cgroup_of(const struct sock *sk)
 {
 	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
@@ -34,13 +46,14 @@ static __always_inline __u64 cgroup_id(const struct cgroup *cgrp)
 	return cgrp ? BPF_CORE_READ(cgrp, kn, id) : 0;
 }
 
-/* The number of pid in pid_namespace; 0 if it has none there. */
-static __always_inline __u32 number_here(const struct pid *pid)
+/* Returns the number of pid in pid_namespace, or 0 if it has none there. */
+static __always_inline __u32 local_pid(const struct pid *pid)
 {
 	__u32 level = BPF_CORE_READ(pid, level);
 
 	for (__u32 i = 0; i <= 32; i++) { /* MAX_PID_NS_LEVEL */
-		const struct upid *number = (const void *)pid + bpf_core_field_offset(struct pid, numbers) +
+		const struct upid *number = (const void *)pid +
+					    bpf_core_field_offset(struct pid, numbers) +
 					    i * bpf_core_type_size(struct upid);
 
 		if (i > level)
@@ -51,21 +64,24 @@ static __always_inline __u32 number_here(const struct pid *pid)
 	return 0;
 }
 
-/* The process of a task, likewise. */
-static __always_inline __u32 pid_here(const struct task_struct *task)
+/* Returns the process ID of a task in pid_namespace, or 0 if it has none there. */
+static __always_inline __u32 local_tgid(const struct task_struct *task)
 {
-	return pid_namespace ? number_here(BPF_CORE_READ(task, group_leader, thread_pid)) : BPF_CORE_READ(task, tgid);
+	return pid_namespace ? local_pid(BPF_CORE_READ(task, group_leader, thread_pid))
+			     : BPF_CORE_READ(task, tgid);
 }
 
-#define RCV_SHUTDOWN 1
+#define NETDEV_HASHENTRIES 256 /* include/linux/netdevice.h: buckets of net.dev_index_head */
+#define RCV_SHUTDOWN 1 /* include/net/sock.h */
 #define SHUTDOWN_MASK 3
 
+/* Reports whether bit is set in flags, which is skc_flags: see enum sock_flags. */
 static __always_inline bool has_flag(unsigned long flags, __u64 bit)
 {
 	return flags >> bit & 1;
 }
 
-/* A subflow belongs to its MPTCP socket, not to a process. */
+/* Reports whether sk is a subflow, which belongs to its MPTCP socket and not to a process. */
 static __always_inline bool is_subflow(const struct sock *sk)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
@@ -73,7 +89,10 @@ static __always_inline bool is_subflow(const struct sock *sk)
 	return bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ(tp, is_mptcp);
 }
 
-/* As inet_twsk_alloc in net/ipv4/inet_timewait_sock.c asks. */
+/*
+ * Reports whether no more timewait socks are allowed, or this cannot be determined. It is the test
+ * of inet_twsk_alloc in net/ipv4/inet_timewait_sock.c.
+ */
 static __always_inline bool timewait_full(const struct sock *sk)
 {
 	const struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
@@ -97,7 +116,10 @@ static __always_inline bool timewait_full(const struct sock *sk)
 	return count >= BPF_CORE_READ(row, sysctl_max_tw_buckets);
 }
 
-/* No process is in net any more, as check_net in include/net/net_namespace.h asks. */
+/*
+ * Reports whether net has no process left: the opposite of check_net in
+ * include/net/net_namespace.h.
+ */
 static __always_inline bool netns_gone(const struct net *net)
 {
 	const struct net___before_5_11 *old = (const void *)net;
@@ -109,10 +131,13 @@ static __always_inline bool netns_gone(const struct net *net)
 	return bpf_core_field_exists(old->count) && !BPF_CORE_READ(old, count.refs.counter);
 }
 
-#define S_IFMT 0170000
+#define S_IFMT 0170000 /* include/uapi/linux/stat.h */
 #define S_IFSOCK 0140000
 
-/* The sock behind a file, or 0. A socket's file has a socket's inode mode and its struct socket in private_data (net/socket.c, sock_alloc_file). */
+/*
+ * Returns the sock of a file, or null if the file is not a socket. A socket's file has the inode
+ * mode S_IFSOCK, and its struct socket is private_data (sock_alloc_file in net/socket.c).
+ */
 static __always_inline struct sock *sock_of(struct file *file)
 {
 	struct socket *socket;
@@ -123,7 +148,7 @@ static __always_inline struct sock *sock_of(struct file *file)
 	return BPF_CORE_READ(socket, sk);
 }
 
-/* The file behind a file descriptor of the current task, or 0. */
+/* Returns the file of a descriptor of the current task, or null. */
 static __always_inline struct file *file_of(__u32 fd)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -138,8 +163,8 @@ static __always_inline struct file *file_of(__u32 fd)
 }
 
 /*
- * The file in a slot of a ring's own table (direct descriptor), or 0. Not inlined: from a loop clang would move relocations out of
- * the branches that guard them.
+ * Returns the file in a slot of an io_uring's own table (a direct descriptor), or null. It must not
+ * be inlined: out of a loop, clang would move relocations out of the branches that guard them.
  */
 static __noinline struct file *direct_file_of(struct io_ring_ctx *ring, __u32 slot)
 {
@@ -155,9 +180,11 @@ static __noinline struct file *direct_file_of(struct io_ring_ctx *ring, __u32 sl
 	} else {
 		struct io_ring_ctx___before_6_13 *old = (void *)ring;
 
-		if (!bpf_core_field_exists(old->file_table.files) || slot >= BPF_CORE_READ(old, nr_user_files))
+		if (!bpf_core_field_exists(old->file_table.files) ||
+		    slot >= BPF_CORE_READ(old, nr_user_files))
 			return 0;
-		bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(old, file_table.files) + slot);
+		bpf_probe_read_kernel(&file, sizeof(file),
+				      BPF_CORE_READ(old, file_table.files) + slot);
 	}
-	return (struct file *)(file & ~7UL); /* its low bits are flags */
+	return (struct file *)(file & ~7UL); /* the low bits are flags */
 }

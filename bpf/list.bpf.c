@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What sstrace ls needs of the kernel side. It has an object of its own, a small part of the other one, for much of what a listing takes is loading.
+ * The kernel side of sstrace ls. It is an object of its own, a small part of the other one, because
+ * loading is much of the time that a listing takes.
  */
 #include "existing.h"
 #include "holders.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Every socket of the network namespace of whoever opens the iterator, listeners first. */
+/*
+ * Writes every socket of the network namespace of the process that opens the iterator, listeners
+ * first.
+ */
+
 SEC("iter/tcp")
 int sockets(struct bpf_iter__tcp *ctx)
 {

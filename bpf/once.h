@@ -1,37 +1,47 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Each change is taken exactly once. */
+/*
+ * Takes each change exactly once.
+ *
+ * The kernel skips a tracing program that is already running on this CPU (prog->active in
+ * bpf_trace_run, from 6.1). A change by a softirq that interrupts `change` would be lost, and only
+ * recursion_misses would show it. So a second, tiny program, `change_missed`, follows the first on
+ * the same tracepoint. The first leaves a note of what it takes. The second returns if it finds the
+ * note; if the first was skipped, it takes the change itself.
+ *
+ * Interrupts nest, so the notes are a stack on each CPU. Second programs that were skipped
+ * themselves leave notes behind. The notes are therefore not consulted where they are not needed
+ * (while `change` is interrupted it is being skipped), and not trusted once they are stale. Where
+ * an interrupt arrives at the very edge of a program, a change may be taken twice. The second
+ * record is marked (KIND_SECOND_CHANGE), and user space drops it if it has the first.
+ *
+ * Where programs are preemptible, every change on a CPU skips the program in which a task is
+ * preempted there. Two more programs then follow, and the notes are found by sock, on whichever CPU
+ * the task continues. A change is lost only if tasks are preempted inside each of the programs.
+ */
 #pragma once
 
 #include "change.h"
 
-/* From 7.0 a task may be preempted while it runs a tracepoint's programs, or between two of them, and go on on another CPU. */
+/*
+ * A task may be preempted inside a tracepoint's programs or between two of them, and continue on
+ * another CPU (from 7.0).
+ */
 const volatile bool preemptible = false;
 
-/*
- * The kernel skips a tracing program that is already running on this CPU (bpf_trace_run's prog->active, from 6.1). A
- * softirq that interrupts `change` and changes a state itself would thus be lost, told by recursion_misses only. So a second,
- * tiny program stands behind the first on the same tracepoint. The first notes what it takes; the second finds that, or that
- * the first was skipped, and then takes the change itself.
- *
- * The notes are a stack on each CPU, for interrupts nest. Some are left there by second programs that were skipped themselves; so they
- * are not asked where it is clear without them (while `change` is interrupted, it was skipped), and not believed when they are stale. It
- * may also happen, where an interrupt comes at the very edge of a program, that a change is taken twice: the second record says so
- * (CHANGE_SECOND), and user space drops it if it has the first.
- *
- * Where programs are preemptible, all changes on a CPU skip a program in which a task is preempted there. Then two more programs stand
- * behind, and the notes are found by sock, wherever the task goes on. A change is lost only if tasks are preempted inside each of them.
- */
 static __always_inline __u64 states(int old, int new)
 {
 	return (__u64)old << 8 | (__u64) new;
 }
 
-/* The depth goes up before the entry is written, so that an interrupt between the two writes above it. */
+/*
+ * Leaves a note. The depth is raised before the entry is written, so that an interrupt between the
+ * two writes above it.
+ */
 static __always_inline void push(struct cpu *cpu, const struct sock *sk, int old, int new)
 {
 	__u32 depth = cpu->depth;
 
-	if (depth >= TAKEN_DEPTH) { /* full of what nobody popped: the oldest goes */
+	if (depth >= TAKEN_DEPTH) { /* full of leftovers: drop the oldest */
 		for (int i = 0; i + 1 < TAKEN_DEPTH; i++)
 			cpu->taken[i] = cpu->taken[i + 1];
 		depth = TAKEN_DEPTH - 1;
@@ -44,13 +54,14 @@ static __always_inline void push(struct cpu *cpu, const struct sock *sk, int old
 	barrier();
 }
 
+/* Takes back the note of a change, and those above it. Reports whether it was there. */
 static __always_inline bool pop(struct cpu *cpu, const struct sock *sk, int old, int new)
 {
 	for (__u32 i = TAKEN_DEPTH; i-- > 0;) {
 		struct taken *taken = &cpu->taken[i];
 
 		if (i < cpu->depth && taken->sk == (__u64)sk && taken->states == states(old, new) &&
-		    cpu->seen - taken->seen <= FRESH) {
+		    cpu->seen - taken->seen <= MAX_NOTE_AGE) {
 			cpu->depth = i;
 			return true;
 		}
@@ -58,6 +69,7 @@ static __always_inline bool pop(struct cpu *cpu, const struct sock *sk, int old,
 	return false;
 }
 
+/* Takes a change: leaves a note and reports it. */
 static __always_inline int take(void *ctx, const struct sock *sk, int old, int new, enum kind kind)
 {
 	__u64 key = (__u64)sk, value = states(old, new);
@@ -66,11 +78,11 @@ static __always_inline int take(void *ctx, const struct sock *sk, int old, int n
 
 	if (!cpu)
 		return 0;
-	if (kind == CHANGE_SECOND)
+	if (kind == KIND_SECOND_CHANGE)
 		__sync_fetch_and_add(&cpu->covered, 1);
 	if (preemptible) {
 		bpf_map_update_elem(&taken_by_sock, &key, &value, BPF_ANY);
-	} else if (kind == CHANGE) {
+	} else if (kind == KIND_CHANGE) {
 		cpu->inside = 1;
 		barrier();
 		push(cpu, sk, old, new);
@@ -82,6 +94,7 @@ static __always_inline int take(void *ctx, const struct sock *sk, int old, int n
 	return trace(ctx, cpu, sk, old, new, kind);
 }
 
+/* Takes a change unless there is a note of it. */
 static __always_inline int take_missed(void *ctx, const struct sock *sk, int old, int new)
 {
 	__u64 *value, key = (__u64)sk;
@@ -90,11 +103,11 @@ static __always_inline int take_missed(void *ctx, const struct sock *sk, int old
 
 	if (preemptible) {
 		value = bpf_map_lookup_elem(&taken_by_sock, &key);
-		/* One with other states was left by an earlier change, whose last program was skipped. */
+		/* A note of other states is left from a change whose last program was skipped. */
 		if (value && *value == states(old, new))
 			return 0;
 	} else if (!cpu || (!cpu->inside && pop(cpu, sk, old, new))) {
 		return 0;
 	}
-	return take(ctx, sk, old, new, CHANGE_SECOND);
+	return take(ctx, sk, old, new, KIND_SECOND_CHANGE);
 }

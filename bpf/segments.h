@@ -1,44 +1,66 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What only a segment shows. */
+/*
+ * What only a segment shows. The kernel always drops it afterwards (tcp_v4_rcv, tcp_v6_rcv:
+ * discard_it), so a program on skb:kfree_skb sees it.
+ *
+ * The FIN that a timewait sock in FIN_WAIT2 waits for moves it to TIME_WAIT and starts its timer
+ * again. But a timer that stays in its bucket of the wheel (2 s wide at 60 s and 250 Hz) is only
+ * written to, which no tracepoint shows (__mod_timer in kernel/time/timer.c).
+ *
+ * A listener that waits for data (TCP_DEFER_ACCEPT) drops the ACK of the handshake.
+ *
+ * A mini-sock may be ended by a segment, while the cancelled timer alone does not show why: by an
+ * RST; by a SYN in SYN_RECV; by an ACK in SYN_RECV while the accept queue is full, with
+ * tcp_abort_on_overflow; or by data in FIN_WAIT2 after close(), which are answered with RST
+ * (TCP_TW_RST in tcp_v4_rcv).
+ */
 #pragma once
 
 #include "timers.h"
 
-#define ECONNRESET 104
 #define TCP_FLAG_RST 4
 
-/* The ends of the connection that a received TCP segment belongs to, and its flags; -1 if it is none, or cannot be told. */
-static __always_inline int read_segment(struct ends *ends, const struct sk_buff *skb)
+/*
+ * Reads the tuple that a received TCP segment belongs to, except for ifindex, and returns the flags
+ * of its header; or -1 if it is not a TCP segment, or cannot be read.
+ */
+static __always_inline int read_segment(struct tuple *tuple, const struct sk_buff *skb)
 {
-	const unsigned char *ip = skb->head + skb->network_header, *tcp = skb->head + skb->transport_header;
+	const unsigned char *ip = skb->head + skb->network_header,
+			    *tcp = skb->head + skb->transport_header;
 	__u8 flags, protocol;
 	__be16 ports[2];
 	__be32 v4[2];
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (bpf_probe_read_kernel(v4, sizeof(v4), ip + 12) || bpf_probe_read_kernel(&protocol, 1, ip + 9))
+		if (bpf_probe_read_kernel(v4, sizeof(v4), ip + 12) ||
+		    bpf_probe_read_kernel(&protocol, 1, ip + 9))
 			return -1;
-		map_ipv4(ends->raddr, v4[0]);
-		map_ipv4(ends->laddr, v4[1]);
+		map_ipv4(tuple->raddr, v4[0]);
+		map_ipv4(tuple->laddr, v4[1]);
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (bpf_probe_read_kernel(ends->raddr, sizeof(ends->raddr), ip + 8) ||
-		    bpf_probe_read_kernel(ends->laddr, sizeof(ends->laddr), ip + 24))
+		if (bpf_probe_read_kernel(tuple->raddr, sizeof(tuple->raddr), ip + 8) ||
+		    bpf_probe_read_kernel(tuple->laddr, sizeof(tuple->laddr), ip + 24))
 			return -1;
-		protocol = IPPROTO_TCP; /* behind extension headers: the ends decide */
+		protocol = IPPROTO_TCP; /* or extension headers: the tuple decides */
 	} else {
 		return -1;
 	}
-	if (protocol != IPPROTO_TCP || !skb->dev || bpf_probe_read_kernel(ports, sizeof(ports), tcp) ||
+	if (protocol != IPPROTO_TCP || !skb->dev ||
+	    bpf_probe_read_kernel(ports, sizeof(ports), tcp) ||
 	    bpf_probe_read_kernel(&flags, 1, tcp + 13))
 		return -1;
-	ends->rport = bpf_ntohs(ports[0]);
-	ends->lport = bpf_ntohs(ports[1]);
-	ends->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	tuple->rport = bpf_ntohs(ports[0]);
+	tuple->lport = bpf_ntohs(ports[1]);
+	tuple->netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
 	return flags;
 }
 
-/* But for the device: a sock that is bound to one is among those that any segment of it belongs to. */
-static __always_inline bool same_ends(const struct ends *a, const struct ends *b)
+/*
+ * Compares everything but the device. A sock that is bound to a device is among those that any
+ * segment of its tuple may belong to.
+ */
+static __always_inline bool same_tuple(const struct tuple *a, const struct tuple *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
 
@@ -46,81 +68,123 @@ static __always_inline bool same_ends(const struct ends *a, const struct ends *b
 }
 
 /*
- * A mini-sock is gone by the time that the segment which ended it is dropped, so its ends are
- * reported as they were noted.
+ * Reports the segment that ended a mini-sock. The sock is gone by the time the segment is dropped,
+ * so its tuple is reported as noted.
  */
 static __always_inline int trace_dropped(struct cpu *cpu, __u8 tcp_flags)
 {
-	struct about a = { .family = AF_INET6, .proto = IPPROTO_TCP };
+	struct sock_info info = { .family = AF_INET6, .proto = IPPROTO_TCP };
 	struct event *e;
 
-	__builtin_memcpy(a.laddr, cpu->ended_ends.laddr, sizeof(a.laddr));
-	__builtin_memcpy(a.raddr, cpu->ended_ends.raddr, sizeof(a.raddr));
-	a.lport = cpu->ended_ends.lport;
-	a.rport = cpu->ended_ends.rport;
-	a.netns = cpu->ended_ends.netns;
+	__builtin_memcpy(info.laddr, cpu->cancelled_tuple.laddr, sizeof(info.laddr));
+	__builtin_memcpy(info.raddr, cpu->cancelled_tuple.raddr, sizeof(info.raddr));
+	info.lport = cpu->cancelled_tuple.lport;
+	info.rport = cpu->cancelled_tuple.rport;
+	info.netns = cpu->cancelled_tuple.netns;
 	__sync_fetch_and_add(&cpu->seen, 1);
-	e = begin(cpu, &a, (void *)cpu->ended, 0, 0, sizeof(*e));
+	e = begin(cpu, &info, (void *)cpu->cancelled, 0, 0, sizeof(*e));
 	if (!e) {
-		cpu->ended = 0;
+		cpu->cancelled = 0;
 		return 0;
 	}
-	e->ifindex = cpu->ended_ends.ifindex;
+	e->ifindex = cpu->cancelled_tuple.ifindex;
 	e->cookie = 0;
 	e->listener = 0;
 	e->err = 0;
-	e->kind = MINI_RESET;
+	e->kind = KIND_RESET;
 	e->tcp_flags = tcp_flags;
 	e->by_task = 0;
 	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
-	cpu->ended = 0;
+	cpu->cancelled = 0;
 	submit(cpu, e);
 	return 0;
 }
 
-/* What is in map for the connection of a segment: of a sock bound to no device, or to one that it came through. */
-static __always_inline void *find_watched(void *map, struct ends *ends, const struct sk_buff *skb)
+/*
+ * Returns what map has for the connection of a segment: a sock that is bound to no device, or to
+ * one that the segment came through. Sets tuple->ifindex to that of the entry.
+ */
+static __always_inline void *find_watched(void *map, struct tuple *tuple, const struct sk_buff *skb)
 {
-	__u64 *found = bpf_map_lookup_elem(map, ends);
+	__u64 *found = bpf_map_lookup_elem(map, tuple);
 
 	if (found)
 		return (void *)*found;
-	ends->ifindex = skb->dev ? skb->dev->ifindex : 0; /* that of a VRF, if there is one */
-	found = bpf_map_lookup_elem(map, ends);
+	tuple->ifindex = skb->dev ? skb->dev->ifindex : 0; /* the VRF, if any */
+	found = bpf_map_lookup_elem(map, tuple);
 	if (found)
 		return (void *)*found;
-	ends->ifindex = skb->skb_iif;
-	found = bpf_map_lookup_elem(map, ends);
+	tuple->ifindex = skb->skb_iif;
+	found = bpf_map_lookup_elem(map, tuple);
 	if (found)
 		return (void *)*found;
-	ends->ifindex = 0;
+	tuple->ifindex = 0;
 	return 0;
 }
 
-/* The FIN that a timewait sock in FIN_WAIT2 waits for has come, if it is in TIME_WAIT now. */
-static __always_inline int fin_came(struct ends *ends, const struct sk_buff *skb)
+/*
+ * Reports that the FIN arrived which a timewait sock in FIN_WAIT2 waits for, if the sock is in
+ * TIME_WAIT now.
+ */
+static __always_inline int trace_fin(struct tuple *tuple, const struct sk_buff *skb)
 {
-	struct inet_timewait_sock *tw = find_watched(&fin_wait2, ends, skb);
+	struct inet_timewait_sock *tw = find_watched(&fin_wait2, tuple, skb);
 
 	if (!tw || BPF_CORE_READ(tw, tw_substate) != TCP_TIME_WAIT)
 		return 0;
-	/* Two CPUs may be here with two FINs. */
-	if (bpf_map_delete_elem(&fin_wait2, ends))
+	/* Two CPUs may get here with two FINs. */
+	if (bpf_map_delete_elem(&fin_wait2, tuple))
 		return 0;
 	__sync_fetch_and_add(&fin_wait2_count, -1);
-	return trace_mini((void *)tw, 0, TIMEWAIT_TIMER_STARTED, TCP_TIME_WAIT, 0, 0);
+	return trace_mini((void *)tw, 0, KIND_TIME_WAIT_STARTED, TCP_TIME_WAIT, 0, 0);
 }
 
-/* The ACK of a handshake whose listener waits for data has come, if the request sock says so now. */
-static __always_inline int ack_came(struct ends *ends, const struct sk_buff *skb)
+/*
+ * Reports that the ACK of a handshake arrived whose listener waits for data, if the request sock is
+ * marked as acked now.
+ */
+static __always_inline int trace_deferred_ack(struct tuple *tuple, const struct sk_buff *skb)
 {
-	struct request_sock *req = find_watched(&deferred, ends, skb);
+	struct request_sock *req = find_watched(&deferred, tuple, skb);
 
 	if (!req || !BPF_CORE_READ_BITFIELD_PROBED((const struct inet_request_sock *)req, acked))
 		return 0;
-	if (bpf_map_delete_elem(&deferred, ends))
+	if (bpf_map_delete_elem(&deferred, tuple))
 		return 0;
 	__sync_fetch_and_add(&deferred_count, -1);
-	return trace_mini((void *)req, BPF_CORE_READ(req, __req_common.skc_listener), REQUEST_ACKED, TCP_SYN_RECV, 0,
-			  0);
+	return trace_mini((void *)req, BPF_CORE_READ(req, __req_common.skc_listener),
+			  KIND_REQUEST_ACKED, TCP_SYN_RECV, 0, 0);
+}
+
+/*
+ * Reports an RST with which a sock answers a segment that has just closed it.
+ *
+ * A closed sock shows neither which segment closed it nor whether one did. An RST and data that
+ * come too late leave the same error (tcp_reset in net/ipv4/tcp_input.c); if no process has the
+ * sock, both leave none (tcp_rcv_state_process), as does its timer. But only data are answered with
+ * RST, right afterwards (tcp_v4_do_rcv, tcp_v6_do_rcv). From 6.10 on sk may be null, if no sock is
+ * answering.
+ */
+static __always_inline int trace_reset_sent(const struct sock *sk, const struct sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct sock_info info;
+	struct event *e;
+
+	if (!cpu || !sk || !skb || sk->__sk_common.skc_state != TCP_CLOSE)
+		return 0;
+	__sync_fetch_and_add(&cpu->seen, 1);
+	read_sock(&info, sk);
+	e = begin(cpu, &info, sk, 0, 0, sizeof(*e));
+	if (!e)
+		return 0;
+	e->cookie = sk->__sk_common.skc_cookie.counter;
+	e->listener = 0;
+	e->err = 0;
+	e->kind = KIND_RESET_SENT;
+	e->by_task = 0;
+	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
+	submit(cpu, e);
+	return 0;
 }

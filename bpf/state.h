@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the programs remember: the types of the maps. */
+/* What the programs remember between events: the keys and values of the maps. */
 #pragma once
 
 #include "kernel.h"
 
-/* What finds a connection that has no socket. */
-struct ends {
+/* Identifies a connection that has no sock. */
+struct tuple {
 	__u8 laddr[16];
 	__u8 raddr[16];
 	__u16 lport;
 	__u16 rport;
 	__u32 netns;
-	__u32 ifindex;
+	__u32 ifindex; /* of the device that the connection is bound to; 0: none */
 	__u32 pad;
 };
 
@@ -19,36 +19,40 @@ struct ends {
 struct taken {
 	__u64 sk;
 	__u64 states;
-	__u64 seen; /* how many this CPU had seen before it */
+	__u64 seen; /* by this CPU, before this change */
 };
 
-#define FRESH                                                                                                          \
-	4 /* a note that is older, in changes of its CPU, is stale: a socket cannot make the same change again within so few */
+/*
+ * The age, in changes of its CPU, beyond which a note is stale. A socket cannot repeat a change
+ * within so few others.
+ */
+#define MAX_NOTE_AGE 4
 #define TAKEN_DEPTH 4 /* task, softirq, hardirq, and one to spare */
 
+/* The counters of a CPU, which are never reset, and its notes. */
 struct cpu {
-	__u64 seen; /* = filtered + emitted + ring_full once no program runs */
+	__u64 seen; /* = filtered + emitted + ring_full whenever no program runs */
 	__u64 filtered;
 	__u64 emitted;
 	__u64 ring_full;
-	__u64 covered; /* changes that `change` missed and `change_missed` took */
+	__u64 covered; /* changes that the kernel skipped in `change` and `change_missed` took */
 	__u32 depth; /* of taken */
-	__u32 inside; /* `change` runs: interrupts find it skipped */
+	__u32 inside; /* `change` is running: for an interrupt, the kernel skips it */
 	struct taken taken[TAKEN_DEPTH];
-	__u64 ended; /* the mini-sock whose timer was cancelled last, until its timer does something else */
-	struct ends ended_ends;
-	__u32 ended_state; /* TCP_SYN_RECV of a request sock, else the substate */
-	__u64 child_at; /* seen, when a request's child was made last: its timer is cancelled next */
-	__u64 frames[24]; /* of the kernel's stack, while one program looks at it */
+	__u64 cancelled; /* mini-sock whose timer was cancelled last; 0: it has moved on */
+	struct tuple cancelled_tuple;
+	__u32 cancelled_state; /* TCP_SYN_RECV for a request sock, or else the substate */
+	__u64 child_at; /* seen when a request got its child: its timer is cancelled next */
+	__u64 frames[24]; /* scratch space for in_icmp_handler */
 };
 
 /* A connect() that has not returned. */
 struct connecting {
-	__u64 addr; /* in user space */
+	__u64 addr; /* its struct sockaddr, in user space */
 	__u64 sk;
-	__u32 fresh; /* the socket was unconnected before it */
-	__u32 changed; /* it has come to SYN_SENT */
-	__u64 closed; /* and this one to CLOSE again */
+	__u32 was_unconnected; /* before this call */
+	__u32 sent_syn; /* sk entered SYN_SENT */
+	__u64 closed; /* the sock that went back to CLOSE; 0: none */
 };
 
 struct device {

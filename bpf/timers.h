@@ -1,30 +1,38 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Mini-socks, by their timers. */
+/*
+ * Mini-socks (request and timewait socks), traced by their timers.
+ *
+ * The three programs run for every timer of the host, so they first sort out the others: two loads
+ * and three compares. They run with interrupts off or, for timer_expire_entry, in the one softirq
+ * that runs timers, so no event that they would have to report nests in them.
+ */
 #pragma once
 
 #include "diag.h"
 #include "ring.h"
 
-/* The timers' functions in the running kernel, for the rfc vocabulary alone; 0 is no function's address. */
+/*
+ * Addresses of the timer functions in the running kernel. They are set for the rfc vocabulary only;
+ * no function has the address 0.
+ */
 const volatile __u64 reqsk_timer_handler = 0;
 const volatile __u64 tw_timer_handler = 0;
 const volatile __u64 tcp_write_timer = 0;
 
-/* The code of the ICMP handlers in the running kernel, for the rfc vocabulary alone. */
-const volatile __u64 icmp_handlers[4] = {}; /* tcp_v4_err from, to, tcp_v6_err from, to */
-
-/* User space clears it after its first look: timewait socks that begin later are told by their timers. */
-volatile bool first_look = true;
+/*
+ * Start and end of tcp_v4_err, and of tcp_v6_err, in the running kernel. They are set for the rfc
+ * vocabulary only.
+ */
+const volatile __u64 icmp_handlers[4] = {};
 
 /*
- * Mini-socks. The three programs hang on every timer of the host, so the first thing is to leave: two loads and three compares for
- * a timer that is not ours. They run with interrupts off, or (timer_expire_entry) in the one softirq that runs timers: nothing
- * nests in them that they would have to tell.
+ * Reports an event of the mini-sock skc, or KIND_SYN_SENT_STARTED of a full one. user is the sock
+ * whose uid and cgroup it has: a request sock's listener, or null for a timewait sock.
  */
-static __always_inline int trace_mini(const struct sock_common *skc, const struct sock *user, enum kind kind, int state,
-				      __u8 retries, __u8 flags)
+static __always_inline int trace_mini(const struct sock_common *skc, const struct sock *user,
+				      enum kind kind, int state, __u8 retries, __u8 flags)
 {
-	struct about a;
+	struct sock_info info;
 	struct event *e;
 	__u32 zero = 0;
 	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
@@ -32,8 +40,8 @@ static __always_inline int trace_mini(const struct sock_common *skc, const struc
 	if (!cpu)
 		return 0;
 	__sync_fetch_and_add(&cpu->seen, 1);
-	read_common(&a, skc, user);
-	e = begin(cpu, &a, skc, 0, state, sizeof(*e));
+	read_common(&info, skc, user);
+	e = begin(cpu, &info, skc, 0, state, sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(skc, skc_cookie.counter);
@@ -45,130 +53,163 @@ static __always_inline int trace_mini(const struct sock_common *skc, const struc
 	if (state == TCP_SYN_RECV) {
 		e->retrans = BPF_CORE_READ((const struct request_sock *)skc, num_retrans);
 		e->isn = BPF_CORE_READ((const struct tcp_request_sock *)skc, rcv_isn);
-	} else if (kind == SYN_TIMER_STARTED) {
-		e->isn = BPF_CORE_READ((const struct tcp_sock *)skc, snd_una); /* nothing is acknowledged yet */
+	} else if (kind == KIND_SYN_SENT_STARTED) {
+		/* Nothing has been acknowledged yet. */
+		e->isn = BPF_CORE_READ((const struct tcp_sock *)skc, snd_una);
 	}
 	e->by_task = 0;
-	if ((kind == REQUEST_TIMER_CANCELLED || kind == TIMEWAIT_TIMER_CANCELLED) && destroys(a.lport, a.rport))
+	if ((kind == KIND_REQUEST_CANCELLED || kind == KIND_TIME_WAIT_CANCELLED) &&
+	    destroy_requested(info.lport, info.rport))
 		e->flags |= FLAG_DESTROYED;
 	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	submit(cpu, e);
 	return 0;
 }
 
-static __always_inline void read_ends(struct ends *ends, const struct sock_common *skc)
+static __always_inline void read_tuple(struct tuple *tuple, const struct sock_common *skc)
 {
-	struct about a;
+	struct sock_info info;
 
-	read_common(&a, skc, 0);
-	__builtin_memcpy(ends->laddr, a.laddr, sizeof(ends->laddr));
-	__builtin_memcpy(ends->raddr, a.raddr, sizeof(ends->raddr));
-	ends->lport = a.lport;
-	ends->rport = a.rport;
-	ends->netns = a.netns;
-	ends->ifindex = a.ifindex;
-	ends->pad = 0;
+	read_common(&info, skc, 0);
+	__builtin_memcpy(tuple->laddr, info.laddr, sizeof(tuple->laddr));
+	__builtin_memcpy(tuple->raddr, info.raddr, sizeof(tuple->raddr));
+	tuple->lport = info.lport;
+	tuple->rport = info.rport;
+	tuple->netns = info.netns;
+	tuple->ifindex = info.ifindex;
+	tuple->pad = 0;
 }
 
-/* Remember skc for skb_dropped, in map, of which count is the number; or forget it. */
-static __always_inline void watch(void *map, __u64 *count, const struct sock_common *skc, bool start)
+/*
+ * Puts skc into map, for skb_dropped to find, or takes it out. count is the number of entries.
+ */
+static __always_inline void watch(void *map, __u64 *count, const struct sock_common *skc,
+				  bool start)
 {
-	struct ends ends;
+	struct tuple tuple;
 	__u64 value = (__u64)skc;
 
 	if (!start && !*count)
 		return;
-	read_ends(&ends, skc);
+	read_tuple(&tuple, skc);
 	if (start) {
-		if (!bpf_map_update_elem(map, &ends, &value, BPF_NOEXIST))
+		if (!bpf_map_update_elem(map, &tuple, &value, BPF_NOEXIST))
 			__sync_fetch_and_add(count, 1);
 		else
-			bpf_map_update_elem(map, &ends, &value, BPF_EXIST); /* one that was not seen to end */
-	} else if (!bpf_map_delete_elem(map, &ends)) {
+			/* Replaces an entry whose end was not seen. */
+			bpf_map_update_elem(map, &tuple, &value, BPF_EXIST);
+	} else if (!bpf_map_delete_elem(map, &tuple)) {
 		__sync_fetch_and_add(count, -1);
 	}
 }
 
-/* A timewait sock in FIN_WAIT2 waits for the FIN. */
+/* Starts or stops watching a timewait sock in FIN_WAIT2 for its FIN. */
 static __always_inline void watch_fin(const struct inet_timewait_sock *tw, bool start)
 {
 	watch(&fin_wait2, &fin_wait2_count, &tw->__tw_common, start);
 }
 
 /*
- * What a request's record says beside its tuple. A listener that waits for data drops the ACK, notes that it came, and makes no child (tcp_check_req in
- * net/ipv4/tcp_minisocks.c); and so does one whose accept queue is full.
+ * Cleared by user space after its first look at existing sockets. Timewait socks that begin later
+ * are reported by their timers.
  */
-static __always_inline __u8 request_flags(const struct request_sock *req, const struct sock *listener)
+volatile bool first_look = true;
+
+/*
+ * Returns FLAG_ACKED and FLAG_DEFERS as they apply. A listener that waits for data drops the ACK,
+ * marks the request as acked, and makes no child (tcp_check_req in net/ipv4/tcp_minisocks.c). So
+ * does one whose accept queue is full.
+ */
+static __always_inline __u8 request_flags(const struct request_sock *req,
+					  const struct sock *listener)
 {
 	__u8 flags = 0;
 
 	if (BPF_CORE_READ_BITFIELD_PROBED((const struct inet_request_sock *)req, acked))
 		flags |= FLAG_ACKED;
-	if (BPF_CORE_READ((const struct inet_connection_sock *)listener, icsk_accept_queue.rskq_defer_accept))
+	if (BPF_CORE_READ((const struct inet_connection_sock *)listener,
+			  icsk_accept_queue.rskq_defer_accept))
 		flags |= FLAG_DEFERS;
 	return flags;
 }
 
-/* The accept queue of listener is full, as sk_acceptq_is_full in include/net/sock.h asks. */
+/*
+ * Reports whether the accept queue of a listener is full: sk_acceptq_is_full in include/net/sock.h.
+ */
 static __always_inline bool queue_full(const struct sock *listener)
 {
-	return BPF_CORE_READ(listener, sk_ack_backlog) > BPF_CORE_READ(listener, sk_max_ack_backlog);
+	return BPF_CORE_READ(listener, sk_ack_backlog) >
+	       BPF_CORE_READ(listener, sk_max_ack_backlog);
 }
 
+/* Reports an event of the timer of a request sock. */
 static __always_inline int trace_request(struct timer_list *timer, enum kind kind, __u8 flags)
 {
-	struct request_sock *req = (void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer);
+	struct request_sock *req =
+		(void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer);
 	const struct sock *listener = BPF_CORE_READ(req, __req_common.skc_listener);
 
 	flags |= request_flags(req, listener);
-	if (kind != REQUEST_TIMER_STARTED && queue_full(listener))
+	if (kind != KIND_REQUEST_STARTED && queue_full(listener))
 		flags |= FLAG_QUEUE_FULL;
-	if (kind == REQUEST_TIMER_STARTED ? (flags & FLAG_DEFERS) && !(flags & FLAG_ACKED) : !!deferred_count)
-		watch(&deferred, &deferred_count, &req->__req_common, kind == REQUEST_TIMER_STARTED);
-	return trace_mini((void *)req, listener, kind, TCP_SYN_RECV, BPF_CORE_READ_BITFIELD_PROBED(req, num_timeout),
-			  flags);
+	if (kind == KIND_REQUEST_STARTED ? (flags & FLAG_DEFERS) && !(flags & FLAG_ACKED)
+					 : !!deferred_count)
+		watch(&deferred, &deferred_count, &req->__req_common, kind == KIND_REQUEST_STARTED);
+	return trace_mini((void *)req, listener, kind, TCP_SYN_RECV,
+			  BPF_CORE_READ_BITFIELD_PROBED(req, num_timeout), flags);
 }
 
+/* Reports an event of the timer of a timewait sock. */
 static __always_inline int trace_timewait(struct timer_list *timer, enum kind kind)
 {
-	struct inet_timewait_sock *tw = (void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
+	struct inet_timewait_sock *tw =
+		(void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
 	__u8 state = BPF_CORE_READ(tw, tw_substate), flags = 0;
 
-	if (kind == TIMEWAIT_TIMER_CANCELLED || state == TCP_FIN_WAIT2)
-		watch_fin(tw, kind == TIMEWAIT_TIMER_STARTED);
-	if (kind == TIMEWAIT_TIMER_CANCELLED && netns_gone(BPF_CORE_READ(tw, __tw_common.skc_net.net)))
-		flags = FLAG_NETNS_GONE; /* inet_twsk_purge in net/ipv4/inet_timewait_sock.c */
+	if (kind == KIND_TIME_WAIT_CANCELLED || state == TCP_FIN_WAIT2)
+		watch_fin(tw, kind == KIND_TIME_WAIT_STARTED);
+	if (kind == KIND_TIME_WAIT_CANCELLED &&
+	    netns_gone(BPF_CORE_READ(tw, __tw_common.skc_net.net)))
+		flags = FLAG_ABANDONED; /* inet_twsk_purge in net/ipv4/inet_timewait_sock.c */
 	return trace_mini((void *)tw, 0, kind, state, 0, flags);
 }
 
-/* A connect() has chosen its port by the time it arms the timer for its first SYN. */
+/*
+ * Reports the local port of a connect(), which is chosen by the time the timer for its first SYN
+ * starts. Up to 6.19 that timer is icsk_retransmit_timer.
+ */
 static __always_inline int trace_syn(struct timer_list *timer)
 {
-	__u32 offset = bpf_core_field_exists(struct sock, tcp_retransmit_timer)
-			       ? bpf_core_field_offset(struct sock, tcp_retransmit_timer)
-			       : bpf_core_field_offset(struct inet_connection_sock, icsk_retransmit_timer);
+	__u32 offset =
+		bpf_core_field_exists(struct sock, tcp_retransmit_timer)
+			? bpf_core_field_offset(struct sock, tcp_retransmit_timer)
+			: bpf_core_field_offset(struct inet_connection_sock, icsk_retransmit_timer);
 	const struct inet_connection_sock *icsk = (void *)timer - offset;
 	const struct sock *sk = (void *)icsk;
 
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT || BPF_CORE_READ(icsk, icsk_retransmits))
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_SYN_SENT ||
+	    BPF_CORE_READ(icsk, icsk_retransmits))
 		return 0;
-	return trace_mini((void *)sk, sk, SYN_TIMER_STARTED, TCP_SYN_SENT, 0, 0);
-}
-
-/* Remember a mini-sock whose timer is cancelled, for skb_dropped; or, with 0, forget it: its timer goes on. */
-static __always_inline void note_cancelled(struct cpu *cpu, const struct sock_common *skc, int state)
-{
-	cpu->ended = (__u64)skc;
-	cpu->ended_state = state;
-	if (skc)
-		read_ends(&cpu->ended_ends, skc);
+	return trace_mini((void *)sk, sk, KIND_SYN_SENT_STARTED, TCP_SYN_SENT, 0, 0);
 }
 
 /*
- * ICMP ends a request sock (tcp_req_err in net/ipv4/tcp_ipv4.c), and no tracepoint reports it, but
- * the handler is on the kernel's stack. A walk of the stack takes a microsecond, so it is not for
- * the timers of requests that have just got their child.
+ * Notes a mini-sock whose timer was cancelled, for skb_dropped. A null skc clears the note: the
+ * timer moves on.
+ */
+static __always_inline void note_cancelled(struct cpu *cpu, const struct sock_common *skc,
+					   int state)
+{
+	cpu->cancelled = (__u64)skc;
+	cpu->cancelled_state = state;
+	if (skc)
+		read_tuple(&cpu->cancelled_tuple, skc);
+}
+
+/*
+ * Reports whether an ICMP handler is on the kernel's stack. ICMP ends a request sock (tcp_req_err
+ * in net/ipv4/tcp_ipv4.c), and no tracepoint reports it. Walking the stack takes about a
+ * microsecond, so this is not called for the timer of a request that has just got its child.
  */
 static __noinline bool in_icmp_handler(void *ctx, struct cpu *cpu)
 {

@@ -28,12 +28,12 @@ type bpfClosed struct {
 }
 
 type bpfConnecting struct {
-	_       structs.HostLayout
-	Addr    uint64
-	Sk      uint64
-	Fresh   uint32
-	Changed uint32
-	Closed  uint64
+	_              structs.HostLayout
+	Addr           uint64
+	Sk             uint64
+	WasUnconnected uint32
+	SentSyn        uint32
+	Closed         uint64
 }
 
 type bpfCpu struct {
@@ -51,29 +51,18 @@ type bpfCpu struct {
 		States uint64
 		Seen   uint64
 	}
-	Ended      uint64
-	EndedEnds  bpfEnds
-	EndedState uint32
-	_          [4]byte
-	ChildAt    uint64
-	Frames     [24]uint64
+	Cancelled      uint64
+	CancelledTuple bpfTuple
+	CancelledState uint32
+	_              [4]byte
+	ChildAt        uint64
+	Frames         [24]uint64
 }
 
 type bpfDevice struct {
 	_       structs.HostLayout
 	Netns   uint32
 	Ifindex uint32
-}
-
-type bpfEnds struct {
-	_       structs.HostLayout
-	Laddr   [16]uint8
-	Raddr   [16]uint8
-	Lport   uint16
-	Rport   uint16
-	Netns   uint32
-	Ifindex uint32
-	Pad     uint32
 }
 
 type bpfEvent struct {
@@ -167,6 +156,17 @@ type bpfSockFound struct {
 	Laddr         [16]uint8
 	Raddr         [16]uint8
 	Ifname        [16]uint8
+}
+
+type bpfTuple struct {
+	_       structs.HostLayout
+	Laddr   [16]uint8
+	Raddr   [16]uint8
+	Lport   uint16
+	Rport   uint16
+	Netns   uint32
+	Ifindex uint32
+	Pad     uint32
 }
 
 // Names of all BPF objects in the ELF.

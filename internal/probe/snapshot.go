@@ -491,7 +491,7 @@ func (l *lister) unlisted() (all []bpfSockFound, err error) {
 	return all, nil
 }
 
-// ringWithSlots is SLOTS in bpf/existing.h.
+// ringWithSlots is SLOT_TABLE in bpf/holders.h.
 const ringWithSlots = -2
 
 // slots calls add for each socket in a slot of an io_uring's own table.
@@ -521,7 +521,7 @@ func (r *rings) take(add func(*bpfHolderFound)) error {
 		return err
 	}
 	var holder bpfHolderFound
-	var socks [64]uint64 // SLOTS_AT_ONCE in bpf/existing.h
+	var socks [64]uint64 // SLOTS_AT_ONCE in bpf/holders.h
 	if err := errors.Join(r.Holder.Get(&holder), r.Socks.Get(&socks)); err != nil {
 		return err
 	}
