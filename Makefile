@@ -13,6 +13,8 @@ GOLANGCI_LINT := v2.15.0
 # The compiler that made the committed object. Another one makes another object.
 CLANG         := clang-19
 CLANG_VERSION := 19.1.7
+# What `make generate` makes.
+GENERATED     := $(addprefix internal/probe/,bpf_bpfel.go bpf_bpfel.o list_bpfel.go list_bpfel.o) internal/record/enums.go
 
 # $(call need,COMMAND,PACKAGES): nothing happens where COMMAND is there.
 define need
@@ -69,10 +71,10 @@ generate: ## compile bpf/ again, with clang-19
 	$(GO) generate ./internal/probe
 
 verify: ## compile bpf/ again and compare with what is committed
-	@old=$$(mktemp -d) && trap 'rm -r "$$old"' EXIT && cp internal/probe/*_bpfel.* "$$old" && \
+	@old=$$(mktemp -d) && trap 'rm -r "$$old"' EXIT && cp $(GENERATED) "$$old" && \
 	$(MAKE) --no-print-directory generate && \
-	for f in bpf_bpfel.go bpf_bpfel.o list_bpfel.go list_bpfel.o; do cmp "$$old/$$f" "internal/probe/$$f" || \
-		{ echo "make: internal/probe/$$f was not what bpf/ compiles to; it is now: commit it" >&2; exit 1; }; done
+	for f in $(GENERATED); do cmp "$$old/$${f##*/}" "$$f" || \
+		{ echo "make: $$f was not what bpf/ compiles to; it is now: commit it" >&2; exit 1; }; done
 
 install: ## install what `make build` built, its man page and shell completions, below PREFIX (/usr/local)
 	@test -x sstrace || { echo "make: build it first, without sudo: make build" >&2; exit 1; }

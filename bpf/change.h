@@ -59,7 +59,7 @@ static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct 
 	struct connecting *inside = connecting(sk);
 	struct closed *c;
 	struct event *e;
-	__u32 bits;
+	enum closing bits;
 
 	c = (struct closed *)begin(cpu, info, sk, old, TCP_CLOSE, sizeof(*c));
 	if (!c)
@@ -69,7 +69,7 @@ static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct 
 	e = &c->event;
 	fill_change(ctx, e, info, sk, old, TCP_CLOSE, kind);
 	closing(&e->closing, sk, tp, old, inside);
-	bits = *(volatile __u32 *)&e->closing;
+	bits = *(volatile enum closing *)&e->closing;
 	e->retrans = retrans;
 	if (old == TCP_SYN_SENT && !sk->sk_err)
 		e->err_soft = icmp_error(sk);

@@ -9,7 +9,7 @@
  * sock. The bits are collected in the memory of the record, which the verifier does not track; it
  * would follow each combination of them.
  */
-static __always_inline void closing(volatile __u32 *bits, const struct sock *sk,
+static __always_inline void closing(volatile enum closing *bits, const struct sock *sk,
 				    const struct tcp_sock *tp, int old, bool in_connect)
 {
 	unsigned long flags = sk->__sk_common.skc_flags;

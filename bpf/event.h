@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The records in the ring buffer. internal/probe reads them in place; its tests compare every
- * offset with the object's BTF.
+ * offset with the object's BTF. The enumerations reach Go through BTF as well: see
+ * internal/probe/gen.go.
  */
 #pragma once
 
@@ -13,56 +14,57 @@
  * not show these mini-socks. But both live by a timer. A timer that expires, or is started again
  * while it runs, is cancelled first.
  */
-enum kind {
-	KIND_CHANGE, /* a sock changed its state */
+enum kind : __u8 {
+	KIND_CHANGE, /* a full socket changed its state */
 	KIND_REQUEST_STARTED, /* the SYN arrived, or the SYN-ACK was retransmitted */
-	KIND_REQUEST_CANCELLED, /* the ACK arrived, or the timer expires or starts again next */
-	KIND_REQUEST_EXPIRED,
-	KIND_TIME_WAIT_STARTED, /* new_state is the substate: FIN_WAIT2 or TIME_WAIT */
-	KIND_TIME_WAIT_CANCELLED,
-	KIND_TIME_WAIT_EXPIRED,
-	KIND_SYN_SENT_STARTED, /* connect() sent its SYN: the local port is known now */
-	KIND_SECOND_CHANGE, /* a change that `change` may have missed: see once.h */
-	KIND_ACCEPTED, /* accept() returned the sock to the current task */
-	KIND_RESET, /* a segment ended the mini-sock whose timer was cancelled just before */
-	KIND_ACCEPTED_PERHAPS, /* accepted, unless something else reported it: see accept.h */
-	KIND_REQUEST_ACKED, /* the ACK was dropped, because the listener waits for data */
-	KIND_NO_SYN, /* connect() failed without a state change */
-	KIND_CONNECT_RETURNED, /* connect() returned after it had closed the sock itself */
+	KIND_REQUEST_CANCELLED, /* the ACK arrived, or the timer expires or restarts next */
+	KIND_REQUEST_EXPIRED, /* the SYN-ACK timed out */
+	KIND_TIME_WAIT_STARTED, /* the new state is the substate: FIN_WAIT2 or TIME_WAIT */
+	KIND_TIME_WAIT_CANCELLED, /* it ended early, or the timer expires or restarts next */
+	KIND_TIME_WAIT_EXPIRED, /* it ended */
+	KIND_SYN_SENT_STARTED, /* connect() sent its SYN, and so has chosen a port */
+	KIND_SECOND_CHANGE, /* a change that the second program took: see bpf/once.h */
+	KIND_ACCEPTED, /* accept() returned the socket to the current task */
+	KIND_RESET, /* a segment ended the mini-sock whose timer was cancelled last */
+	KIND_ACCEPTED_PERHAPS, /* accepted by io_uring, if not reported yet: see bpf/accept.h */
+	KIND_REQUEST_ACKED, /* the ACK was dropped: the listener waits for data */
+	KIND_NO_SYN, /* connect() failed and changed no state */
+	KIND_CONNECT_RETURNED, /* connect() returned after it had closed the socket itself */
 	KIND_PROCESS_EXITED, /* a process that had called listen() exited */
-	KIND_RESET_SENT, /* a sock that a segment has just closed answered it with RST */
+	KIND_RESET_SENT, /* a socket that a segment has just closed answered with RST */
 };
 
 /* What a record says about its socket. */
-enum {
-	FLAG_PORT_STALE = 1 << 0, /* unbound: lport is left from its previous connection */
+enum flag : __u8 {
+	FLAG_PORT_STALE = 1 << 0, /* unbound: the local port is that of its previous connection */
 	FLAG_ACKED = 1 << 1, /* request sock: the ACK arrived and was dropped */
-	FLAG_DEFERS = 1 << 2, /* request sock: its listener waits for data (TCP_DEFER_ACCEPT) */
-	FLAG_QUEUE_FULL = 1 << 3, /* request sock: its listener's accept queue is full */
-	FLAG_BY_ICMP = 1 << 4, /* request sock: ICMP ended it */
+	FLAG_DEFERS = 1 << 2, /* request sock: the listener waits for data (TCP_DEFER_ACCEPT) */
+	FLAG_QUEUE_FULL = 1 << 3, /* request sock: the listener's accept queue is full */
+	FLAG_BY_ICMP = 1 << 4, /* request sock: an ICMP message ended it */
 	FLAG_DESTROYED = 1 << 5, /* the current task asked for its destruction (ss -K) */
 	FLAG_ABANDONED = 1 << 6, /* timewait sock: no process is left in its network namespace */
 };
 
 /* The state of a socket as it closes. It shows why, where sk_err alone does not. */
-enum {
-	CLOSING_SHUT = 1 << 0, /* shut down both ways, as close() does */
-	CLOSING_LINGER0 = 1 << 1, /* SO_LINGER with time 0: close() resets */
+enum closing : __u32 {
+	CLOSING_SHUT = 1 << 0, /* shut down in both directions, as close() does */
+	CLOSING_LINGER0 = 1 << 1, /* SO_LINGER with a time of 0: close() resets */
 	CLOSING_KEEPALIVE = 1 << 2, /* SO_KEEPALIVE */
-	CLOSING_UNACCEPTED = 1 << 3, /* no process ever had it */
-	CLOSING_ORPHAN = 1 << 4, /* no process has it any more */
+	CLOSING_UNACCEPTED = 1 << 3, /* no process ever held it */
+	CLOSING_ORPHAN = 1 << 4, /* no process holds it any more */
 	CLOSING_FIN_CAME = 1 << 5, /* the peer's FIN arrived */
-	CLOSING_TIME_WAIT_FULL = 1 << 6, /* no more timewait socks are allowed, or unknown */
+	CLOSING_TIME_WAIT_FULL = 1 << 6, /* the limit of timewait socks is reached, or unknown */
 	CLOSING_NO_FIN_WAIT2 = 1 << 7, /* TCP_LINGER2 below 0: an orphan does not wait for a FIN */
-	CLOSING_UNREAD = 1 << 8, /* data arrived that no process has read */
+	CLOSING_UNREAD = 1 << 8, /* it received data that no process has read */
 	CLOSING_REPAIR = 1 << 9, /* TCP_REPAIR is on */
 	CLOSING_IN_CONNECT = 1 << 10, /* the current task closes it in its own connect() */
-	CLOSING_UNACKED = 1 << 11, /* a SYN, data or a FIN is not acknowledged, or not even sent */
+	CLOSING_UNACKED = 1 << 11, /* a SYN, data or a FIN is unacknowledged, or unsent */
 	CLOSING_NETNS_GONE = 1 << 12, /* no process is left in its network namespace */
-	CLOSING_RECV_SHUT = 1 << 13, /* receives no more: close(), shutdown(), or the peer's FIN */
+	CLOSING_RECV_SHUT =
+		1 << 13, /* it no longer receives: close(), shutdown(), or the peer's FIN */
 	CLOSING_OWNED = 1 << 14, /* its lock is owned: a system call on it makes the change */
-	CLOSING_NO_SEGMENT = 1 << 15, /* it never sent a segment */
-	CLOSING_UNSENT = 1 << 16, /* data or a FIN have not been sent */
+	CLOSING_NO_SEGMENT = 1 << 15, /* it has sent no segment */
+	CLOSING_UNSENT = 1 << 16, /* data or a FIN is unsent */
 };
 
 /* An event, as the kernel shows it. Members that do not apply to its kind are 0. */
@@ -85,16 +87,16 @@ struct event {
 	__u32 isn; /* the client's initial sequence number, at both ends; 0: unknown */
 	__u32 srtt_us; /* times 8, of a change from ESTABLISHED; 0: unknown */
 	__s32 err_soft; /* of SYN_SENT -> CLOSE without sk_err: what ICMP reported; 0: nothing */
-	__u32 closing; /* of a change to CLOSE: the CLOSING_ bits */
+	enum closing closing; /* of a change to CLOSE */
 	__u8 family;
-	__u8 flags; /* the FLAG_ bits */
+	enum flag flags;
 	__u16 proto;
 	__u16 lport; /* in host byte order, as rport; 0: not known yet */
 	__u16 rport;
 	__u8 old_state;
 	__u8 new_state;
 	__u8 by_task; /* the current task made this change by its own call: it is the owner */
-	__u8 kind;
+	enum kind kind;
 	__u8 retries; /* of a request sock: how often its SYN-ACK timed out */
 	__u8 tcp_flags; /* of KIND_RESET: those of the segment */
 	__u8 pad[2];

@@ -14,7 +14,7 @@ const volatile bool list_mptcp = false; /* also list MPTCP sockets */
 const volatile bool list_bound = false; /* also list bound sockets in CLOSE */
 
 /* What a socket is attached to. */
-enum attached {
+enum attached : __u8 {
 	ATTACHED_UNKNOWN,
 	ATTACHED_NOTHING, /* an orphan or a mini-sock, which the kernel ends */
 	ATTACHED_QUEUE, /* its listener's accept queue */
@@ -53,7 +53,7 @@ struct sock_found {
 	__u8 state;
 	__u8 is_mini; /* a request or timewait sock */
 	__u8 v6only; /* of an IPv6 socket: IPV6_V6ONLY */
-	__u8 attached; /* enum attached */
+	enum attached attached;
 	__u8 no_role; /* accept_backlog does not show whether it is a client or a server */
 	__u8 pad[5];
 	__u8 laddr[16]; /* IPv4 as ::ffff:a.b.c.d */

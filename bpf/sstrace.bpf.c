@@ -225,7 +225,7 @@ int BPF_PROG(timer_cancelled, struct timer_list *timer)
 	struct request_sock *req;
 	__u32 zero = 0;
 	struct cpu *cpu;
-	__u8 flags = 0;
+	enum flag flags = 0;
 
 	if (function != reqsk_timer_handler && function != tw_timer_handler)
 		return 0;

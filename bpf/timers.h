@@ -30,7 +30,7 @@ const volatile __u64 icmp_handlers[4] = {};
  * whose uid and cgroup it has: a request sock's listener, or null for a timewait sock.
  */
 static __always_inline int trace_mini(const struct sock_common *skc, const struct sock *user,
-				      enum kind kind, int state, __u8 retries, __u8 flags)
+				      enum kind kind, int state, __u8 retries, enum flag flags)
 {
 	struct sock_info info;
 	struct event *e;
@@ -120,10 +120,10 @@ volatile bool first_look = true;
  * marks the request as acked, and makes no child (tcp_check_req in net/ipv4/tcp_minisocks.c). So
  * does one whose accept queue is full.
  */
-static __always_inline __u8 request_flags(const struct request_sock *req,
-					  const struct sock *listener)
+static __always_inline enum flag request_flags(const struct request_sock *req,
+					       const struct sock *listener)
 {
-	__u8 flags = 0;
+	enum flag flags = 0;
 
 	if (BPF_CORE_READ_BITFIELD_PROBED((const struct inet_request_sock *)req, acked))
 		flags |= FLAG_ACKED;
@@ -143,7 +143,7 @@ static __always_inline bool queue_full(const struct sock *listener)
 }
 
 /* Reports an event of the timer of a request sock. */
-static __always_inline int trace_request(struct timer_list *timer, enum kind kind, __u8 flags)
+static __always_inline int trace_request(struct timer_list *timer, enum kind kind, enum flag flags)
 {
 	struct request_sock *req =
 		(void *)timer - bpf_core_field_offset(struct request_sock, rsk_timer);
@@ -164,7 +164,8 @@ static __always_inline int trace_timewait(struct timer_list *timer, enum kind ki
 {
 	struct inet_timewait_sock *tw =
 		(void *)timer - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
-	__u8 state = BPF_CORE_READ(tw, tw_substate), flags = 0;
+	__u8 state = BPF_CORE_READ(tw, tw_substate);
+	enum flag flags = 0;
 
 	if (kind == KIND_TIME_WAIT_CANCELLED || state == TCP_FIN_WAIT2)
 		watch_fin(tw, kind == KIND_TIME_WAIT_STARTED);

@@ -59,6 +59,25 @@ func TestStructsAreTheObjects(t *testing.T) {
 	}
 }
 
+// What a listing prints of enum attached has the object's numbers. The other enumerations are generated.
+func TestAttachedIsTheObjects(t *testing.T) {
+	var attached *btf.Enum
+	if err := object(t).Types.TypeByName("attached", &attached); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]event.Attached)
+	for _, v := range attached.Values {
+		got[v.Name] = event.Attached(v.Value)
+	}
+	want := map[string]event.Attached{
+		"ATTACHED_UNKNOWN": 0, "ATTACHED_NOTHING": event.AttachedNothing, "ATTACHED_QUEUE": event.AttachedQueue,
+		"ATTACHED_KERNEL": event.AttachedKernel, "ATTACHED_DESCRIPTOR": event.AttachedDescriptor,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("enum attached is %v, want %v", got, want)
+	}
+}
+
 // It needs tracepoints and iterators only: kprobes, fentry and LSM programs are refused on hardened machines.
 func TestProgramTypes(t *testing.T) {
 	list, err := loadList()
