@@ -239,7 +239,7 @@ func (e *Event) appendWhose(b []byte) []byte {
 	b = append(b, `,"container":`...)
 	b = appendName(b, e.Container())
 	b = append(b, `,"unit":`...)
-	return appendName(b, e.Unit())
+	return appendText(b, e.Unit())
 }
 
 func (t *Totals) appendJSON(b []byte) []byte {

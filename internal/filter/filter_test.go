@@ -3,8 +3,6 @@ package filter
 import (
 	"net/netip"
 	"os"
-	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,43 +177,6 @@ func TestNetNS(t *testing.T) {
 	for _, wrong := range []string{"", "/", "/nowhere", "pid:x", "no-such-name"} {
 		if _, err := parseNetNS(wrong); err == nil {
 			t.Errorf("%q is taken for a network namespace", wrong)
-		}
-	}
-}
-
-// The keys of an expression are the keys of a line that filters make sense of, and the nullable ones are guarded.
-func TestWhereKnowsEveryKey(t *testing.T) {
-	both := []string{
-		"ts", "mono_ns", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "role", "uid", "cgroup", "cgroup_id", "container", "unit", "syn_retrans",
-	}
-	for _, kind := range []struct {
-		env  any
-		none event.Event
-		keys []string
-	}{
-		{changeKeys{}, event.Event{Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID}, []string{
-			"cpu", "id", "old", "new", "dur_ns", "queue_ns", "origin", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "task_comm", "totals", "task_tid",
-			"ifindex", "ifname", "isn", "defer_ns", "owner_host_pid", "task_host_pid", "totals.srtt_us",
-		}},
-		{changeKeys{}, event.Event{Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID, TaskPID: 8471 | event.HostPID, Totals: event.Totals{Known: true}}, []string{
-			"task_pid", "totals.bytes_acked", "totals.bytes_received", "totals.segs_out", "totals.segs_in", "totals.retrans", "totals.srtt_us", "totals.srtt_open_us",
-			"totals.min_rtt_us", "totals.cong",
-		}},
-		{listedKeys{}, event.Event{Type: event.Socket, Dur: event.Unknown, SynRetrans: event.Unknown, UID: event.NoUID, Status: &event.Status{
-			RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown,
-		}}, []string{"state", "age_ns", "age_min_ns", "left_ns", "recv_q", "send_q", "accept_q", "accept_max", "ifindex", "ifname", "v6only", "attached"}},
-	} {
-		for _, key := range slices.Concat(both, kind.keys) {
-			program, err := compile(key+" == "+key, kind.env)
-			if err != nil {
-				t.Errorf("%s: %v", key, err)
-				continue
-			}
-			f := &Filter{where: program}
-			got := f.matches(&kind.none)
-			if nullable := slices.Contains(nullableKeys(reflect.TypeOf(kind.env)), key); f.Trouble() != nil || got == nullable {
-				t.Errorf("%s of a line that knows nothing: %v, %v", key, got, f.Trouble())
-			}
 		}
 	}
 }

@@ -70,6 +70,9 @@ type changeKeys struct {
 // listedKeys are those of a socket that exists.
 type listedKeys struct {
 	socketKeys
+	OwnerPID  *int     `expr:"owner_pid"`
+	OwnerComm *string  `expr:"owner_comm"`
+	OwnerVia  *string  `expr:"owner_via"`
 	State     string   `expr:"state"`
 	Age       *int     `expr:"age_ns"`
 	AtLeast   *int     `expr:"age_min_ns"`
@@ -193,6 +196,9 @@ func pids(pid uint32) (own, host *int) {
 func newListedKeys(e *event.Event) listedKeys {
 	s := e.Status
 	v := listedKeys{socketKeys: newSocketKeys(e), State: e.New.String(), Age: orUnknown(e.Dur), AtLeast: orUnknown(s.AtLeast), Left: orUnknown(s.Left)}
+	if v.OwnerPID, _ = pids(e.OwnerPID); e.OwnerPID != 0 {
+		v.OwnerComm, v.OwnerVia = &e.OwnerComm, orNil(e.OwnerVia.String())
+	}
 	if e.New == event.Listen {
 		v.Waiting, v.MayWait = orUnknown(s.RecvQueue), orUnknown(s.SendQueue)
 	} else {
