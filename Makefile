@@ -13,8 +13,6 @@ GOLANGCI_LINT := v2.15.0
 # The compiler that made the committed object. Another one makes another object.
 CLANG         := clang-19
 CLANG_VERSION := 19.1.7
-# What `make generate` makes.
-GENERATED     := $(addprefix internal/probe/,bpf_bpfel.go bpf_bpfel.o list_bpfel.go list_bpfel.o) internal/record/enums.go
 
 # $(call need,COMMAND,PACKAGES): nothing happens where COMMAND is there.
 define need
@@ -62,7 +60,8 @@ $(TOOLS)/golangci-lint-$(GOLANGCI_LINT):
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
 	mv $(TOOLS)/golangci-lint $@
 
-generate: ## compile bpf/ again, with clang-19
+generate: ## write what the table of keys implies, and compile bpf/ again, with clang-19
+	$(GO) generate ./internal/event
 	$(call need,$(CLANG),$(CLANG))
 	$(call need,llvm-strip-19,llvm-19)
 	@test -e /usr/include/bpf/bpf_helpers.h || { $(SUDO) apt-get update -qq && \
@@ -70,11 +69,15 @@ generate: ## compile bpf/ again, with clang-19
 	@$(CLANG) --version | grep -q ' $(CLANG_VERSION) ' || echo "make: this is not $(CLANG) $(CLANG_VERSION): the object will differ" >&2
 	$(GO) generate ./internal/probe
 
-verify: ## compile bpf/ again and compare with what is committed
-	@old=$$(mktemp -d) && trap 'rm -r "$$old"' EXIT && cp $(GENERATED) "$$old" && \
+# What make generate writes.
+GENERATED := internal/record/enums.go internal/event/keys_gen.go internal/filter/keys_gen.go docs/ndjson.schema.json docs/ndjson.md \
+	$(foreach name,bpf list,internal/probe/$(name)_bpfel.go internal/probe/$(name)_bpfel.o)
+
+verify: ## generate again and compare with what is committed
+	@old=$$(mktemp -d) && trap 'rm -r "$$old"' EXIT && cp --parents $(GENERATED) "$$old" && \
 	$(MAKE) --no-print-directory generate && \
-	for f in $(GENERATED); do cmp "$$old/$${f##*/}" "$$f" || \
-		{ echo "make: $$f was not what bpf/ compiles to; it is now: commit it" >&2; exit 1; }; done
+	for f in $(GENERATED); do cmp "$$old/$$f" "$$f" || \
+		{ echo "make: $$f was stale; it is up to date now: commit it" >&2; exit 1; }; done
 
 install: ## install what `make build` built, its man page and shell completions, below PREFIX (/usr/local)
 	@test -x sstrace || { echo "make: build it first, without sudo: make build" >&2; exit 1; }

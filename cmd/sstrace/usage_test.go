@@ -206,7 +206,7 @@ func TestWrongKindOfRecording(t *testing.T) {
 		t.Errorf("a listing: exit code %d, %q", r.code, r.stderr)
 	}
 	answer := sstrace(t, recorded, "stats", "-r", "-", "-o", "ndjson").stdout
-	if r := sstrace(t, answer, "-r", "-"); r.code != exitFailure || !strings.Contains(r.stderr, "only what a trace or ls wrote") {
+	if r := sstrace(t, answer, "-r", "-"); r.code != exitFailure || !strings.Contains(r.stderr, "only the output of a trace or of ls") {
 		t.Errorf("an answer: exit code %d, %q", r.code, r.stderr)
 	}
 	partial := sstrace(t, recorded, "-r", "-", "-o", "ndjson", "--state", "established").stdout
@@ -266,7 +266,7 @@ func TestReplayOfBrokenRecordings(t *testing.T) {
 		{"not JSON", lines[0] + "hello\n", "line 2: column 1: not a JSON object", 1},
 		{"other JSON", `{"a":1}` + "\n", "line 1: not a line by sstrace", 0},
 		{"of the future", strings.ReplaceAll(lines[0], `"v":1`, `"v":2`), "v is 2 and this sstrace reads 1", 0},
-		{"other state", strings.ReplaceAll(lines[0], "SYN_SENT", "ASLEEP"), `key "new": "ASLEEP" is not known to this version`, 0},
+		{"other state", strings.ReplaceAll(lines[0], "SYN_SENT", "ASLEEP"), `key "new": "ASLEEP" is unknown to this version`, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := sstrace(t, test.in, "-r", "-", "-o", "ndjson")

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// Read gives the Events of a recording, in order, until its end or the first error, which names the line; each is good until the next one. Keys that it does
-// not know are passed over. A line cut short by the end of the file, as a killed tracer leaves it, is an error of its own
-// that wraps io.ErrUnexpectedEOF.
+// Read returns the Events of a recording, in order, until its end or the first error, which names the
+// line. An Event is valid until the next one. Unknown keys are skipped. A last line without a newline,
+// as a killed tracer leaves it, is an error that wraps io.ErrUnexpectedEOF.
 func Read(r io.Reader) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
 		in := bufio.NewReaderSize(r, 1<<16)
@@ -47,157 +47,20 @@ func Read(r io.Reader) iter.Seq2[*Event, error] {
 	}
 }
 
-// DecodeJSON decodes one NDJSON line into e. It takes any key order and white space, and passes over unknown keys.
+// DecodeJSON decodes one NDJSON line into e. Keys may come in any order, with any white space between
+// them; unknown keys are skipped.
 func (e *Event) DecodeJSON(line []byte) error {
 	d := decoder{names: make(map[string]string)}
 	return d.decode(line, e)
 }
 
-const maxNames = 1 << 14
-
-func (d *decoder) decode(line []byte, e *Event) error {
+// decode decodes one line into e.
+func (d *decoder) decode(text []byte, e *Event) error {
 	*e = Event{Dur: Unknown, UID: NoUID, SynRetrans: Unknown}
-	d.in, d.pos = line, 0
-	var (
-		s            = fields{status: Status{RecvQueue: Unknown, SendQueue: Unknown, AtLeast: Unknown, Left: Unknown}}
-		version      uint64
-		laddr, raddr netip.Addr
-		lport, rport uint16
-	)
-	for key, err := range d.members {
-		if err != nil {
-			return err
-		}
-		switch string(key) {
-		case "v":
-			err = number(d, &version)
-		case "type":
-			if err = enum(d, typeNames, &e.Type); err != nil {
-				err = fmt.Errorf("%w: only what a trace or ls wrote with -o ndjson can be read again, by this version or an older one", err)
-			}
-			s.kind = err == nil
-		case "seq":
-			err = number(d, &e.Seq)
-		case "ts":
-			err = d.time(&e.Wall)
-			s.ts = err == nil
-		case "mono_ns":
-			err = number(d, &e.Mono)
-		case "cpu":
-			err = number(d, &e.CPU)
-		case "id":
-			err = number(d, &e.ID)
-		case "cookie":
-			err = number(d, &e.Cookie)
-		case "sk":
-			err = d.pointer(&e.Sk)
-		case "netns":
-			err = number(d, &e.NetNS)
-		case "family":
-			err = enum(d, familyNames, &e.Family)
-		case "proto":
-			err = enum(d, protoNames, &e.Proto)
-		case "laddr":
-			err = d.addr(&laddr)
-		case "lport":
-			err = number(d, &lport)
-		case "raddr":
-			err = d.addr(&raddr)
-		case "rport":
-			err = number(d, &rport)
-		case "state":
-			err = enum(d, stateNames, &e.New)
-		case "age_ns":
-			err = number(d, &e.Dur)
-		case "age_min_ns":
-			err = number(d, &s.status.AtLeast)
-		case "left_ns":
-			err = number(d, &s.status.Left)
-		case "recv_q", "accept_q": // null where the other is a number
-			err = number(d, &s.status.RecvQueue)
-		case "send_q", "accept_max":
-			err = number(d, &s.status.SendQueue)
-		case "ifindex":
-			err = number(d, &e.IfIndex)
-		case "ifname":
-			err = d.string(&e.IfName)
-		case "v6only":
-			err = d.answer(&s.status.V6Only)
-		case "attached":
-			err = enum(d, attachedNames, &s.status.Attached)
-		case "holders":
-			s.status.Holders, err = d.holders()
-		case "old":
-			err = enum(d, stateNames, &e.Old)
-		case "new":
-			err = enum(d, stateNames, &e.New)
-		case "dur_ns", "queue_ns":
-			err = number(d, &e.Dur)
-		case "origin":
-			err = enum(d, originNames, &e.Origin)
-		case "role":
-			err = enum(d, roleNames, &e.Role)
-		case "reason":
-			err = enum(d, reasonNames, &e.Reason)
-		case "active_close":
-			err = d.closer(&e.Closer)
-		case "err":
-			err = number(d, &e.Err)
-		case "owner_pid":
-			err = number(d, &e.OwnerPID)
-		case "owner_comm":
-			err = d.string(&e.OwnerComm)
-		case "owner_via":
-			err = enum(d, viaNames, &e.OwnerVia)
-		case "task_pid":
-			err = number(d, &e.TaskPID)
-		case "task_comm":
-			err = d.string(&e.TaskComm)
-		case "uid":
-			err = number(d, &e.UID)
-		case "cgroup":
-			err = d.string(&e.Cgroup)
-		case "cgroup_id":
-			err = number(d, &e.CgroupID)
-		case "task_tid":
-			err = number(d, &e.TaskTID)
-		case "isn":
-			err = number(d, &e.ISN)
-		case "defer_ns":
-			err = number(d, &e.Deferred)
-		case "owner_host_pid":
-			err = d.hostPID(&e.OwnerPID)
-		case "task_host_pid":
-			err = d.hostPID(&e.TaskPID)
-		case "syn_retrans":
-			err = number(d, &e.SynRetrans)
-		case "totals":
-			err = d.totals(&e.Totals)
-		case "ring_full":
-			err = number(d, &e.RingFull)
-			s.balance.RingFull = e.RingFull
-		case "seen":
-			err = number(d, &s.balance.Seen)
-		case "added":
-			err = number(d, &s.balance.Added)
-		case "filtered":
-			err = number(d, &s.balance.Filtered)
-		case "unread":
-			err = number(d, &s.balance.Unread)
-		case "merged":
-			err = number(d, &s.balance.Merged)
-		case "printed":
-			err = number(d, &s.balance.Printed)
-		case "missed":
-			err = number(d, &s.balance.Missed)
-		case "partial":
-			err = d.bool(&s.balance.Partial)
-		default:
-			err = d.skip(0)
-		}
-		if err != nil {
-			return fmt.Errorf("key %q: %w", key, err)
-		}
+	d.in, d.pos = text, 0
+	l := line{status: Status{RecvQueue: Unknown, SendQueue: Unknown, AtLeast: Unknown, Left: Unknown}}
+	if err := d.line(e, &l); err != nil {
+		return err
 	}
 	if d.space(); d.pos != len(d.in) {
 		return d.fail("more after the object")
@@ -205,146 +68,29 @@ func (d *decoder) decode(line []byte, e *Event) error {
 	if e.Type == Lost || e.Type == End {
 		e.UID, e.SynRetrans = 0, 0
 	}
-	e.Local, e.Remote = netip.AddrPortFrom(laddr, lport), netip.AddrPortFrom(raddr, rport)
-	return s.check(e, version)
+	e.Local, e.Remote = netip.AddrPortFrom(l.laddr, l.lport), netip.AddrPortFrom(l.raddr, l.rport)
+	return l.check(e)
 }
 
-// hostPID decodes the number that a process has in the initial PID namespace alone, or null.
-func (d *decoder) hostPID(pid *uint32) error {
-	var host uint32
-	if err := number(d, &host); err != nil || host == 0 {
-		return err
-	}
-	if host >= HostPID || *pid != 0 {
-		return d.fail("a process ID of the host where there is one already, or that is too large")
-	}
-	*pid = host | HostPID
-	return nil
+// line is what decode collects besides the Event: what every line must have, addresses and ports,
+// which are keys of their own, and what only a Socket or an End keeps.
+type line struct {
+	version      uint64
+	hasType      bool
+	hasTime      bool
+	laddr, raddr netip.Addr
+	lport, rport uint16
+	status       Status
+	balance      Balance
 }
 
-// closer decodes true, false or null.
-func (d *decoder) closer(c *Closer) error {
-	d.space()
-	for _, v := range []Closer{0, WeClosed, TheyClosed} {
-		if text := v.JSON(); bytes.HasPrefix(d.in[d.pos:], []byte(text)) {
-			d.pos += len(text)
-			*c = v
-			return nil
-		}
-	}
-	return d.fail("expected true, false or null")
-}
-
-// answer decodes true, false or null.
-func (d *decoder) answer(a *Answer) error {
-	d.space()
-	for _, v := range []Answer{0, Yes, No} {
-		if text := v.JSON(); bytes.HasPrefix(d.in[d.pos:], []byte(text)) {
-			d.pos += len(text)
-			*a = v
-			return nil
-		}
-	}
-	return d.fail("expected true, false or null")
-}
-
-// totals decodes the object that a connection's end has, or null.
-func (d *decoder) totals(t *Totals) error {
-	if d.null() {
-		return nil
-	}
-	t.Known = true
-	for key, err := range d.members {
-		if err != nil {
-			return err
-		}
-		switch string(key) {
-		case "bytes_acked":
-			err = number(d, &t.BytesAcked)
-		case "bytes_received":
-			err = number(d, &t.BytesReceived)
-		case "segs_out":
-			err = number(d, &t.SegsOut)
-		case "segs_in":
-			err = number(d, &t.SegsIn)
-		case "retrans":
-			err = number(d, &t.Retrans)
-		case "srtt_us":
-			err = number(d, &t.SRTT)
-		case "srtt_open_us":
-			err = number(d, &t.SRTTOpen)
-		case "min_rtt_us":
-			err = number(d, &t.MinRTT)
-		case "cong":
-			err = d.string(&t.Cong)
-		default:
-			err = d.skip(0)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// holders decodes the processes that have a socket, or null.
-func (d *decoder) holders() ([]Holder, error) {
-	if d.null() {
-		return nil, nil
-	}
-	all := []Holder{}
-	if !d.take('[') {
-		return nil, d.fail("expected [")
-	}
-	for first := true; !d.take(']'); first = false {
-		if !first && !d.take(',') {
-			return nil, d.fail("expected , or ]")
-		}
-		var h Holder
-		slot, ring := int64(Unknown), uint32(0)
-		for key, err := range d.members {
-			if err != nil {
-				return nil, err
-			}
-			switch string(key) {
-			case "pid":
-				err = number(d, &h.PID)
-			case "comm":
-				err = d.string(&h.Comm)
-			case "fd":
-				err = number(d, &h.FD)
-			case "slot":
-				err = number(d, &slot)
-			case "ring_fd":
-				err = number(d, &ring)
-			default:
-				err = d.skip(0)
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		if slot != Unknown {
-			h.How, h.FD, h.Slot = BySlot, ring, uint32(slot)
-		}
-		all = append(all, h)
-	}
-	return all, nil
-}
-
-// fields is what a line must have, and what only an End or a Socket keeps.
-type fields struct {
-	kind, ts bool
-	balance  Balance
-	status   Status
-}
-
-func (s *fields) check(e *Event, version uint64) error {
+// check completes e, or reports what it lacks.
+func (l *line) check(e *Event) error {
 	switch {
-	case version == 0 || !s.kind || !s.ts || e.Seq == 0:
+	case l.version == 0 || !l.hasType || !l.hasTime || e.Seq == 0:
 		return errors.New("not a line by sstrace -o ndjson: v, type, seq or ts is missing")
-	case version != Version:
-		return fmt.Errorf("v is %d and this sstrace reads %d: use the version that wrote it", version, Version)
+	case l.version != Version:
+		return fmt.Errorf("v is %d and this sstrace reads %d: use the version that wrote it", l.version, Version)
 	case e.Type == Change && (e.ID == 0 || e.Old == 0 || e.New == 0 || e.Family == 0 || e.Proto == 0):
 		return errors.New("a change without id, old, new, family or proto")
 	case (e.Type == Accept || e.Type == ConnectFailed) && (e.ID == 0 || e.Family == 0 || e.Proto == 0):
@@ -352,15 +98,92 @@ func (s *fields) check(e *Event, version uint64) error {
 	case e.Type == Socket && (e.New == 0 || e.Family == 0 || e.Proto == 0):
 		return errors.New("a socket without state, family or proto")
 	case e.Type == Socket:
-		status := s.status
+		status := l.status // a copy, so that l stays on the stack
 		e.Status = &status
 	case e.Type == End:
-		b := s.balance // here, so that only an End costs an allocation
-		e.Balance, e.RingFull = &b, 0
+		balance := l.balance
+		e.Balance, e.RingFull = &balance, 0
 	case e.OwnerPID == 0:
 		e.OwnerComm, e.OwnerVia = "", 0
 	}
 	return nil
+}
+
+// lineType decodes the key type.
+func (d *decoder) lineType(e *Event, l *line) error {
+	if err := enum(d, typeNames, &e.Type); err != nil {
+		return fmt.Errorf("%w: only the output of a trace or of ls, written with -o ndjson by this version or an older one, can be read", err)
+	}
+	l.hasType = true
+	return nil
+}
+
+// hostPID decodes a process ID of the initial PID namespace, or null.
+func (d *decoder) hostPID(pid *uint32) error {
+	var host uint32
+	if err := number(d, &host); err != nil || host == 0 {
+		return err
+	}
+	if host >= HostPID || *pid != 0 {
+		return d.fail("a process has two IDs, or one that is too large")
+	}
+	*pid = host | HostPID
+	return nil
+}
+
+// answer decodes true as 1 and false as 2, or leaves v alone for null.
+func answer[T ~uint8](d *decoder, v *T) error {
+	if d.null() {
+		return nil
+	}
+	var yes bool
+	if err := d.bool(&yes); err != nil {
+		return d.fail("expected true, false or null")
+	}
+	if *v = 2; yes {
+		*v = 1
+	}
+	return nil
+}
+
+// totals decodes an object, or leaves t unknown for null.
+func (d *decoder) totals(t *Totals) error {
+	if d.null() {
+		return nil
+	}
+	t.Known = true
+	return d.totalsKeys(t)
+}
+
+// holders decodes an array, or leaves all nil for null.
+func (d *decoder) holders(all *[]Holder) error {
+	if d.null() {
+		return nil
+	}
+	if !d.take('[') {
+		return d.fail("expected [")
+	}
+	*all = []Holder{}
+	for first := true; !d.take(']'); first = false {
+		if !first && !d.take(',') {
+			return d.fail("expected , or ]")
+		}
+		var h Holder
+		if err := d.holderKeys(&h); err != nil {
+			return err
+		}
+		*all = append(*all, h)
+	}
+	return nil
+}
+
+// slot decodes the slot of an io_uring, or null if the process has a descriptor of the socket.
+func (d *decoder) slot(h *Holder) error {
+	if d.null() {
+		return nil
+	}
+	h.How = BySlot
+	return number(d, &h.Slot)
 }
 
 // enum decodes a name into its value, or leaves v alone for null.
@@ -378,9 +201,10 @@ func enum[T ~uint8](d *decoder, names []string, v *T) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is not known to this version", b)
+	return fmt.Errorf("%q is unknown to this version", b)
 }
 
+// addr decodes an address without a zone, or leaves v alone for null.
 func (d *decoder) addr(v *netip.Addr) error {
 	if d.null() {
 		return nil
@@ -389,12 +213,13 @@ func (d *decoder) addr(v *netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	if *v, err = netip.ParseAddr(d.intern(b)); err == nil && v.Zone() != "" { // no line has one, and it may be any text
+	if *v, err = netip.ParseAddr(d.intern(b)); err == nil && v.Zone() != "" { // which may be any text, and which no line has
 		return fmt.Errorf("%q is an address with a zone", b)
 	}
 	return err
 }
 
+// pointer decodes a hexadecimal number, or leaves v alone for null.
 func (d *decoder) pointer(v *uint64) error {
 	if d.null() {
 		return nil
@@ -409,7 +234,8 @@ func (d *decoder) pointer(v *uint64) error {
 	return nil
 }
 
-func (d *decoder) time(v *int64) error {
+// wall decodes the key ts.
+func (d *decoder) wall(v *int64, l *line) error {
 	b, err := d.text()
 	if err != nil {
 		return err
@@ -418,6 +244,6 @@ func (d *decoder) time(v *int64) error {
 	if err != nil {
 		return fmt.Errorf("%q is not an RFC 3339 time", b)
 	}
-	*v = t.UnixNano()
+	*v, l.hasTime = t.UnixNano(), true
 	return nil
 }

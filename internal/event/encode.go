@@ -7,133 +7,52 @@ import (
 	"unicode/utf8"
 )
 
-// AppendJSON appends e as one NDJSON line, with its newline: every key of its type present, in a fixed order. It allocates
-// only when b has no room. The format is written down in docs/ndjson.md.
+// AppendJSON appends e as one NDJSON line, with its newline. Every key of its type is present, in a
+// fixed order; docs/ndjson.md describes them. It allocates only when b has to grow.
 func (e *Event) AppendJSON(b []byte) []byte {
-	b = append(b, `{"v":1,"type":"`...)
-	b = append(b, e.Type.String()...)
-	b = append(b, `","seq":`...)
-	b = strconv.AppendUint(b, e.Seq, 10)
-	b = append(b, `,"ts":"`...)
-	b = AppendTime(b, e.Wall)
-	b = append(b, `","mono_ns":`...)
-	b = strconv.AppendInt(b, e.Mono, 10)
 	switch e.Type {
 	case Lost:
-		b = append(b, `,"ring_full":`...)
-		b = strconv.AppendUint(b, e.RingFull, 10)
+		return e.appendLost(b)
 	case End:
-		b = e.Balance.appendJSON(b)
+		return e.appendEnd(b)
 	case Socket:
-		b = e.appendSocket(b)
-	default:
-		b = e.appendChange(b)
-	}
-	return append(b, "}\n"...)
-}
-
-// appendWhich appends which socket it is.
-func (e *Event) appendWhich(b []byte) []byte {
-	b = append(b, `,"cookie":`...)
-	b = appendUint(b, e.Cookie)
-	b = append(b, `,"sk":"0x`...)
-	b = strconv.AppendUint(b, e.Sk, 16)
-	b = append(b, `","netns":`...)
-	b = appendUint(b, uint64(e.NetNS))
-	b = append(b, `,"family":`...)
-	b = appendName(b, e.Family.String())
-	b = append(b, `,"proto":`...)
-	b = appendName(b, e.Proto.String())
-	b = append(b, `,"laddr":`...)
-	b = appendAddr(b, e.Local.Addr())
-	b = append(b, `,"lport":`...)
-	b = appendUint(b, uint64(e.Local.Port()))
-	b = append(b, `,"raddr":`...)
-	b = appendAddr(b, e.Remote.Addr())
-	b = append(b, `,"rport":`...)
-	return appendUint(b, uint64(e.Remote.Port()))
-}
-
-func (e *Event) appendChange(b []byte) []byte {
-	b = append(b, `,"cpu":`...)
-	b = strconv.AppendUint(b, uint64(e.CPU), 10)
-	b = append(b, `,"id":`...)
-	b = strconv.AppendUint(b, e.ID, 10)
-	b = e.appendWhich(b)
-	switch e.Type {
+		return e.appendSocket(b)
 	case Accept:
-		b = append(b, `,"queue_ns":`...)
-		b = appendDur(b, e.Dur)
-		b = append(b, `,"role":`...)
-		b = appendName(b, e.Role.String())
+		return e.appendAccept(b)
 	case ConnectFailed:
-		b = append(b, `,"role":`...)
-		b = appendName(b, e.Role.String())
-		b = append(b, `,"reason":`...)
-		b = appendName(b, e.Reason.String())
-		b = append(b, `,"err":`...)
-		b = appendUint(b, uint64(e.Err))
-	default:
-		b = append(b, `,"old":`...)
-		b = appendName(b, e.Old.String())
-		b = append(b, `,"new":`...)
-		b = appendName(b, e.New.String())
-		b = append(b, `,"dur_ns":`...)
-		b = appendDur(b, e.Dur)
-		b = append(b, `,"origin":`...)
-		b = appendName(b, e.Origin.String())
-		b = append(b, `,"role":`...)
-		b = appendName(b, e.Role.String())
-		b = append(b, `,"reason":`...)
-		b = appendName(b, e.Reason.String())
-		b = append(b, `,"active_close":`...)
-		b = append(b, e.Closer.JSON()...)
-		b = append(b, `,"err":`...)
-		b = appendUint(b, uint64(e.Err))
+		return e.appendConnectFailed(b)
 	}
-	b = e.appendOwner(b)
-	b = append(b, `,"task_pid":`...)
-	if e.TaskPID&HostPID != 0 {
-		b = append(b, "null"...)
-	} else {
-		b = strconv.AppendUint(b, uint64(e.TaskPID), 10)
-	}
-	b = append(b, `,"task_comm":`...)
-	b = appendString(b, e.TaskComm)
-	b = e.appendWhose(b)
-	if e.Type == Change {
-		b = append(b, `,"totals":`...)
-		if e.Totals.Known {
-			b = e.Totals.appendJSON(b)
-		} else {
-			b = append(b, "null"...)
-		}
-		b = append(b, `,"syn_retrans":`...)
-		b = appendDur(b, int64(e.SynRetrans))
-	}
-	b = append(b, `,"task_tid":`...)
-	b = appendPID(b, e.TaskTID, 0)
-	b = append(b, `,"ifindex":`...)
-	b = appendUint(b, uint64(e.IfIndex))
-	b = append(b, `,"ifname":`...)
-	if e.IfName == "" {
-		b = append(b, "null"...)
-	} else {
-		b = appendString(b, e.IfName)
-	}
-	b = append(b, `,"isn":`...)
-	b = appendUint(b, uint64(e.ISN))
-	if e.Type == Change {
-		b = append(b, `,"defer_ns":`...)
-		b = appendUint(b, uint64(e.Deferred))
-	}
-	b = append(b, `,"owner_host_pid":`...)
-	b = appendPID(b, e.OwnerPID, HostPID)
-	b = append(b, `,"task_host_pid":`...)
-	return appendPID(b, e.TaskPID, HostPID)
+	return e.appendChange(b)
 }
 
-// appendPID appends pid if it is of the namespace that want says: HostPID, or 0 for our own. Else it appends null.
+// MarshalJSON implements json.Marshaler, for the lines of other types that have totals.
+func (t *Totals) MarshalJSON() ([]byte, error) { return t.appendJSON(nil), nil }
+
+// appendJSON appends t as an object, or null if it is unknown.
+func (t *Totals) appendJSON(b []byte) []byte {
+	if !t.Known {
+		return append(b, "null"...)
+	}
+	return t.append(b)
+}
+
+// appendHolders appends an array, or null for nil.
+func appendHolders(b []byte, holders []Holder) []byte {
+	if holders == nil {
+		return append(b, "null"...)
+	}
+	b = append(b, '[')
+	for i := range holders {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = holders[i].append(b)
+	}
+	return append(b, ']')
+}
+
+// appendPID appends pid if it belongs to the PID namespace that want names: HostPID, or 0 for the one
+// of sstrace. Otherwise it appends null.
 func appendPID(b []byte, pid, want uint32) []byte {
 	if pid&HostPID != want {
 		return append(b, "null"...)
@@ -141,130 +60,30 @@ func appendPID(b []byte, pid, want uint32) []byte {
 	return appendUint(b, uint64(pid&^HostPID))
 }
 
-func (e *Event) appendOwner(b []byte) []byte {
-	b = append(b, `,"owner_pid":`...)
-	b = appendPID(b, e.OwnerPID, 0)
-	b = append(b, `,"owner_comm":`...)
+// appendTaskPID is appendPID for a current task of sstrace's PID namespace, where 0 is the idle task.
+func appendTaskPID(b []byte, pid uint32) []byte {
+	if pid&HostPID != 0 {
+		return append(b, "null"...)
+	}
+	return strconv.AppendUint(b, uint64(pid), 10)
+}
+
+// appendOwnerComm appends the owner's name, which may be empty, or null if there is no owner.
+func (e *Event) appendOwnerComm(b []byte) []byte {
 	if e.OwnerPID == 0 {
-		b = append(b, "null"...)
-	} else {
-		b = appendString(b, e.OwnerComm)
+		return append(b, "null"...)
 	}
-	b = append(b, `,"owner_via":`...)
-	return appendName(b, e.OwnerVia.String())
+	return appendString(b, e.OwnerComm)
 }
 
-// appendSocket appends what exists.
-func (e *Event) appendSocket(b []byte) []byte {
-	s := e.Status
-	b = e.appendWhich(b)
-	b = append(b, `,"state":`...)
-	b = appendName(b, e.New.String())
-	b = append(b, `,"age_ns":`...)
-	b = appendDur(b, e.Dur)
-	b = append(b, `,"age_min_ns":`...)
-	b = appendDur(b, s.AtLeast)
-	b = append(b, `,"left_ns":`...)
-	b = appendDur(b, s.Left)
-	queues := [4]string{`,"recv_q":`, `,"send_q":`, `,"accept_q":`, `,"accept_max":`}
-	values := [4]int64{s.RecvQueue, s.SendQueue, Unknown, Unknown}
-	if e.New == Listen {
-		values = [4]int64{Unknown, Unknown, s.RecvQueue, s.SendQueue}
+func appendUID(b []byte, uid uint32) []byte {
+	if uid == NoUID {
+		return append(b, "null"...)
 	}
-	for i, key := range queues {
-		b = append(b, key...)
-		b = appendDur(b, values[i])
-	}
-	b = append(b, `,"syn_retrans":`...)
-	b = appendDur(b, int64(e.SynRetrans))
-	b = append(b, `,"role":`...)
-	b = appendName(b, e.Role.String())
-	b = e.appendOwner(b)
-	b = e.appendWhose(s.appendHolders(b))
-	b = append(b, `,"ifindex":`...)
-	b = appendUint(b, uint64(e.IfIndex))
-	b = append(b, `,"ifname":`...)
-	b = appendText(b, e.IfName)
-	b = append(b, `,"v6only":`...)
-	b = append(b, s.V6Only.JSON()...)
-	b = append(b, `,"attached":`...)
-	return appendName(b, s.Attached.String())
+	return strconv.AppendUint(b, uint64(uid), 10)
 }
 
-func (s *Status) appendHolders(b []byte) []byte {
-	if s.Holders == nil {
-		return append(b, `,"holders":null`...)
-	}
-	b = append(b, `,"holders":[`...)
-	for i := range s.Holders {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		h := &s.Holders[i]
-		b = append(b, `{"pid":`...)
-		b = strconv.AppendUint(b, uint64(h.PID), 10)
-		b = append(b, `,"comm":`...)
-		b = appendString(b, h.Comm)
-		fd, slot, ring := int64(h.FD), int64(Unknown), int64(Unknown)
-		if h.How == BySlot {
-			fd, slot, ring = Unknown, int64(h.Slot), fd
-		}
-		b = append(b, `,"fd":`...)
-		b = appendDur(b, fd)
-		b = append(b, `,"slot":`...)
-		b = appendDur(b, slot)
-		b = append(b, `,"ring_fd":`...)
-		b = appendDur(b, ring)
-		b = append(b, '}')
-	}
-	return append(b, ']')
-}
-
-// appendWhose appends user, cgroup, and what that tells.
-func (e *Event) appendWhose(b []byte) []byte {
-	b = append(b, `,"uid":`...)
-	if e.UID == NoUID {
-		b = append(b, "null"...)
-	} else {
-		b = strconv.AppendUint(b, uint64(e.UID), 10)
-	}
-	b = append(b, `,"cgroup":`...)
-	if e.Cgroup == "" {
-		b = append(b, "null"...)
-	} else {
-		b = appendString(b, e.Cgroup)
-	}
-	b = append(b, `,"cgroup_id":`...)
-	b = appendUint(b, e.CgroupID)
-	b = append(b, `,"container":`...)
-	b = appendName(b, e.Container())
-	b = append(b, `,"unit":`...)
-	return appendText(b, e.Unit())
-}
-
-func (t *Totals) appendJSON(b []byte) []byte {
-	b = append(b, `{"bytes_acked":`...)
-	b = strconv.AppendUint(b, t.BytesAcked, 10)
-	b = append(b, `,"bytes_received":`...)
-	b = strconv.AppendUint(b, t.BytesReceived, 10)
-	b = append(b, `,"segs_out":`...)
-	b = strconv.AppendUint(b, uint64(t.SegsOut), 10)
-	b = append(b, `,"segs_in":`...)
-	b = strconv.AppendUint(b, uint64(t.SegsIn), 10)
-	b = append(b, `,"retrans":`...)
-	b = strconv.AppendUint(b, uint64(t.Retrans), 10)
-	b = append(b, `,"srtt_us":`...)
-	b = appendUint(b, uint64(t.SRTT))
-	b = append(b, `,"srtt_open_us":`...)
-	b = appendUint(b, uint64(t.SRTTOpen))
-	b = append(b, `,"min_rtt_us":`...)
-	b = appendUint(b, uint64(t.MinRTT))
-	b = append(b, `,"cong":`...)
-	b = appendString(b, t.Cong)
-	return append(b, '}')
-}
-
-// JSON gives the value of the key active_close.
+// JSON returns the value of the key active_close: true, false or null.
 func (c Closer) JSON() string {
 	switch c {
 	case WeClosed:
@@ -275,7 +94,7 @@ func (c Closer) JSON() string {
 	return "null"
 }
 
-// JSON gives true, false or null.
+// JSON returns true, false or null.
 func (a Answer) JSON() string {
 	switch a {
 	case Yes:
@@ -286,35 +105,15 @@ func (a Answer) JSON() string {
 	return "null"
 }
 
-func appendDur(b []byte, dur int64) []byte {
-	if dur == Unknown {
+// appendInt appends v, or null for Unknown.
+func appendInt(b []byte, v int64) []byte {
+	if v == Unknown {
 		return append(b, "null"...)
 	}
-	return strconv.AppendInt(b, dur, 10)
+	return strconv.AppendInt(b, v, 10)
 }
 
-func (s *Balance) appendJSON(b []byte) []byte {
-	b = append(b, `,"seen":`...)
-	b = strconv.AppendUint(b, s.Seen, 10)
-	b = append(b, `,"added":`...)
-	b = strconv.AppendUint(b, s.Added, 10)
-	b = append(b, `,"filtered":`...)
-	b = strconv.AppendUint(b, s.Filtered, 10)
-	b = append(b, `,"ring_full":`...)
-	b = strconv.AppendUint(b, s.RingFull, 10)
-	b = append(b, `,"unread":`...)
-	b = strconv.AppendUint(b, s.Unread, 10)
-	b = append(b, `,"merged":`...)
-	b = strconv.AppendUint(b, s.Merged, 10)
-	b = append(b, `,"printed":`...)
-	b = strconv.AppendUint(b, s.Printed, 10)
-	b = append(b, `,"missed":`...)
-	b = strconv.AppendUint(b, s.Missed, 10)
-	b = append(b, `,"partial":`...)
-	return strconv.AppendBool(b, s.Partial)
-}
-
-// appendUint appends v, or null for 0, which no known value of these keys is.
+// appendUint appends v, or null for 0, which is not a known value of these keys.
 func appendUint(b []byte, v uint64) []byte {
 	if v == 0 {
 		return append(b, "null"...)
@@ -322,7 +121,8 @@ func appendUint(b []byte, v uint64) []byte {
 	return strconv.AppendUint(b, v, 10)
 }
 
-// appendName appends a name of ours, which needs no escapes, or null for the unknown value.
+// appendName appends the name of an enumeration's value, which needs no escapes, or null if it is
+// empty.
 func appendName(b []byte, name string) []byte {
 	if name == "" {
 		return append(b, "null"...)
@@ -332,7 +132,7 @@ func appendName(b []byte, name string) []byte {
 	return append(b, '"')
 }
 
-// appendText appends text that may be anything, or null if there is none.
+// appendText appends any text, or null if it is empty.
 func appendText(b []byte, text string) []byte {
 	if text == "" {
 		return append(b, "null"...)
@@ -349,8 +149,8 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 	return append(b, '"')
 }
 
-// appendString appends s in quotes, exactly as encoding/json does without HTML escapes: a comm may hold any bytes, and what is
-// not UTF-8 becomes U+FFFD.
+// appendString appends s in quotes, with the same escapes as encoding/json without HTML escaping. A
+// comm may hold any bytes; those that are not UTF-8 become U+FFFD.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
@@ -393,8 +193,8 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// AppendTime appends wall, in ns since 1970 UTC, as RFC 3339 with all nine digits. By hand: a layout takes four times as long, and that
-// would be a third of a line.
+// AppendTime appends wall, in ns since 1970 UTC, as RFC 3339 with all nine digits. It does not use
+// time.AppendFormat, which takes four times as long and would be a third of a line.
 func AppendTime(b []byte, wall int64) []byte {
 	t := time.Unix(0, wall).UTC()
 	year, month, day := t.Date()
@@ -415,6 +215,7 @@ func AppendTime(b []byte, wall int64) []byte {
 	return append(b, 'Z')
 }
 
+// appendDigits appends v, padded with zeros to width.
 func appendDigits(b []byte, v, width int) []byte {
 	b = append(b, "000000000"[:width]...)
 	for i := len(b) - 1; v > 0; i-- {

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 )
 
+const maxNames = 1 << 14 // of decoder.names
+
 // decoder scans one flat JSON object. names keeps the few strings that recur in a recording, so that a line costs no
 // allocation; it is emptied when a hostile recording makes it grow.
 type decoder struct {

@@ -1,5 +1,7 @@
 package event
 
+//go:generate go run ./gen
+
 // A Key describes one key of the NDJSON output, in one or more kinds of object. Everything that has
 // to agree on the keys is generated from the table keys or checked against it: the encoder and the
 // decoder, the CSV columns, the names that --where knows, docs/ndjson.schema.json and the tables of
@@ -116,8 +118,8 @@ func (k Kinds) Keys() []*Key {
 	return all
 }
 
-// Columns returns the keys that CSV has, in the order of their columns. Keys of totals are among them.
-func Columns() []*Key {
+// CSVKeys returns the keys that CSV has, in the order of their columns. Keys of totals are among them.
+func CSVKeys() []*Key {
 	var all []*Key
 	for i := range keys {
 		if n := keys[i].CSV; n > 0 {
@@ -233,7 +235,7 @@ var keys = []Key{
 			{In: InConnectFailed, Values: []string{"client"}},
 		}},
 	{Name: "reason", In: InChange | InConnectFailed, Form: FormNameNull, Get: "Reason", CSV: 22,
-		Doc:     "Why the connection ended, on a change to CLOSE. null on other changes, and in the kernel vocabulary. The values are listed below.",
+		Doc:     "Why the connection ended, on a change to CLOSE. null on other changes, and in the kernel vocabulary. docs/states.md explains the values.",
 		Special: []Special{{In: InConnectFailed, Doc: "Why connect() failed."}}},
 	{Name: "active_close", In: InChange, Form: FormAnswer, Get: "Closer", CSV: 42,
 		Doc: "Whether this end closed first, on the changes to TIME_WAIT and CLOSE that end a connection. false means that the peer did."},

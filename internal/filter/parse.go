@@ -79,9 +79,9 @@ func New(o *Options) (*Filter, error) {
 		return nil, err
 	}
 	if o.Where != "" {
-		var env any = changeKeys{}
+		var env any = traceEnv{}
 		if o.Listing {
-			env = listedKeys{}
+			env = socketEnv{}
 		}
 		if f.where, err = compile(o.Where, env); err != nil {
 			return nil, fmt.Errorf("--where: %w", err)

@@ -11,54 +11,42 @@ import (
 // line is that of an end; docs/ndjson.md has the keys.
 type line struct {
 	ndjson.Head
-	ID          uint64   `json:"id"`
-	PeerID      *uint64  `json:"peer_id"`
-	Pairing     *string  `json:"pairing"`
-	Cookie      *uint64  `json:"cookie"`
-	NetNS       *uint32  `json:"netns"`
-	Family      string   `json:"family"`
-	Proto       string   `json:"proto"`
-	LocalAddr   *string  `json:"laddr"`
-	LocalPort   *uint16  `json:"lport"`
-	RemoteAddr  *string  `json:"raddr"`
-	RemotePort  *uint16  `json:"rport"`
-	IfIndex     *uint32  `json:"ifindex"`
-	IfName      *string  `json:"ifname"`
-	Role        *string  `json:"role"`
-	State       string   `json:"state"`
-	StateTime   *int64   `json:"state_ns"`
-	Open        bool     `json:"open"`
-	Lost        bool     `json:"lost"`
-	Opened      *string  `json:"opened"`
-	OpenedMono  *int64   `json:"opened_mono_ns"`
-	Life        *int64   `json:"life_ns"`
-	States      stateSum `json:"states"`
-	Queued      *int64   `json:"queue_ns"`
-	Deferred    *int64   `json:"defer_ns"`
-	NoSyn       bool     `json:"no_syn"`
-	ActiveClose *bool    `json:"active_close"`
-	Reason      *string  `json:"reason"`
-	Err         *int32   `json:"err"`
-	SynRetrans  *int32   `json:"syn_retrans"`
-	Totals      *totals  `json:"totals"`
-	OwnerPID    *uint32  `json:"owner_pid"`
-	OwnerHost   *uint32  `json:"owner_host_pid"`
-	OwnerComm   *string  `json:"owner_comm"`
-	OwnerVia    *string  `json:"owner_via"`
-	Container   *string  `json:"container"`
-	Unit        *string  `json:"unit"`
-}
-
-type totals struct {
-	BytesAcked    uint64  `json:"bytes_acked"`
-	BytesReceived uint64  `json:"bytes_received"`
-	SegsOut       uint32  `json:"segs_out"`
-	SegsIn        uint32  `json:"segs_in"`
-	Retrans       uint32  `json:"retrans"`
-	SRTT          *uint32 `json:"srtt_us"`
-	SRTTOpen      *uint32 `json:"srtt_open_us"`
-	MinRTT        *uint32 `json:"min_rtt_us"`
-	Cong          string  `json:"cong"`
+	ID          uint64        `json:"id"`
+	PeerID      *uint64       `json:"peer_id"`
+	Pairing     *string       `json:"pairing"`
+	Cookie      *uint64       `json:"cookie"`
+	NetNS       *uint32       `json:"netns"`
+	Family      string        `json:"family"`
+	Proto       string        `json:"proto"`
+	LocalAddr   *string       `json:"laddr"`
+	LocalPort   *uint16       `json:"lport"`
+	RemoteAddr  *string       `json:"raddr"`
+	RemotePort  *uint16       `json:"rport"`
+	IfIndex     *uint32       `json:"ifindex"`
+	IfName      *string       `json:"ifname"`
+	Role        *string       `json:"role"`
+	State       string        `json:"state"`
+	StateTime   *int64        `json:"state_ns"`
+	Open        bool          `json:"open"`
+	Lost        bool          `json:"lost"`
+	Opened      *string       `json:"opened"`
+	OpenedMono  *int64        `json:"opened_mono_ns"`
+	Life        *int64        `json:"life_ns"`
+	States      stateSum      `json:"states"`
+	Queued      *int64        `json:"queue_ns"`
+	Deferred    *int64        `json:"defer_ns"`
+	NoSyn       bool          `json:"no_syn"`
+	ActiveClose *bool         `json:"active_close"`
+	Reason      *string       `json:"reason"`
+	Err         *int32        `json:"err"`
+	SynRetrans  *int32        `json:"syn_retrans"`
+	Totals      *event.Totals `json:"totals"`
+	OwnerPID    *uint32       `json:"owner_pid"`
+	OwnerHost   *uint32       `json:"owner_host_pid"`
+	OwnerComm   *string       `json:"owner_comm"`
+	OwnerVia    *string       `json:"owner_via"`
+	Container   *string       `json:"container"`
+	Unit        *string       `json:"unit"`
 }
 
 // stateSum is the time in each state, in the order of the path.
@@ -91,7 +79,7 @@ func (c *Conns) jsonLine(e *pair.End) *line {
 		Life: ndjson.Known(c.life(e), event.Unknown), States: e.Path, Queued: ndjson.Known(e.Queued, event.Unknown),
 		Reason: ndjson.Known(e.Reason.String(), ""), Err: ndjson.Known(e.Err, 0), SynRetrans: ndjson.Known(e.SynRetrans, event.Unknown),
 		IfIndex: ndjson.Known(e.IfIndex, 0), IfName: ndjson.Known(e.IfName, ""), Deferred: ndjson.Known(e.Deferred, 0), NoSyn: noSyn(e),
-		Pairing: ndjson.Known(e.Pairing.String(), ""), OwnerVia: ndjson.Known(e.Owner.Via.String(), ""), Container: ndjson.Known(e.Container(), ""), Unit: ndjson.Known(e.Unit(), ""),
+		Totals: &e.Totals, Pairing: ndjson.Known(e.Pairing.String(), ""), OwnerVia: ndjson.Known(e.Owner.Via.String(), ""), Container: ndjson.Known(e.Container(), ""), Unit: ndjson.Known(e.Unit(), ""),
 	}
 	l.OwnerPID, l.OwnerHost = ndjson.PIDs(e.Owner.PID)
 	if a := e.Local.Addr(); a.IsValid() {
@@ -114,11 +102,6 @@ func (c *Conns) jsonLine(e *pair.End) *line {
 	if e.Closer != 0 {
 		active := e.Closer == event.WeClosed
 		l.ActiveClose = &active
-	}
-	if t := &e.Totals; t.Known {
-		l.Totals = &totals{
-			t.BytesAcked, t.BytesReceived, t.SegsOut, t.SegsIn, t.Retrans, ndjson.Known(t.SRTT, 0), ndjson.Known(t.SRTTOpen, 0), ndjson.Known(t.MinRTT, 0), t.Cong,
-		}
 	}
 	return l
 }

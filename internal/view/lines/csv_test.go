@@ -9,6 +9,7 @@ import (
 
 	"sstrace/internal/event"
 	"sstrace/internal/event/eventtest"
+	"sstrace/internal/text"
 )
 
 // cells returns the header and the one record that CSV has of e.
@@ -27,7 +28,7 @@ func TestCSVHasEveryKey(t *testing.T) {
 		if kind.In&(event.InTrace|event.InLost|event.InTotals) == 0 {
 			continue
 		}
-		for i, k := range event.Columns() {
+		for i, k := range event.CSVKeys() {
 			e, want := eventtest.New(kind.Type), ""
 			if k.In&kind.In != 0 {
 				want = eventtest.Set(e, k, kind.In, 100+i)
@@ -37,8 +38,8 @@ func TestCSVHasEveryKey(t *testing.T) {
 			if k.Name == "seq" { // the printer numbers its lines
 				want = "1"
 			}
-			if text := ""; json.Unmarshal([]byte(want), &text) == nil {
-				want = Visible(text)
+			if s := ""; json.Unmarshal([]byte(want), &s) == nil {
+				want = text.Visible(s)
 			}
 			header, record := cells(t, e)
 			if j := slices.Index(header, k.Name); j != i || record[j] != want {

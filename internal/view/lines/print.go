@@ -29,7 +29,7 @@ func New(w io.Writer, format, clock string, color bool) (*Printer, error) {
 	switch format {
 	case "csv":
 		p.line = appendCSV
-		err = p.lines.Text(csvHeader)
+		err = p.lines.Text(string(appendCSVHeader(nil)))
 	case "text", "wide":
 		t := &table{clock: clock, color: color, wide: format == "wide"}
 		p.line = t.appendLine
