@@ -2,8 +2,10 @@ package event
 
 import "strings"
 
-// Container gives the id of the container whose cgroup Cgroup is or is below, as docker, containerd, cri-o and podman name them; "" for none.
-// They all put 64 hexadecimal digits into the path: bare (docker with cgroupfs, containerd in Kubernetes), or as RUNTIME-ID.scope (systemd).
+// Container returns the ID of the container that Cgroup belongs to, "" if there is none. It
+// recognizes docker, containerd, cri-o and podman, which all put 64 hexadecimal digits into the
+// path, either alone (docker with cgroupfs, containerd in Kubernetes) or as RUNTIME-ID.scope
+// (systemd).
 func (e *Event) Container() string {
 	for path := e.Cgroup; path != ""; {
 		var part string
@@ -22,7 +24,7 @@ func (e *Event) Container() string {
 	return ""
 }
 
-// Unit gives the systemd unit whose cgroup Cgroup is or is below: the innermost service, or scope; "" for none.
+// Unit returns the innermost systemd service or scope that contains Cgroup, "" if there is none.
 func (e *Event) Unit() string {
 	for path := e.Cgroup; path != ""; {
 		var part string
@@ -34,7 +36,7 @@ func (e *Event) Unit() string {
 	return ""
 }
 
-// cutLast gives the path before its last part, and that part.
+// cutLast splits path at its last slash.
 func cutLast(path string) (before, last string) {
 	i := strings.LastIndexByte(path, '/')
 	return path[:max(i, 0)], path[i+1:]

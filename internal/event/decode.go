@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// Read returns the Events of a recording, in order, until its end or the first error, which names the
-// line. An Event is valid until the next one. Unknown keys are skipped. A last line without a newline,
-// as a killed tracer leaves it, is an error that wraps io.ErrUnexpectedEOF.
+// Read returns the Events of a recording, in order, until its end or the first error, which names
+// the line. An Event is valid until the next one. Unknown keys are skipped. A last line without a
+// newline, as a killed tracer leaves it, is an error that wraps io.ErrUnexpectedEOF.
 func Read(r io.Reader) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
 		in := bufio.NewReaderSize(r, 1<<16)
@@ -47,8 +47,8 @@ func Read(r io.Reader) iter.Seq2[*Event, error] {
 	}
 }
 
-// DecodeJSON decodes one NDJSON line into e. Keys may come in any order, with any white space between
-// them; unknown keys are skipped.
+// DecodeJSON decodes one NDJSON line into e. Keys may come in any order, with any white space
+// between them; unknown keys are skipped.
 func (e *Event) DecodeJSON(line []byte) error {
 	d := decoder{names: make(map[string]string)}
 	return d.decode(line, e)
@@ -112,7 +112,8 @@ func (l *line) check(e *Event) error {
 // lineType decodes the key type.
 func (d *decoder) lineType(e *Event, l *line) error {
 	if err := enum(d, typeNames, &e.Type); err != nil {
-		return fmt.Errorf("%w: only the output of a trace or of ls, written with -o ndjson by this version or an older one, can be read", err)
+		return fmt.Errorf("%w: only the output of a trace or of ls can be read, made with -o ndjson by this version "+
+			"or an older one", err)
 	}
 	l.hasType = true
 	return nil
@@ -213,7 +214,7 @@ func (d *decoder) addr(v *netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	if *v, err = netip.ParseAddr(d.intern(b)); err == nil && v.Zone() != "" { // which may be any text, and which no line has
+	if *v, err = netip.ParseAddr(d.intern(b)); err == nil && v.Zone() != "" { // no line has one; it may be any text
 		return fmt.Errorf("%q is an address with a zone", b)
 	}
 	return err

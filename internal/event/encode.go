@@ -51,8 +51,8 @@ func appendHolders(b []byte, holders []Holder) []byte {
 	return append(b, ']')
 }
 
-// appendPID appends pid if it belongs to the PID namespace that want names: HostPID, or 0 for the one
-// of sstrace. Otherwise it appends null.
+// appendPID appends pid if it belongs to the PID namespace that want names: HostPID, or 0 for the
+// one of sstrace. Otherwise it appends null.
 func appendPID(b []byte, pid, want uint32) []byte {
 	if pid&HostPID != want {
 		return append(b, "null"...)
@@ -60,7 +60,8 @@ func appendPID(b []byte, pid, want uint32) []byte {
 	return appendUint(b, uint64(pid&^HostPID))
 }
 
-// appendTaskPID is appendPID for a current task of sstrace's PID namespace, where 0 is the idle task.
+// appendTaskPID is appendPID for a current task of sstrace's PID namespace, where 0 is the idle
+// task.
 func appendTaskPID(b []byte, pid uint32) []byte {
 	if pid&HostPID != 0 {
 		return append(b, "null"...)

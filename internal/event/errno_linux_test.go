@@ -37,8 +37,8 @@ func TestErrnosAreTheSystems(t *testing.T) {
 // is the exception, because it has the same error as RST.
 func TestICMPErrnos(t *testing.T) {
 	for _, err := range []unix.Errno{
-		unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENOPROTOOPT, unix.EMSGSIZE, unix.EOPNOTSUPP, unix.EHOSTDOWN, unix.ENONET,
-		unix.EACCES, unix.EPROTO,
+		unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENOPROTOOPT, unix.EMSGSIZE, unix.EOPNOTSUPP, unix.EHOSTDOWN,
+		unix.ENONET, unix.EACCES, unix.EPROTO,
 	} {
 		if got := ErrnoReason(int32(err)); got != ReasonUnreachable {
 			t.Errorf("%v: %v", err, got)

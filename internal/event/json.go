@@ -11,15 +11,17 @@ import (
 
 const maxNames = 1 << 14 // of decoder.names
 
-// decoder scans one flat JSON object. names keeps the few strings that recur in a recording, so that a line costs no
-// allocation; it is emptied when a hostile recording makes it grow.
+// decoder scans one JSON object. It interns strings in names, since a recording repeats a few of
+// them, so that a line costs no allocation. A hostile recording cannot make names grow beyond
+// maxNames.
 type decoder struct {
 	names map[string]string
 	in    []byte
 	pos   int
-	buf   []byte // of a string with escapes
+	buf   []byte // a string without its escapes
 }
 
+// intern returns b as a string.
 func (d *decoder) intern(b []byte) string {
 	if s, ok := d.names[string(b)]; ok {
 		return s
@@ -32,7 +34,8 @@ func (d *decoder) intern(b []byte) string {
 	return s
 }
 
-// members gives each key of an object; whoever gets it decodes the value before it asks for the next.
+// members iterates over the keys of an object. The caller must decode the value of a key before the
+// next iteration.
 func (d *decoder) members(yield func(key []byte, err error) bool) {
 	if !d.take('{') {
 		yield(nil, d.fail("not a JSON object: a recording is made with -o ndjson"))
@@ -66,10 +69,12 @@ func (d *decoder) bool(v *bool) error {
 	return d.fail("expected true or false")
 }
 
+// fail returns an error at the current position.
 func (d *decoder) fail(what string) error {
 	return fmt.Errorf("column %d: %s", d.pos+1, what)
 }
 
+// space skips white space.
 func (d *decoder) space() {
 	for d.pos < len(d.in) {
 		switch d.in[d.pos] {
@@ -81,7 +86,7 @@ func (d *decoder) space() {
 	}
 }
 
-// take steps over c and the white space before it, if it is next.
+// take skips c and the white space before it, and reports whether c was next.
 func (d *decoder) take(c byte) bool {
 	d.space()
 	if d.pos < len(d.in) && d.in[d.pos] == c {
@@ -91,6 +96,7 @@ func (d *decoder) take(c byte) bool {
 	return false
 }
 
+// null skips null, and reports whether it was next.
 func (d *decoder) null() bool {
 	d.space()
 	if len(d.in)-d.pos >= 4 && string(d.in[d.pos:d.pos+4]) == "null" {
@@ -150,7 +156,8 @@ func (d *decoder) text() ([]byte, error) {
 	return nil, d.fail("string without end")
 }
 
-// escaped goes on with a string that is not plain ASCII. What is not UTF-8 becomes U+FFFD, as in encoding/json.
+// escaped decodes the rest of a string that is not plain ASCII. Bytes that are not UTF-8 become
+// U+FFFD, as in encoding/json.
 func (d *decoder) escaped() ([]byte, error) {
 	for d.pos < len(d.in) {
 		c := d.in[d.pos]
@@ -204,7 +211,8 @@ func (d *decoder) escaped() ([]byte, error) {
 	return nil, d.fail("string without end")
 }
 
-// lowSurrogate joins high with the escape after it, or gives U+FFFD and leaves that escape for the next turn.
+// lowSurrogate combines high with the escape after it. If that is not a low surrogate, it returns
+// U+FFFD and does not consume the escape.
 func (d *decoder) lowSurrogate(high rune) rune {
 	at := d.pos
 	if len(d.in)-d.pos >= 6 && d.in[d.pos] == '\\' && d.in[d.pos+1] == 'u' {
@@ -219,6 +227,7 @@ func (d *decoder) lowSurrogate(high rune) rune {
 	return utf8.RuneError
 }
 
+// hex4 decodes four hexadecimal digits.
 func (d *decoder) hex4() (rune, bool) {
 	if len(d.in)-d.pos < 4 {
 		return 0, false
@@ -238,6 +247,7 @@ func (d *decoder) hex4() (rune, bool) {
 	return r, true
 }
 
+// string decodes a string, or leaves v alone for null.
 func (d *decoder) string(v *string) error {
 	if d.null() {
 		return nil
@@ -250,10 +260,10 @@ func (d *decoder) string(v *string) error {
 	return nil
 }
 
-// maxDepth of a value under an unknown key; our own keys have none.
+// maxDepth is how deep the value of an unknown key may be nested.
 const maxDepth = 64
 
-// skip steps over the value of a key that this version does not know.
+// skip skips the value of an unknown key.
 func (d *decoder) skip(depth int) error {
 	d.space()
 	if d.pos == len(d.in) || depth > maxDepth {

@@ -183,7 +183,7 @@ func TestKeysInSchema(t *testing.T) {
 		}{
 			{"a known value", func(map[string]any) {}, values == nil || values[0] != ""},
 			{"null", func(o map[string]any) { o[k.Name] = nil }, null},
-			{"a value of another type", func(o map[string]any) { o[k.Name] = map[string]any{"x": json.Number("1.5")} }, false},
+			{"another type", func(o map[string]any) { o[k.Name] = map[string]any{"x": json.Number("1.5")} }, false},
 			{"no such key", func(o map[string]any) { delete(o, k.Name) }, false},
 		} {
 			if got := valid(test.change); got != test.want {

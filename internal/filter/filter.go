@@ -1,6 +1,7 @@
-// Package filter decides which lines are wanted. What speaks of the connection (ports, addresses, network namespace, user,
-// cgroup, protocol) the kernel side sieves first, so that the rest never costs anything; here the same is decided exactly,
-// for live changes and recordings alike. What speaks of the line (states, duration, owner, expressions) is decided here alone.
+// Package filter selects lines. It has two kinds of filter. A connection filter (ports, addresses,
+// network namespace, user, cgroup, protocol) also runs in the kernel, which drops what surely does
+// not match before it costs anything; this package decides exactly, for live changes and recordings
+// alike. A line filter (states, duration, owner, expression) runs only here.
 package filter
 
 import (
@@ -13,27 +14,30 @@ import (
 	"github.com/expr-lang/expr/vm"
 )
 
-// Filter holds what is wanted; an empty list wants everything. Within a list one match is enough, all lists must match.
+// Filter selects lines. The values of one list are ORed, and different lists are ANDed; an empty
+// list matches everything.
 type Filter struct {
-	Ports       *PortSet // either end
+	Ports       *PortSet // of either end
 	LocalPorts  *PortSet
 	RemotePorts *PortSet
-	Hosts       []netip.Prefix // either end
-	Family      event.Family   // IPv4 (mapped included) or IPv6; zero wants both
+	Hosts       []netip.Prefix // of either end
+	Family      event.Family   // IPv4, which includes Mapped, or IPv6; zero for both
 	Protos      []event.Proto
 	NetNS       []uint32 // inodes
 	UIDs        []uint32
-	Cgroups     []string // paths from the root of the cgroup v2 tree, with all below
+	Cgroups     []string // paths below the root of the cgroup v2 tree, each with its descendants
 
-	// CgroupsDecided: the kernel side has decided about Cgroups, by id, for a cgroup may be gone before its name is looked up. What has
-	// no user, a timewait sock of a connection that is not known, it cannot have decided about; nor does it decide about Sockets.
+	// CgroupsDecided reports that the kernel has applied Cgroups, by ID, since a cgroup may be gone
+	// before its path can be looked up. The kernel does not decide about Sockets, nor about a
+	// timewait sock of an unknown connection, which has no user.
 	CgroupsDecided bool
 
-	// Whole: a line that the filters of lines do not want passes, too, as Unwanted: whoever takes it wants each connection with one wanted
-	// line as a whole.
+	// Whole makes lines that the line filters reject pass, marked as Unwanted, for a caller that
+	// needs every line of a connection with at least one matching line.
 	Whole bool
 
-	// Listing: the filters of lines are about sockets that exist. A change passes if its connection is wanted.
+	// Listing applies the line filters to Sockets only. Other lines pass if their connection
+	// matches.
 	Listing bool
 
 	states []event.State
@@ -43,45 +47,46 @@ type Filter struct {
 	comms  []string
 	where  *vm.Program
 
-	failed   uint64 // lines that where failed on
-	failure  error  // the first of them
-	held     map[uint64]event.Event
-	filtered uint64
+	failed   uint64                 // lines that where failed on
+	failure  error                  // the first error
+	held     map[uint64]event.Event // by address of the struct sock: see Pass
+	filtered uint64                 // lines dropped, without those held
 }
 
 // PortSet is a set of TCP ports.
 type PortSet [65536 / 64]uint64
 
-// Has reports whether port is in the set; a nil set has none.
+// Has reports whether port is in the set. A nil set is empty.
 func (s *PortSet) Has(port uint16) bool {
 	return s != nil && s[port/64]&(1<<(port%64)) != 0
 }
 
 type edge struct{ old, new event.State }
 
-// verdict is ordered: of several that must all match, the lowest decides; of several where one is enough, the highest.
+// verdict is ordered so that AND is min and OR is max.
 type verdict int
 
 const (
 	no        verdict = iota
-	undecided         // by what is known of the connection so far
+	undecided         // not enough is known about the connection yet
 	yes
 )
 
-// Filtered is how many changes were dropped. Those still held count when the run is over: see Pass.
+// Filtered returns how many lines were dropped, including those that Pass holds back.
 func (f *Filter) Filtered() uint64 { return f.filtered + uint64(len(f.held)) }
 
-// Pass calls emit with each change that is now known to be wanted: none, e, or an earlier one and e. A filter by port is
-// a filter of the connection; but a client that is not bound has no port at CLOSE->SYN_SENT, and up to Linux 6.12 a server
-// has no remote end at LISTEN->SYN_RECV. Such a change is held until the next one of its socket tells; what is held when the
-// run ends never matched.
+// Pass calls emit with each line that is now known to match: none, e, or an earlier one and e. A
+// filter by port selects connections, but a client that is not bound has no port at CLOSE→SYN_SENT,
+// and up to Linux 6.12 a server has no remote end at LISTEN→SYN_RECV. Pass holds such a change back
+// until the next change of the same socket decides. A change that is still held when the run ends
+// did not match.
 func (f *Filter) Pass(e *event.Event, emit func(*event.Event) error) error {
 	verdict := f.connection(e)
 	if len(f.held) > 0 {
 		if first, ok := f.held[e.Sk]; ok {
 			delete(f.held, e.Sk)
-			// If even this one does not know, the socket was closed without ever having had a port. If it is another socket's, what
-			// would have told was lost.
+			// If e does not decide either, the socket was closed before it had a port. If e belongs
+			// to another socket, the change that would have decided was lost.
 			if err := f.settle(&first, verdict == yes && first.ID == e.ID, emit); err != nil {
 				return err
 			}
@@ -97,15 +102,15 @@ func (f *Filter) Pass(e *event.Event, emit func(*event.Event) error) error {
 	return f.settle(e, verdict == yes, emit)
 }
 
-// Lines reports whether there are filters of lines, which may leave out some of a connection's.
+// Lines reports whether there are line filters, which may drop some lines of a connection.
 func (f *Filter) Lines() bool {
 	return len(f.states)+len(f.edges)+len(f.pids)+len(f.comms) > 0 || f.minDur > 0 || f.where != nil
 }
 
-// Connection reports whether the filters of connections want e.
+// Connection reports whether e matches the connection filters.
 func (f *Filter) Connection(e *event.Event) bool { return f.connection(e) == yes }
 
-// settle emits e, whose connection is wanted or not, if its line is wanted, too.
+// settle emits or drops e. wanted reports whether its connection matches.
 func (f *Filter) settle(e *event.Event, wanted bool, emit func(*event.Event) error) error {
 	if !wanted {
 		f.filtered++
@@ -121,7 +126,7 @@ func (f *Filter) settle(e *event.Event, wanted bool, emit func(*event.Event) err
 	return emit(e)
 }
 
-// connection decides by what is the same in all of a connection's changes.
+// connection applies the connection filters, which look at what all lines of a connection share.
 func (f *Filter) connection(e *event.Event) verdict {
 	if len(f.Protos) > 0 && !slices.Contains(f.Protos, e.Proto) ||
 		len(f.NetNS) > 0 && !slices.Contains(f.NetNS, e.NetNS) ||
@@ -133,6 +138,7 @@ func (f *Filter) connection(e *event.Event) verdict {
 	return min(f.family(e, first), f.hosts(e, first), f.ports(e, first))
 }
 
+// inCgroups reports whether e belongs to one of Cgroups, or to a descendant.
 func (f *Filter) inCgroups(e *event.Event) bool {
 	if f.CgroupsDecided && e.Type != event.Socket {
 		return e.UID != event.NoUID
@@ -189,7 +195,7 @@ func end(wanted *PortSet, port uint16, first bool) verdict {
 	return no
 }
 
-// line decides by what may differ from one of a connection's changes to the next.
+// line applies the line filters, which look at what differs between the lines of a connection.
 func (f *Filter) line(e *event.Event) bool {
 	switch {
 	case e.Type == event.Socket:
@@ -205,8 +211,8 @@ func (f *Filter) line(e *event.Event) bool {
 	return f.where == nil || f.matches(e)
 }
 
-// Listed reports whether the filters of lines want a socket that exists: it is in a state, for some time, and any of its holders will do; where these are
-// not known, its owner.
+// Listed reports whether e, a Socket, matches the line filters: by its state, its age, and any of
+// its holders or, if these are unknown, its owner.
 func (f *Filter) Listed(e *event.Event) bool {
 	held := func(by func(event.Holder) bool) bool {
 		if e.Status.Holders == nil && e.OwnerPID != 0 {

@@ -120,7 +120,8 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// A change whose connection is not whole yet waits for the next of its socket, and comes before it, or not at all.
+// A change whose connection is not whole yet waits for the next of its socket, and comes before it,
+// or not at all.
 func TestHeld(t *testing.T) {
 	first := change(1, "127.0.0.1:0", "127.0.0.1:7781", event.Close, event.SynSent)
 	second := change(1, "127.0.0.1:40602", "127.0.0.1:7781", event.SynSent, event.Established)
@@ -224,7 +225,8 @@ func TestListed(t *testing.T) {
 	}
 }
 
-// Where the holders are not known the owner stands for them; and whose socket is in which cgroup the kernel side has not decided.
+// Where the holders are not known the owner stands for them; and whose socket is in which cgroup
+// the kernel side has not decided.
 func TestListedByOwner(t *testing.T) {
 	e := event.Event{Type: event.Socket, New: event.Established, Dur: event.Unknown, OwnerPID: 7, OwnerComm: "nc", Status: &event.Status{AtLeast: event.Unknown}, Cgroup: "/a/b"}
 	for _, test := range []struct {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netNSInode gives the inode of the network namespace at path.
+// netNSInode returns the inode of the network namespace at path.
 func netNSInode(path string) (uint32, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -19,7 +19,7 @@ func netNSInode(path string) (uint32, error) {
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
-		return 0, fmt.Errorf("look at %s: %w", path, err)
+		return 0, fmt.Errorf("stat %s: %w", path, err)
 	}
 	return uint32(stat.Ino), nil
 }

@@ -4,6 +4,7 @@ package filter
 
 import "errors"
 
+// netNSInode returns an error, since network namespaces exist on Linux only.
 func netNSInode(string) (uint32, error) {
-	return 0, errors.New("this system has no network namespaces: give the inode that the recording has")
+	return 0, errors.New("give the inode, as in the recording: this system has no network namespaces")
 }

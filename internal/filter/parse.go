@@ -13,7 +13,8 @@ import (
 	"sstrace/internal/event"
 )
 
-// Options are the filters as the command line has them; each list may also hold comma-separated values.
+// Options are the filters of the command line. An element of a list may be several values,
+// separated by commas.
 type Options struct {
 	Ports, LocalPorts, RemotePorts []string
 	Hosts                          []string
@@ -28,11 +29,10 @@ type Options struct {
 	PIDs                           []string
 	Comms                          []string
 	Where                          string
-	Whole                          bool // see Filter
-	Listing                        bool // of sockets that exist, not of changes
+	Whole, Listing                 bool // see Filter
 }
 
-// New parses o. An error names the flag, the value and what would be right.
+// New returns the Filter for o. An error names the flag, the value and what the flag expects.
 func New(o *Options) (*Filter, error) {
 	f := &Filter{Whole: o.Whole, Listing: o.Listing, minDur: o.MinDur.Nanoseconds()}
 	switch {
@@ -127,16 +127,16 @@ func parsePortRange(v string) ([2]uint16, error) {
 	b, errB := strconv.ParseUint(high, 10, 16)
 	switch {
 	case errA != nil || errB != nil || a == 0 || b == 0:
-		return [2]uint16{}, fmt.Errorf("a port is a number from 1 to 65535, a range two of them: 8000-8100")
+		return [2]uint16{}, fmt.Errorf("expected a port from 1 to 65535, or a range such as 8000-8100")
 	case a > b:
-		return [2]uint16{}, fmt.Errorf("a range goes from low to high: %d-%d", b, a)
+		return [2]uint16{}, fmt.Errorf("expected a range from low to high: %d-%d", b, a)
 	}
 	return [2]uint16{uint16(a), uint16(b)}, nil
 }
 
-// parseHost takes an address or a prefix; an IPv4-mapped one is IPv4, as in the output.
+// parseHost parses an address or a prefix. IPv4-mapped ones become IPv4, as in the output.
 func parseHost(v string) (netip.Prefix, error) {
-	if inner, ok := strings.CutPrefix(v, "["); ok { // as we print it
+	if inner, ok := strings.CutPrefix(v, "["); ok { // as in the output
 		v = strings.TrimSuffix(inner, "]")
 	}
 	if a, err := netip.ParseAddr(v); err == nil && a.Zone() == "" {
@@ -145,13 +145,13 @@ func parseHost(v string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(v)
 	if err != nil {
-		return p, fmt.Errorf("expected an IP address or a prefix, as in 10.0.0.0/8 or 2001:db8::/32")
+		return p, fmt.Errorf("expected an IP address or a prefix such as 10.0.0.0/8 or 2001:db8::/32")
 	}
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p != p.Masked() {
-		return p, fmt.Errorf("the prefix has bits set after its length: did you mean %v?", p.Masked())
+		return p, fmt.Errorf("expected %v, without bits set beyond the prefix length", p.Masked())
 	}
 	return p, nil
 }
@@ -165,7 +165,8 @@ func parseProto(v string) (event.Proto, error) {
 	return 0, fmt.Errorf("expected tcp, mptcp or sctp")
 }
 
-// parseNetNS gives the inode of a network namespace: of one made by ip netns, of a path, of a process, or as it is.
+// parseNetNS returns the inode of a network namespace, given as a name known to ip netns, a path,
+// pid:N or the inode itself.
 func parseNetNS(v string) (uint32, error) {
 	if inode, err := strconv.ParseUint(v, 10, 32); err == nil && inode != 0 {
 		return uint32(inode), nil
@@ -185,9 +186,9 @@ func parseNetNS(v string) (uint32, error) {
 	case err == nil || !errors.As(err, new(*os.PathError)):
 		return inode, err
 	case isPID:
-		return 0, fmt.Errorf("no such process, or not allowed to look at it: %w", err)
+		return 0, fmt.Errorf("expected a process that exists and may be inspected: %w", err)
 	}
-	return 0, fmt.Errorf("no such network namespace; `ip netns` lists the named ones, `lsns -t net` all: %w", err)
+	return 0, fmt.Errorf("expected a network namespace (`ip netns` lists those with a name, `lsns -t net` all): %w", err)
 }
 
 func parseUID(v string) (uint32, error) {
@@ -196,7 +197,7 @@ func parseUID(v string) (uint32, error) {
 	}
 	u, err := user.Lookup(v)
 	if err != nil {
-		return 0, fmt.Errorf("no such user: expected a name or a number")
+		return 0, fmt.Errorf("expected the name of a user, or a user ID")
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	return uint32(uid), err
@@ -204,12 +205,13 @@ func parseUID(v string) (uint32, error) {
 
 func parseCgroup(v string) (string, error) {
 	if !strings.HasPrefix(v, "/") {
-		return "", fmt.Errorf("expected a path from the root of the cgroup v2 tree, as in /system.slice/redis.service")
+		return "", fmt.Errorf("expected a path from the root of the cgroup v2 tree, such as /system.slice/redis.service")
 	}
 	return v, nil
 }
 
-// ParseState takes the kernel's names and those of ss: CLOSE_WAIT, close-wait, TCP_CLOSE_WAIT; ESTAB, listening, closed.
+// ParseState returns the state with this name, as in the kernel or as in ss: CLOSE_WAIT,
+// close-wait, TCP_CLOSE_WAIT; ESTAB, listening, closed.
 func ParseState(v string) (event.State, error) {
 	plain := strings.NewReplacer("_", "", "-", "")
 	want := plain.Replace(strings.TrimPrefix(strings.ToUpper(v), "TCP_"))
@@ -228,13 +230,13 @@ func ParseState(v string) (event.State, error) {
 		}
 		names = append(names, s.String())
 	}
-	return 0, fmt.Errorf("no such TCP state; there are %s", strings.Join(names, " "))
+	return 0, fmt.Errorf("expected a TCP state: %s", strings.Join(names, ", "))
 }
 
 func parseEdge(v string) (edge, error) {
 	from, to, ok := strings.Cut(v, ":")
 	if !ok {
-		return edge{}, fmt.Errorf("expected OLD:NEW, as in SYN_SENT:CLOSE")
+		return edge{}, fmt.Errorf("expected OLD:NEW, such as SYN_SENT:CLOSE")
 	}
 	a, err := ParseState(from)
 	if err != nil {
@@ -247,7 +249,7 @@ func parseEdge(v string) (edge, error) {
 func parseComm(v string) (string, error) {
 	const longest = 15 // TASK_COMM_LEN - 1, include/linux/sched.h
 	if v == "" || len(v) > longest {
-		return "", fmt.Errorf("the kernel keeps up to %d bytes of a process's name: expected those", longest)
+		return "", fmt.Errorf("expected 1 to %d bytes, since the kernel keeps no more of a process's name", longest)
 	}
 	return v, nil
 }
@@ -255,7 +257,7 @@ func parseComm(v string) (string, error) {
 func parsePID(v string) (uint32, error) {
 	pid, err := strconv.ParseUint(v, 10, 31)
 	if err != nil || pid == 0 {
-		return 0, fmt.Errorf("expected a process's number")
+		return 0, fmt.Errorf("expected a process ID")
 	}
 	return uint32(pid), nil
 }

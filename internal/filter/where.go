@@ -15,8 +15,8 @@ import (
 	"github.com/expr-lang/expr/vm"
 )
 
-// An expression is evaluated on a traceEnv or a socketEnv, whose members keys_gen.go derives from the
-// table of keys. A pointer is nil where NDJSON has null.
+// An expression is evaluated on a traceEnv or a socketEnv, whose members keys_gen.go derives from
+// the table of keys. A pointer is nil where NDJSON has null.
 
 // orNil returns nil for the zero value, which is not a known value of a nullable key.
 func orNil[T comparable](v T) *T {
@@ -145,9 +145,9 @@ func (f *Filter) Trouble() error {
 	return fmt.Errorf("--where failed on %d lines, which were dropped: %w", f.failed, f.failure)
 }
 
-// guard makes a comparison with null false, as in SQL, instead of an error: a > b becomes
-// a != nil && a > b for every nullable key in it, including the keys of holders. A comparison with nil
-// stays as it is, so that `err != nil` is true if err is known.
+// guard makes a comparison with null false, as in SQL, instead of an error: a > b becomes a != nil
+// && a > b for every nullable key in it, including the keys of holders. A comparison with nil stays
+// as it is, so that `err != nil` is true if err is known.
 type guard struct {
 	nullable []string
 }

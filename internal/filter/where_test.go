@@ -37,8 +37,8 @@ func holds(t *testing.T, where string, e *event.Event, in event.Kinds) bool {
 	return got
 }
 
-// --where knows the keys of each kind of object that is about a socket, with their values. A key that
-// may be null is nil, and a comparison with it is false.
+// --where knows the keys of each kind of object that is about a socket, with their values. A key
+// that may be null is nil, and a comparison with it is false.
 func TestWhereKnowsEveryKey(t *testing.T) {
 	const filtered = event.InSockets | event.InTotals | event.InHolder
 	for _, kind := range eventtest.Kinds {

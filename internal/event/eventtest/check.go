@@ -47,8 +47,8 @@ func Doc(t testing.TB, name string) []byte {
 	return nil
 }
 
-// Schema returns docs/ndjson.schema.json. It is stricter than the file, which must allow keys that a
-// later version adds: a key that the schema lacks is an error.
+// Schema returns docs/ndjson.schema.json. It is stricter than the file, which must allow keys that
+// a later version adds: a key that the schema lacks is an error.
 func Schema(t testing.TB) *jsonschema.Schema {
 	t.Helper()
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(Doc(t, "ndjson.schema.json")))

@@ -70,7 +70,8 @@ func encode(o *object, k *event.Key) value {
 	panic(fmt.Sprintf("%s: no such form", k.Name))
 }
 
-// writeEncoder writes a function for each kind of object. The text between two values is one append.
+// writeEncoder writes a function for each kind of object. The text between two values is one
+// append.
 func writeEncoder(w *bytes.Buffer) {
 	w.WriteString("import (\n\"fmt\"\n\"strconv\"\n)\n")
 	for _, o := range objects {
@@ -162,7 +163,8 @@ func decode(o *object, k *event.Key) string {
 
 // writeDecoder writes a loop over the keys of a line, and of each object inside.
 func writeDecoder(w *bytes.Buffer) {
-	w.WriteString("\n// line decodes the keys of a line of any type.\nfunc (d *decoder) line(e *Event, l *line) error {\n")
+	w.WriteString("\n// line decodes the keys of a line of any type.\n" +
+		"func (d *decoder) line(e *Event, l *line) error {\n")
 	var lines []*object
 	for _, o := range objects {
 		if o.isLine() {
@@ -172,13 +174,15 @@ func writeDecoder(w *bytes.Buffer) {
 	writeSwitch(w, lines)
 	for _, o := range objects {
 		if !o.isLine() {
-			fmt.Fprintf(w, "\nfunc (d *decoder) %sKeys(%s *%s) error {\n", strings.ToLower(o.goType.Name()), o.goVar, o.goType.Name())
+			name := o.goType.Name()
+			fmt.Fprintf(w, "\nfunc (d *decoder) %sKeys(%s *%s) error {\n", strings.ToLower(name), o.goVar, name)
 			writeSwitch(w, []*object{o})
 		}
 	}
 }
 
-// writeSwitch writes a loop over the keys of these kinds of object, each key and each statement once.
+// writeSwitch writes a loop over the keys of these kinds of object, each key and each statement
+// once.
 func writeSwitch(w *bytes.Buffer, objects []*object) {
 	var statements []string
 	keys := make(map[string][]string) // by statement
@@ -192,7 +196,9 @@ func writeSwitch(w *bytes.Buffer, objects []*object) {
 			}
 			statement := decode(o, k)
 			if first := targets[k.Name]; first != "" { // the name means something else in another kind of line
-				statements = slices.DeleteFunc(statements, func(s string) bool { return slices.Equal(keys[s], []string{k.Name}) })
+				statements = slices.DeleteFunc(statements, func(s string) bool {
+					return slices.Equal(keys[s], []string{k.Name})
+				})
 				statement = decode(o, done[k.Name]) + "\n" + x + " = " + first
 			}
 			done[k.Name], targets[k.Name] = k, x
@@ -206,7 +212,8 @@ func writeSwitch(w *bytes.Buffer, objects []*object) {
 	for _, s := range statements {
 		fmt.Fprintf(w, "case \"%s\":\n%s\n", strings.Join(keys[s], `", "`), s)
 	}
-	w.WriteString("default:\nerr = d.skip(0)\n}\nif err != nil {\nreturn fmt.Errorf(\"key %q: %w\", key, err)\n}\n}\nreturn nil\n}\n")
+	w.WriteString("default:\nerr = d.skip(0)\n}\n" +
+		"if err != nil {\nreturn fmt.Errorf(\"key %q: %w\", key, err)\n}\n}\nreturn nil\n}\n")
 }
 
 // writeColumns writes how CSV gets each cell from an Event.

@@ -17,8 +17,8 @@ import (
 // The keys that every line has stand at the top of the schema, once.
 const inEveryLine = event.InLines
 
-// makeSchema fills in the schema's template, which has what the table of keys does not know: the lines
-// that are not Events.
+// makeSchema fills in the schema's template, which has what the table of keys does not know: the
+// lines that are not Events.
 func makeSchema(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -212,7 +212,8 @@ func restricted(values []string) string {
 // tables matches a table of keys in docs/ndjson.md, between its markers.
 var tables = regexp.MustCompile(`(?s)(<!-- keys: (\w+) -->\n).*?(<!-- end -->\n)`)
 
-// replaceTables returns text with each table between markers made anew. Each kind of object must have one.
+// replaceTables returns text with each table between markers made anew. Each kind of object must
+// have one.
 func replaceTables(text string) (string, error) {
 	for _, o := range objects {
 		if n := strings.Count(text, "<!-- keys: "+o.name+" -->\n"); n != 1 {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The committed files are what the table of keys implies. The paths stay relative, since whoever runs
-// the tests may not be allowed to look into the directories above the repository.
+// The committed files are what the table of keys implies. The paths stay relative, since whoever
+// runs the tests may not be allowed to look into the directories above the repository.
 func TestUpToDate(t *testing.T) {
 	const root = "../../.."
 	files, err := generate(root)

@@ -41,7 +41,8 @@ func writeEnvironment(w *bytes.Buffer, env *environment) {
 		goType, _ := env.member(k)
 		fmt.Fprintf(w, "%s %s `expr:%q`\n", camel(k.Name), goType, k.Name)
 	}
-	fmt.Fprintf(w, "}\n\nfunc new%s(%s) %s {\nv := %s{\n", strings.ToUpper(env.name[:1])+env.name[1:], env.param, env.name, env.name)
+	constructor := "new" + strings.ToUpper(env.name[:1]) + env.name[1:]
+	fmt.Fprintf(w, "}\n\nfunc %s(%s) %s {\nv := %s{\n", constructor, env.param, env.name, env.name)
 	var some []event.Kinds // that some keys are limited to
 	for _, k := range keys {
 		in := k.In & env.in

@@ -7,8 +7,8 @@ import (
 	"sstrace/internal/text"
 )
 
-// appendCSVHeader appends the names of the columns: keys of NDJSON, each of them at the end when it was
-// added.
+// appendCSVHeader appends the names of the columns: keys of NDJSON, each of them at the end when it
+// was added.
 func appendCSVHeader(b []byte) []byte {
 	for i, c := range event.Columns() {
 		if i > 0 {
@@ -19,8 +19,8 @@ func appendCSVHeader(b []byte) []byte {
 	return append(b, '\n')
 }
 
-// appendCSV appends e as a record. A cell is empty if its value is unknown, or if lines of this type do
-// not have the key.
+// appendCSV appends e as a record. A cell is empty if its value is unknown, or if lines of this
+// type do not have the key.
 func appendCSV(b []byte, e *event.Event) []byte {
 	in, columns := e.Type.In(), event.Columns()
 	for i := range columns {
