@@ -97,7 +97,7 @@ type Reason uint8
 const (
 	ReasonNormal             Reason = iota + 1 // both ends closed; or a listener was closed
 	ReasonRefused                              // RST answered the SYN
-	ReasonResetByPeer                          // the peer sent RST
+	ReasonResetByPeer                          // RST was received
 	ReasonResetSentUnread                      // close() with unread data: RST was sent (RFC 2525 section 2.17)
 	ReasonResetSentLinger                      // close() with SO_LINGER and time 0: RST was sent
 	ReasonTimedOut                             // what was sent was not acknowledged

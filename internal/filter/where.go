@@ -113,7 +113,7 @@ func compile(source string, env any) (*vm.Program, error) {
 		if _, ok := env.(socketEnv); ok {
 			example = "recv_q > 0 && cookie != nil"
 		}
-		return nil, fmt.Errorf("%w\ncompare keys of -o ndjson, with nil for unknown: %s", err, example)
+		return nil, fmt.Errorf("%w\nuse the keys of -o ndjson, and nil for an unknown value: %s", err, example)
 	}
 	return p, nil
 }
