@@ -331,8 +331,12 @@ type Status struct {
 	Left      int64    // ns until a timer ends a TIME_WAIT, or a FIN_WAIT2 without a process; or Unknown
 	Holders   []Holder // nil: unknown
 	Attached  Attached
-	V6Only    Answer // whether a listening or bound IPv6 socket accepts IPv6 only
-	HeldAs    uint64 // of a subflow: the address of its MPTCP socket, whose holders it shares; not printed
+	// Mini reports that this is a half-open connection or one that a timewait sock represents, not a
+	// full socket. It is not printed.
+	Mini bool
+
+	V6Only Answer // whether a listening or bound IPv6 socket accepts IPv6 only
+	HeldAs uint64 // of a subflow: the address of its MPTCP socket, whose holders it shares; not printed
 }
 
 // Holder is a process that holds a socket.
