@@ -26,11 +26,9 @@ const volatile __u8 io_uring_complete_args = 0;
 /* Reports that the current process has taken sk from its listener's queue. */
 static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
 	struct sock_info info;
 	struct event *e;
-	__u32 zero = 0;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu *cpu = this_cpu();
 	__u16 family;
 
 	if (!cpu || !sk)
@@ -42,15 +40,11 @@ static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 	read_common(&info, &sk->__sk_common, sk);
 	info.lport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	info.proto = BPF_CORE_READ(sk, sk_protocol);
-	e = begin(cpu, &info, sk, 0, BPF_CORE_READ(sk, __sk_common.skc_state), sizeof(*e));
+	e = begin(cpu, &info, sk, kind, 0, BPF_CORE_READ(sk, __sk_common.skc_state), sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	e->listener = 0;
-	e->err = 0;
-	e->kind = kind;
-	e->by_task = 1;
-	BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
+	set_owner(e);
 	if (want_stacks)
 		e->stack = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
 	submit(cpu, e);

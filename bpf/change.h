@@ -10,7 +10,7 @@
 
 /* Fills in what the records of all state changes have. */
 static __always_inline void fill_change(void *ctx, struct event *e, const struct sock_info *info,
-					const struct sock *sk, int old, int new, enum kind kind)
+					const struct sock *sk, int old, int new)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
@@ -18,20 +18,15 @@ static __always_inline void fill_change(void *ctx, struct event *e, const struct
 	 * A child that gets its remote address late also gets its final cookie late: one that is
 	 * asked for now would be discarded.
 	 */
-	if (have_cookie && !(old == TCP_LISTEN && new == TCP_SYN_RECV && !info->rport))
+	if (!have_cookie)
+		e->cookie = sk->__sk_common.skc_cookie.counter;
+	else if (!(old == TCP_LISTEN && new == TCP_SYN_RECV && !info->rport))
 		e->cookie = bpf_get_socket_cookie((void *)sk);
-	else
-		e->cookie = have_cookie ? 0 : sk->__sk_common.skc_cookie.counter;
-	e->listener = 0;
-	e->err = sk->sk_err;
-	e->kind = kind;
-	e->by_task = made_by_task(sk, old, new) && !(BPF_CORE_READ(task, flags) & PF_KTHREAD);
-	if (e->by_task) {
-		BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
+	e->sk_err = sk->sk_err;
+	if (made_by_task(sk, old, new) && !(BPF_CORE_READ(task, flags) & PF_KTHREAD)) {
+		set_owner(e);
 		if (want_stacks && new == TCP_SYN_SENT)
 			e->stack = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
-	} else {
-		__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	}
 }
 
@@ -54,28 +49,28 @@ static __always_inline __u32 initial_sequence(const struct tcp_sock *tp, int old
 /* Reports a change to CLOSE. tp is sk, or null if sk is not a TCP sock. */
 static __always_inline int trace_close(void *ctx, struct cpu *cpu, const struct sock *sk,
 				       const struct tcp_sock *tp, const struct sock_info *info,
-				       int old, enum kind kind, __u16 retrans)
+				       int old, enum kind kind, __u16 syn_retrans)
 {
 	struct connecting *inside = connecting(sk);
 	struct closed *c;
 	struct event *e;
 	enum closing bits;
 
-	c = (struct closed *)begin(cpu, info, sk, old, TCP_CLOSE, sizeof(*c));
+	c = (struct closed *)begin(cpu, info, sk, kind, old, TCP_CLOSE, sizeof(*c));
 	if (!c)
 		return 0;
 	if (inside && !sk->sk_err)
 		inside->closed = (__u64)sk;
 	e = &c->event;
-	fill_change(ctx, e, info, sk, old, TCP_CLOSE, kind);
+	fill_change(ctx, e, info, sk, old, TCP_CLOSE);
 	closing(&e->closing, sk, tp, old, inside);
 	bits = *(volatile enum closing *)&e->closing;
-	e->retrans = retrans;
+	e->syn_retrans = syn_retrans;
 	if (old == TCP_SYN_SENT && !sk->sk_err)
-		e->err_soft = icmp_error(sk);
+		e->icmp_err = icmp_error(sk);
 	if (old == TCP_LISTEN && !(bits & CLOSING_SHUT) && destroy_requested(info->lport, 0)) {
 		e->flags |= FLAG_DESTROYED;
-		e->by_task = 0;
+		e->is_owner = 0;
 	}
 	c->is_tcp = tp && old != TCP_LISTEN;
 	if (tp && old != TCP_LISTEN) {
@@ -106,7 +101,7 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 	struct connecting *inside;
 	struct sock_info info;
 	struct event *e;
-	__u16 retrans = 0;
+	__u16 syn_retrans = 0;
 
 	__sync_fetch_and_add(&cpu->seen, 1);
 	if (old == TCP_SYN_RECV)
@@ -115,13 +110,13 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 		cpu->child_at = cpu->seen;
 	/* A child starts with the number of its request. */
 	if (tp && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) {
-		retrans = tp->total_retrans;
+		syn_retrans = tp->total_retrans;
 		if (old == TCP_SYN_RECV && tp->data_segs_out)
-			retrans = ~0; /* TCP Fast Open: some may be data */
+			syn_retrans = ~0; /* TCP Fast Open: some may be data */
 	}
 	read_sock(&info, sk);
 	if (new == TCP_CLOSE)
-		return trace_close(ctx, cpu, sk, tp, &info, old, kind, retrans);
+		return trace_close(ctx, cpu, sk, tp, &info, old, kind, syn_retrans);
 	if (new == TCP_SYN_SENT) {
 		inside = connecting(sk);
 		if (inside)
@@ -129,15 +124,15 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 		/* inet_put_port clears skc_num and leaves inet_sport. */
 		info.port_stale = info.lport && !sk->__sk_common.skc_num;
 	}
-	e = begin(cpu, &info, sk, old, new, sizeof(*e));
+	e = begin(cpu, &info, sk, kind, old, new, sizeof(*e));
 	if (!e)
 		return 0;
-	fill_change(ctx, e, &info, sk, old, new, kind);
-	e->retrans = retrans;
+	fill_change(ctx, e, &info, sk, old, new);
+	e->syn_retrans = syn_retrans;
 	e->isn = initial_sequence(tp, old, new);
 	if (tp && old == TCP_ESTABLISHED)
 		e->srtt_us = tp->srtt_us;
-	if (want_mini && new == TCP_LISTEN && e->by_task)
+	if (want_mini && new == TCP_LISTEN && e->is_owner)
 		note_listening();
 	submit(cpu, e);
 	return 0;

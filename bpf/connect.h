@@ -55,9 +55,7 @@ struct sockaddr_any {
 static __always_inline int trace_connect(struct sock *sk, const struct sockaddr_any *to, int err,
 					 enum kind kind)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 zero = 0;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu *cpu = this_cpu();
 	struct sock_info info;
 	struct event *e;
 
@@ -78,15 +76,12 @@ static __always_inline int trace_connect(struct sock *sk, const struct sockaddr_
 		__sync_fetch_and_add(&cpu->filtered, 1);
 		return 0;
 	}
-	e = reserve(cpu, &info, sk, 0, 0, sizeof(*e));
+	e = reserve(cpu, &info, sk, kind, 0, 0, sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	e->listener = 0;
-	e->err = err;
-	e->kind = kind;
-	e->by_task = 1;
-	BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
+	e->connect_err = err;
+	set_owner(e);
 	submit(cpu, e);
 	return 0;
 }

@@ -67,7 +67,9 @@ enum closing : __u32 {
 	CLOSING_UNSENT = 1 << 16, /* data or a FIN is unsent */
 };
 
-/* An event, as the kernel shows it. Members that do not apply to its kind are 0. */
+/*
+ * An event. A member that does not apply to its kind is 0, or unknown if it has a value for that.
+ */
 struct event {
 	__u64 mono_ns; /* CLOCK_MONOTONIC, read once per event */
 	__u64 sk; /* the address of the sock or mini-sock */
@@ -76,17 +78,17 @@ struct event {
 	__u64 losses; /* changes that found the ring full before this one, host-wide */
 	__u64 listener; /* of a request sock: the address of its listener */
 	__u32 netns;
-	__u32 uid;
+	__u32 uid; /* ~0: unknown */
 	__u16 cpu;
-	__u16 retrans; /* SYNs or SYN-ACKs retransmitted, as an open ends; ~0: unknown */
+	__u16 syn_retrans; /* SYNs or SYN-ACKs retransmitted in SYN_SENT or SYN_RECV; ~0: unknown */
 	__u32 task_pid; /* process ID of the current task, whatever task that is */
 	__u32 task_tid; /* its thread ID */
-	__s32 err; /* sk_err */
-	__s32 stack; /* of the thread in user space, in stacks; negative: none */
+	__s32 sk_err; /* of a state change */
+	__s32 stack; /* of the thread in user space, in stacks; negative: unknown */
 	__u32 ifindex; /* of the device that the socket is bound to; 0: none */
 	__u32 isn; /* the client's initial sequence number, at both ends; 0: unknown */
-	__u32 srtt_us; /* times 8, of a change from ESTABLISHED; 0: unknown */
-	__s32 err_soft; /* of SYN_SENT -> CLOSE without sk_err: what ICMP reported; 0: nothing */
+	__u32 srtt_us; /* of a change from ESTABLISHED, times 8; 0: unknown */
+	__s32 icmp_err; /* of SYN_SENT -> CLOSE without sk_err: what ICMP reported; 0: nothing */
 	enum closing closing; /* of a change to CLOSE */
 	__u8 family;
 	enum flag flags;
@@ -95,15 +97,15 @@ struct event {
 	__u16 rport;
 	__u8 old_state;
 	__u8 new_state;
-	__u8 by_task; /* the current task made this change by its own call: it is the owner */
+	__u8 is_owner; /* the current task made the change, or got the socket, by its own call */
 	enum kind kind;
-	__u8 retries; /* of a request sock: how often its SYN-ACK timed out */
-	__u8 tcp_flags; /* of KIND_RESET: those of the segment */
-	__u8 pad[2];
+	__u8 synack_timeouts; /* of a request sock */
+	__u8 segment_flags; /* of KIND_RESET: the flags in the TCP header of the segment */
+	__u16 connect_err; /* of KIND_NO_SYN and KIND_CONNECT_RETURNED: the errno; 0: success */
 	__u8 laddr[16]; /* IPv4 as ::ffff:a.b.c.d */
 	__u8 raddr[16];
 	__u8 task_comm[16]; /* of the thread */
-	__u8 owner_comm[16]; /* of the process, if by_task is set */
+	__u8 owner_comm[16]; /* of the process, if is_owner is set */
 };
 
 _Static_assert(sizeof(struct event) == 176, "struct event: no holes, and in step with record.go");

@@ -73,8 +73,7 @@ static __always_inline bool pop(struct cpu *cpu, const struct sock *sk, int old,
 static __always_inline int take(void *ctx, const struct sock *sk, int old, int new, enum kind kind)
 {
 	__u64 key = (__u64)sk, value = states(old, new);
-	__u32 zero = 0;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu *cpu = this_cpu();
 
 	if (!cpu)
 		return 0;
@@ -98,8 +97,7 @@ static __always_inline int take(void *ctx, const struct sock *sk, int old, int n
 static __always_inline int take_missed(void *ctx, const struct sock *sk, int old, int new)
 {
 	__u64 *value, key = (__u64)sk;
-	__u32 zero = 0;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu *cpu = this_cpu();
 
 	if (preemptible) {
 		value = bpf_map_lookup_elem(&taken_by_sock, &key);

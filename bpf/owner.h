@@ -66,8 +66,8 @@ static __always_inline void note_listening(void)
  */
 static __always_inline int trace_exit(struct task_struct *task)
 {
-	__u32 zero = 0, pid;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	__u32 pid;
+	struct cpu *cpu = this_cpu();
 	struct event *e;
 
 	if (!cpu || task->signal->live.counter)
@@ -86,6 +86,7 @@ static __always_inline int trace_exit(struct task_struct *task)
 	e->mono_ns = bpf_ktime_get_ns();
 	e->losses = *(volatile __u64 *)&losses;
 	e->cpu = bpf_get_smp_processor_id();
+	e->uid = UID_UNKNOWN;
 	e->task_pid = pid;
 	e->stack = -1;
 	e->kind = KIND_PROCESS_EXITED;

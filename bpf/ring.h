@@ -65,12 +65,21 @@ __noinline int note_device(__u64 net_address, __u32 netns, __u32 ifindex)
 	return 0;
 }
 
+/* Returns the element of this CPU. It exists, but the verifier demands a check for null. */
+static __always_inline struct cpu *this_cpu(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cpus, &zero);
+}
+
 /*
- * Reserves a record of size bytes and fills in what all kinds have in common. Returns null if the
- * ring is full.
+ * Reserves a record of size bytes and fills in what all kinds have in common; the rest of struct
+ * event is 0 or unknown. Returns null if the ring is full.
  */
 static __always_inline struct event *reserve(struct cpu *cpu, const struct sock_info *info,
-					     const void *sk, int old, int new, const __u64 size)
+					     const void *sk, enum kind kind, int old, int new,
+					     const __u64 size)
 {
 	/* bpf_get_current_task_btf() exists only from 5.11 on. */
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -92,24 +101,29 @@ static __always_inline struct event *reserve(struct cpu *cpu, const struct sock_
 	}
 	e->mono_ns = bpf_ktime_get_ns();
 	e->sk = (__u64)sk;
+	e->cookie = 0;
 	e->cgroup_id = cgroup_id(info->cgroup);
 	e->losses = *(volatile __u64 *)&losses;
+	e->listener = 0;
 	e->netns = info->netns;
 	e->uid = info->uid;
 	e->cpu = bpf_get_smp_processor_id();
-	e->retrans = 0;
+	e->syn_retrans = 0;
 	e->task_pid = pid;
 	e->task_tid = tid;
+	e->sk_err = 0;
 	e->stack = -1;
 	e->ifindex = info->ifindex;
 	e->isn = 0;
 	e->srtt_us = 0;
-	e->err_soft = 0;
+	e->icmp_err = 0;
 	e->closing = 0;
 	e->flags = info->port_stale ? FLAG_PORT_STALE : 0;
-	e->retries = 0;
-	e->tcp_flags = 0;
-	__builtin_memset(e->pad, 0, sizeof(e->pad));
+	e->is_owner = 0;
+	e->kind = kind;
+	e->synack_timeouts = 0;
+	e->segment_flags = 0;
+	e->connect_err = 0;
 	e->family = info->family;
 	e->proto = info->proto;
 	e->lport = info->lport;
@@ -119,6 +133,7 @@ static __always_inline struct event *reserve(struct cpu *cpu, const struct sock_
 	__builtin_memcpy(e->laddr, info->laddr, sizeof(e->laddr));
 	__builtin_memcpy(e->raddr, info->raddr, sizeof(e->raddr));
 	bpf_get_current_comm(e->task_comm, sizeof(e->task_comm));
+	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	return e;
 }
 
@@ -127,12 +142,22 @@ static __always_inline struct event *reserve(struct cpu *cpu, const struct sock_
  * seen first, and filtered, emitted or ring_full last: while they balance, no program is running.
  */
 static __always_inline struct event *begin(struct cpu *cpu, const struct sock_info *info,
-					   const void *sk, int old, int new, const __u64 size)
+					   const void *sk, enum kind kind, int old, int new,
+					   const __u64 size)
 {
 	if (wanted(info, old, new))
-		return reserve(cpu, info, sk, old, new, size);
+		return reserve(cpu, info, sk, kind, old, new, size);
 	__sync_fetch_and_add(&cpu->filtered, 1);
 	return 0;
+}
+
+/* Makes the process of the current task the owner. */
+static __always_inline void set_owner(struct event *e)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	e->is_owner = 1;
+	BPF_CORE_READ_INTO(&e->owner_comm, task, group_leader, comm);
 }
 
 /* Submits a record, and wakes the reader if it is waiting. */

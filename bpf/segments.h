@@ -56,10 +56,7 @@ static __always_inline int read_segment(struct tuple *tuple, const struct sk_buf
 	return flags;
 }
 
-/*
- * Compares everything but the device. A sock that is bound to a device is among those that any
- * segment of its tuple may belong to.
- */
+/* Compares everything but ifindex, which a sock has and a segment has not. */
 static __always_inline bool same_tuple(const struct tuple *a, const struct tuple *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
@@ -71,9 +68,9 @@ static __always_inline bool same_tuple(const struct tuple *a, const struct tuple
  * Reports the segment that ended a mini-sock. The sock is gone by the time the segment is dropped,
  * so its tuple is reported as noted.
  */
-static __always_inline int trace_dropped(struct cpu *cpu, __u8 tcp_flags)
+static __always_inline int trace_dropped(struct cpu *cpu, __u8 flags)
 {
-	struct sock_info info = { .family = AF_INET6, .proto = IPPROTO_TCP };
+	struct sock_info info = { .family = AF_INET6, .proto = IPPROTO_TCP, .uid = UID_UNKNOWN };
 	struct event *e;
 
 	__builtin_memcpy(info.laddr, cpu->cancelled_tuple.laddr, sizeof(info.laddr));
@@ -82,19 +79,13 @@ static __always_inline int trace_dropped(struct cpu *cpu, __u8 tcp_flags)
 	info.rport = cpu->cancelled_tuple.rport;
 	info.netns = cpu->cancelled_tuple.netns;
 	__sync_fetch_and_add(&cpu->seen, 1);
-	e = begin(cpu, &info, (void *)cpu->cancelled, 0, 0, sizeof(*e));
+	e = begin(cpu, &info, (void *)cpu->cancelled, KIND_RESET, 0, 0, sizeof(*e));
 	if (!e) {
 		cpu->cancelled = 0;
 		return 0;
 	}
 	e->ifindex = cpu->cancelled_tuple.ifindex;
-	e->cookie = 0;
-	e->listener = 0;
-	e->err = 0;
-	e->kind = KIND_RESET;
-	e->tcp_flags = tcp_flags;
-	e->by_task = 0;
-	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
+	e->segment_flags = flags;
 	cpu->cancelled = 0;
 	submit(cpu, e);
 	return 0;
@@ -167,8 +158,7 @@ static __always_inline int trace_deferred_ack(struct tuple *tuple, const struct 
  */
 static __always_inline int trace_reset_sent(const struct sock *sk, const struct sk_buff *skb)
 {
-	__u32 zero = 0;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu *cpu = this_cpu();
 	struct sock_info info;
 	struct event *e;
 
@@ -176,15 +166,10 @@ static __always_inline int trace_reset_sent(const struct sock *sk, const struct 
 		return 0;
 	__sync_fetch_and_add(&cpu->seen, 1);
 	read_sock(&info, sk);
-	e = begin(cpu, &info, sk, 0, 0, sizeof(*e));
+	e = begin(cpu, &info, sk, KIND_RESET_SENT, 0, 0, sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = sk->__sk_common.skc_cookie.counter;
-	e->listener = 0;
-	e->err = 0;
-	e->kind = KIND_RESET_SENT;
-	e->by_task = 0;
-	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	submit(cpu, e);
 	return 0;
 }

@@ -4,6 +4,8 @@
 
 #include "kernel.h"
 
+#define UID_UNKNOWN ~0U /* INVALID_UID in include/linux/uidgid.h */
+
 struct sock_info {
 	__u8 laddr[16];
 	__u8 raddr[16];
@@ -14,7 +16,7 @@ struct sock_info {
 	__u32 netns;
 	__u32 uid;
 	__u32 ifindex;
-	bool user_known; /* uid and cgroup are set; a timewait sock has neither */
+	bool user_known; /* a timewait sock has neither uid nor cgroup */
 	bool port_stale; /* lport is left from the socket's previous connection */
 	const struct cgroup *cgroup;
 	const struct net *net; /* only if ifindex is not 0 */
@@ -75,6 +77,6 @@ static __always_inline void read_common(struct sock_info *info, const struct soc
 	info->ifindex = BPF_CORE_READ(skc, skc_bound_dev_if);
 	info->port_stale = false;
 	info->user_known = user;
-	info->uid = user ? BPF_CORE_READ(user, sk_uid.val) : 0;
+	info->uid = user ? BPF_CORE_READ(user, sk_uid.val) : UID_UNKNOWN;
 	info->cgroup = user ? cgroup_of(user) : 0;
 }

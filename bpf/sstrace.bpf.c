@@ -160,13 +160,11 @@ struct {
 #include "accept.h"
 #include "change.h"
 #include "connect.h"
+#include "holders.h" /* programs, too: the iterators over descriptors */
 #include "once.h"
 #include "owner.h"
 #include "segments.h"
 #include "timers.h"
-
-/* The iterators over descriptors. */
-#include "holders.h"
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(change, const struct sock *sk, const int old, const int new)
@@ -202,14 +200,13 @@ SEC("tp_btf/timer_start")
 int BPF_PROG(timer_started, struct timer_list *timer)
 {
 	__u64 function = (__u64)timer->function;
-	__u32 zero = 0;
 	struct cpu *cpu;
 
 	if (function == tcp_write_timer)
 		return trace_syn(timer);
 	if (function != reqsk_timer_handler && function != tw_timer_handler)
 		return 0;
-	cpu = bpf_map_lookup_elem(&cpus, &zero);
+	cpu = this_cpu();
 	if (!cpu)
 		return 0;
 	note_cancelled(cpu, 0, 0);
@@ -223,13 +220,12 @@ int BPF_PROG(timer_cancelled, struct timer_list *timer)
 	__u64 function = (__u64)timer->function;
 	struct inet_timewait_sock *tw;
 	struct request_sock *req;
-	__u32 zero = 0;
 	struct cpu *cpu;
 	enum flag flags = 0;
 
 	if (function != reqsk_timer_handler && function != tw_timer_handler)
 		return 0;
-	cpu = bpf_map_lookup_elem(&cpus, &zero);
+	cpu = this_cpu();
 	if (!cpu)
 		return 0;
 	if (function == reqsk_timer_handler) {
@@ -248,12 +244,11 @@ SEC("tp_btf/timer_expire_entry")
 int BPF_PROG(timer_expired, struct timer_list *timer)
 {
 	__u64 function = (__u64)timer->function;
-	__u32 zero = 0;
 	struct cpu *cpu;
 
 	if (function != reqsk_timer_handler && function != tw_timer_handler)
 		return 0;
-	cpu = bpf_map_lookup_elem(&cpus, &zero);
+	cpu = this_cpu();
 	if (!cpu)
 		return 0;
 	note_cancelled(cpu, 0, 0);
@@ -266,8 +261,7 @@ SEC("tp_btf/kfree_skb")
 int BPF_PROG(skb_dropped, struct sk_buff *skb)
 {
 	struct tuple tuple = {};
-	__u32 zero = 0;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu *cpu = this_cpu();
 	int flags;
 
 	if (!cpu || (!fin_wait2_count && !deferred_count && !cpu->cancelled))
@@ -340,9 +334,7 @@ int sockets(struct bpf_iter__tcp *ctx)
 	struct sock_common *skc = ctx->sk_common;
 	struct sock_found found = {};
 
-	if (!skc)
-		return 0;
-	if (!read_existing(&found, skc) || (found.is_mini && !want_mini))
+	if (!skc || !read_existing(&found, skc) || (found.is_mini && !want_mini))
 		return 0;
 	if (found.is_mini && found.state == TCP_FIN_WAIT2 && tw_timer_handler && first_look) {
 		struct inet_timewait_sock *tw = (void *)skc;

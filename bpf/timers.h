@@ -26,42 +26,44 @@ const volatile __u64 tcp_write_timer = 0;
 const volatile __u64 icmp_handlers[4] = {};
 
 /*
+ * Cleared by user space after its first look at existing sockets. Timewait socks that begin later
+ * are reported by their timers.
+ */
+volatile bool first_look = true;
+
+/*
  * Reports an event of the mini-sock skc, or KIND_SYN_SENT_STARTED of a full one. user is the sock
  * whose uid and cgroup it has: a request sock's listener, or null for a timewait sock.
  */
 static __always_inline int trace_mini(const struct sock_common *skc, const struct sock *user,
-				      enum kind kind, int state, __u8 retries, enum flag flags)
+				      enum kind kind, int state, __u8 synack_timeouts,
+				      enum flag flags)
 {
 	struct sock_info info;
 	struct event *e;
-	__u32 zero = 0;
-	struct cpu *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu *cpu = this_cpu();
 
 	if (!cpu)
 		return 0;
 	__sync_fetch_and_add(&cpu->seen, 1);
 	read_common(&info, skc, user);
-	e = begin(cpu, &info, skc, 0, state, sizeof(*e));
+	e = begin(cpu, &info, skc, kind, 0, state, sizeof(*e));
 	if (!e)
 		return 0;
 	e->cookie = BPF_CORE_READ(skc, skc_cookie.counter);
-	e->listener = (__u64)user;
-	e->err = 0;
-	e->kind = kind;
-	e->retries = retries;
 	e->flags |= flags;
 	if (state == TCP_SYN_RECV) {
-		e->retrans = BPF_CORE_READ((const struct request_sock *)skc, num_retrans);
+		e->listener = (__u64)user;
+		e->synack_timeouts = synack_timeouts;
+		e->syn_retrans = BPF_CORE_READ((const struct request_sock *)skc, num_retrans);
 		e->isn = BPF_CORE_READ((const struct tcp_request_sock *)skc, rcv_isn);
 	} else if (kind == KIND_SYN_SENT_STARTED) {
 		/* Nothing has been acknowledged yet. */
 		e->isn = BPF_CORE_READ((const struct tcp_sock *)skc, snd_una);
 	}
-	e->by_task = 0;
 	if ((kind == KIND_REQUEST_CANCELLED || kind == KIND_TIME_WAIT_CANCELLED) &&
 	    destroy_requested(info.lport, info.rport))
 		e->flags |= FLAG_DESTROYED;
-	__builtin_memset(e->owner_comm, 0, sizeof(e->owner_comm));
 	submit(cpu, e);
 	return 0;
 }
@@ -108,12 +110,6 @@ static __always_inline void watch_fin(const struct inet_timewait_sock *tw, bool 
 {
 	watch(&fin_wait2, &fin_wait2_count, &tw->__tw_common, start);
 }
-
-/*
- * Cleared by user space after its first look at existing sockets. Timewait socks that begin later
- * are reported by their timers.
- */
-volatile bool first_look = true;
 
 /*
  * Returns FLAG_ACKED and FLAG_DEFERS as they apply. A listener that waits for data drops the ACK,

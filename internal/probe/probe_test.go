@@ -155,6 +155,19 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// The error of a record is that of its kind: the socket's, or what connect() returned.
+func TestErrorOfARecord(t *testing.T) {
+	r := sample()
+	r.SkErr, r.ConnectErr = 104, 113
+	names := newNamer()
+	for kind, want := range map[record.Kind]int32{record.Change: 104, record.SecondChange: 104, record.NoSyn: 113, record.ConnectReturned: 113} {
+		r.Kind = uint8(kind)
+		if got := names.record(&r).Err; got != want {
+			t.Errorf("kind %d: got %d, want %d", kind, got, want)
+		}
+	}
+}
+
 // The cast reads what encoding/binary reads.
 func FuzzDecode(f *testing.F) {
 	r := sample()

@@ -113,42 +113,41 @@ func (n *namer) record(r *bpfEvent) record.Record {
 	rec := record.Record{
 		Event: event.Event{
 			Type: event.Change, Mono: int64(r.MonoNs), CPU: uint32(r.Cpu), Cookie: r.Cookie, Sk: r.Sk, NetNS: r.Netns, Proto: proto(r.Proto),
-			Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.Err,
+			Old: event.State(r.OldState), New: event.State(r.NewState), Dur: event.Unknown, Origin: event.Tracepoint, Err: r.SkErr,
 			IfIndex: r.Ifindex, ISN: r.Isn, TaskPID: r.TaskPid, TaskTID: r.TaskTid, SynRetrans: event.Unknown, TaskComm: n.comm(&r.TaskComm),
 			UID: r.Uid, Cgroup: n.cgroup(r.CgroupId), CgroupID: r.CgroupId,
 		},
-		Kind: record.Kind(r.Kind), Listener: r.Listener, Flags: record.Flags(r.Flags), SRTT: r.SrttUs >> 3, Segment: r.TcpFlags, Losses: r.Losses,
+		Kind: record.Kind(r.Kind), Listener: r.Listener, Flags: record.Flags(r.Flags), SRTT: r.SrttUs >> 3, Segment: r.SegmentFlags, Losses: r.Losses,
 	}
 	e := &rec.Event
 	switch rec.Kind {
 	case record.Accepted, record.AcceptedPerhaps:
 		e.Type, e.Old = event.Accept, e.New
 	case record.Change, record.SecondChange:
-		rec.Closing, rec.SoftErr = record.Closing(r.Closing), r.ErrSoft
+		rec.Closing, rec.SoftErr = record.Closing(r.Closing), r.IcmpErr
 	case record.NoSyn:
-		e.Type, e.Role, e.OwnerVia = event.ConnectFailed, event.Client, event.ViaConnect
-	case record.ConnectReturned, record.ResetSent:
+		e.Type, e.Role, e.OwnerVia, e.Err = event.ConnectFailed, event.Client, event.ViaConnect, int32(r.ConnectErr)
+	case record.ConnectReturned:
+		e.Err = int32(r.ConnectErr)
+	case record.ResetSent:
 	case record.ProcessExited:
 		e.OwnerPID = r.TaskPid
 		return rec
 	default:
-		e.Origin, rec.Mini, rec.Retries = event.FromTimer, rec.Kind != record.SynSentStarted, r.Retries
+		e.Origin, rec.Mini, rec.Retries = event.FromTimer, rec.Kind != record.SynSentStarted, r.SynackTimeouts
 	}
 	if r.Ifindex != 0 {
 		e.IfName = n.device(r.Netns, r.Ifindex)
 	}
-	if (e.Old == event.SynSent || e.Old == event.SynRecv || rec.Mini && e.New == event.SynRecv) && r.Retrans != math.MaxUint16 {
-		e.SynRetrans = int32(r.Retrans)
-	}
-	if rec.Mini && r.Listener == 0 {
-		e.UID = event.NoUID
+	if (e.Old == event.SynSent || e.Old == event.SynRecv || rec.Mini && e.New == event.SynRecv) && r.SynRetrans != math.MaxUint16 {
+		e.SynRetrans = int32(r.SynRetrans)
 	}
 	wildcard := e.Old == event.Listen && e.New == event.Close || e.New == event.Listen
 	e.Family, e.Local, e.Remote = ends(uint16(r.Family), &r.Laddr, &r.Raddr, r.Lport, r.Rport, wildcard)
 	if r.Stack >= 0 {
 		e.Stack = uint32(r.Stack) + 1
 	}
-	if r.ByTask != 0 {
+	if r.IsOwner != 0 {
 		e.OwnerPID, e.OwnerComm = r.TaskPid, n.comm(&r.OwnerComm)
 	}
 	return rec

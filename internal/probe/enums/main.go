@@ -1,6 +1,6 @@
-// Command enums writes the enumerations of a BPF object as Go constants, so that packages which must not import cilium/ebpf
-// share the kernel side's numbers. Names and values come from the object's BTF; comments, which BTF does not have, come from
-// the C sources.
+// Command enums writes the enumerations of a BPF object as Go constants, so that packages which must
+// not import cilium/ebpf share the numbers of the kernel side. Names and values come from the object's
+// BTF; comments, which BTF does not have, come from the C sources.
 package main
 
 import (
@@ -16,7 +16,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// enums are the enumerations to write. The Go name of a constant is the C name without prefix, in camel case.
+// enums are the enumerations to write. The Go name of a constant is the C name without prefix, in
+// camel case.
 var enums = []struct {
 	c, goName, prefix string
 	doc               string
