@@ -366,7 +366,7 @@ func TestDeferredAccept(t *testing.T) {
 				}
 				text := sstrace(t, "", "conns", "--timeline", "-r", file).stdout
 				arrow := map[string]string{"data": " data ─", "FIN": " data or FIN ─"}[end]
-				if ack, data := strings.Index(text, "▶ (waits for data)\n"), strings.Index(text, arrow); ack < 0 || data < ack {
+				if ack, data := strings.Index(text, "▶ (waiting for data)\n"), strings.Index(text, arrow); ack < 0 || data < ack {
 					t.Errorf("got\n%s", text)
 				}
 			})

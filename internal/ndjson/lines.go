@@ -35,8 +35,8 @@ type Head struct {
 	Mono int64  `json:"mono_ns"`
 }
 
-// NewHead returns the Head of a line of this type about this moment: wall in ns since 1970 UTC, mono
-// in ns of CLOCK_MONOTONIC.
+// NewHead returns the Head of a line of this type about this moment: wall in ns since 1970 UTC,
+// mono in ns of CLOCK_MONOTONIC.
 func NewHead(kind string, wall, mono int64) Head {
 	return Head{V: event.Version, Type: kind, Time: string(event.AppendTime(nil, wall)), Mono: mono}
 }

@@ -58,9 +58,9 @@ func appendBound(b []byte, a netip.AddrPort, zone string) []byte {
 	return strconv.AppendUint(b, uint64(a.Port()), 10)
 }
 
-// AppendLocal appends the local address of e as address:port: a link-local address with its zone, and
-// the wildcard of a socket that takes both IPv4 and IPv6 as *. With device set it also names the
-// network device that the socket is bound to, whatever the address is.
+// AppendLocal appends the local address of e as address:port: a link-local address with its zone,
+// and the wildcard of a socket that takes both IPv4 and IPv6 as *. With device set it also names
+// the network device that the socket is bound to, whatever the address is.
 func AppendLocal(b []byte, e *event.Event, device bool) []byte {
 	zone := e.Zone()
 	switch {

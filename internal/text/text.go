@@ -47,7 +47,8 @@ func Alarm(s string, color bool) string {
 // Reason returns why a connection ended and the socket's error, as AppendReason writes them.
 func Reason(r event.Reason, err int32) string { return string(AppendReason(nil, r, err)) }
 
-// AppendReason appends why a connection ended and the socket's error, whichever of them exist, or "-".
+// AppendReason appends why a connection ended and the socket's error, whichever of them exist, or
+// "-".
 func AppendReason(b []byte, r event.Reason, err int32) []byte {
 	b = append(b, r.String()...)
 	if r != 0 && err != 0 {
@@ -109,8 +110,8 @@ func OrDash(s string) string {
 func Visible(s string) string { return string(AppendVisible(nil, s)) }
 
 // AppendVisible appends s with everything that does not print as itself escaped as in Go, and with
-// each backslash doubled. A command name holds whatever bytes its process chose, and a terminal obeys
-// some of them.
+// each backslash doubled. A command name holds whatever bytes its process chose, and a terminal
+// obeys some of them.
 func AppendVisible(b []byte, s string) []byte {
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])

@@ -63,3 +63,11 @@ func digits(v float64) string {
 	}
 	return strconv.FormatFloat(v, 'f', 0, 64)
 }
+
+// Count returns n and a noun in the plural that adds an s: "1 handshake", "2 handshakes".
+func Count(n uint64, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return strconv.FormatUint(n, 10) + " " + noun
+}

@@ -12,51 +12,45 @@ import (
 	"sstrace/internal/text"
 )
 
-// widths are those of the columns. They grow, for good, when something needs more: so columns stay aligned.
-type widths struct{ address, owner int }
-
-const (
-	clock = "15:04:05.000000000"
-	ipv6  = len("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535")
-)
-
-func (c *Conns) row(opened, life, role, local, remote, owner, sent, received, rtt, first, end, states string) string {
-	return fmt.Sprintf("%-*s %14s %-6s %-*s %-*s %-*s %8s %8s %7s %-5s %-24s %s\n", len(clock), opened, life, role, c.widths.address, local, c.widths.address, remote,
-		c.widths.owner, owner, sent, received, rtt, first, end, states)
+func (v *View) header() string {
+	return v.row(
+		"OPENED", "LIFE", "ROLE", "LOCAL", "REMOTE", "OWNER", "SENT", "RECEIVED", "RTT", "FIRST", "END", "STATES",
+	)
 }
 
-func (c *Conns) header() string {
-	return c.row("OPENED", "LIFE", "ROLE", "LOCAL", "REMOTE", "OWNER", "SENT", "RECEIVED", "RTT", "FIRST", "END", "STATES")
-}
-
-// line writes one end.
-func (c *Conns) line(e *pair.End) string {
+// line returns the line of an end.
+func (v *View) line(e *pair.End) string {
 	local, remote := text.AddressIn(e.Local, e.Zone()), text.AddressIn(e.Remote, e.Zone())
-	who := text.Process(e.Owner.PID, e.Owner.Comm)
-	if n := max(utf8.RuneCountInString(local), utf8.RuneCountInString(remote)); n > c.widths.address {
-		c.widths.address = max(ipv6, n)
-	}
-	if utf8.RuneCountInString(who) > c.widths.owner {
-		c.widths.owner = max(c.widths.owner, text.ProcessWidth(e.Owner.PID))
-	}
+	owner := text.Process(e.Owner.PID, e.Owner.Comm)
+	v.widths.FitAddress(max(utf8.RuneCountInString(local), utf8.RuneCountInString(remote)))
+	v.widths.FitProcess(utf8.RuneCountInString(owner), e.Owner.PID)
 	sent, received, rtt := "-", "-", "-"
 	if t := e.Totals; t.Known {
 		sent, received = text.Bytes(t.BytesAcked), text.Bytes(t.BytesReceived)
 		rtt = roundTrip(&t)
 	}
-	return c.row(opened(e), text.Duration(c.life(e)), text.OrDash(e.Role.String()), local, remote, who, sent, received, rtt, first(e), c.end(e), c.states(e))
+	return v.row(
+		opened(e), text.Duration(v.life(e)), text.OrDash(e.Role.String()), local, remote, owner,
+		sent, received, rtt, closedFirst(e), outcome(e), v.states(e),
+	)
+}
+
+func (v *View) row(opened, life, role, local, remote, owner, sent, received, rtt, first, end, states string) string {
+	return fmt.Sprintf("%-*s %14s %-6s %-*s %-*s %-*s %8s %8s %7s %-5s %-24s %s\n",
+		len(text.Clock), opened, life, role, v.widths.Address, local, v.widths.Address, remote, v.widths.Process, owner,
+		sent, received, rtt, first, end, states)
 }
 
 func opened(e *pair.End) string {
-	if e.Older || e.NoSyn {
+	if e.Older || e.ConnectFailed {
 		return "-"
 	}
 	_, wall := e.Began()
-	return time.Unix(0, wall).Format(clock)
+	return time.Unix(0, wall).Format(text.Clock)
 }
 
-// first tells which side closed first.
-func first(e *pair.End) string {
+// closedFirst returns which side closed first.
+func closedFirst(e *pair.End) string {
 	switch e.Closer {
 	case event.WeClosed:
 		return "here"
@@ -66,11 +60,8 @@ func first(e *pair.End) string {
 	return "-"
 }
 
-// noSyn reports whether it is known that e sent no SYN.
-func noSyn(e *pair.End) bool { return e.NoSyn || e.Reason == event.ReasonNoPort }
-
-// end tells how it ended, or that it is open.
-func (c *Conns) end(e *pair.End) string {
+// outcome returns how e ended, or that it is open.
+func outcome(e *pair.End) string {
 	switch {
 	case e.Gone:
 		return "lost"
@@ -82,32 +73,32 @@ func (c *Conns) end(e *pair.End) string {
 	return text.Reason(e.Reason, e.Err)
 }
 
-// states tells the time in each state.
-func (c *Conns) states(e *pair.End) string {
+// states returns the time in each state, and remarks.
+func (v *View) states(e *pair.End) string {
 	var parts []string
 	for i, s := range e.Path {
-		switch {
-		case s.State == event.TimeWait:
+		if s.State == event.TimeWait {
 			continue
-		case s.Dur != event.Unknown:
-			parts = append(parts, s.State.String()+" "+text.Time(s.Dur))
-		case i == len(e.Path)-1 && c.state(e) != event.Unknown:
-			parts = append(parts, s.State.String()+" "+text.Time(c.state(e))+" so far")
-		default:
-			parts = append(parts, s.State.String()+" -")
+		}
+		part := s.State.String() + " -"
+		if s.Dur != event.Unknown {
+			part = s.State.String() + " " + text.Time(s.Dur)
+		} else if i == len(e.Path)-1 && v.stateTime(e) != event.Unknown {
+			part = s.State.String() + " " + text.Time(v.stateTime(e)) + " so far"
 		}
 		if s.State == event.SynRecv && e.Deferred > 0 {
-			parts[len(parts)-1] += " (waited " + text.Time(e.Deferred) + " for data)"
+			part += " (waited " + text.Time(e.Deferred) + " for data)"
 		}
 		if s.State == event.Established && e.Queued != event.Unknown {
-			parts[len(parts)-1] += " (queued " + text.Time(e.Queued) + ")"
+			part += " (queued " + text.Time(e.Queued) + ")"
 		}
+		parts = append(parts, part)
 	}
-	if noSyn(e) {
+	if e.NoSyn() {
 		parts = append(parts, "no SYN was sent")
 	}
 	if n := e.Totals.Retrans; n > 0 {
-		parts = append(parts, fmt.Sprintf("%d sent again", n))
+		parts = append(parts, fmt.Sprintf("%d retransmitted", n))
 	}
 	if e.Lost() {
 		parts = append(parts, "lines lost")
@@ -115,8 +106,9 @@ func (c *Conns) states(e *pair.End) string {
 	return strings.Join(parts, ", ")
 }
 
-// roundTrip returns the round-trip time that the application saw, which the kernel has in whole µs; "-" if it is unknown. Behind a
-// FIN it contains the time for which the peer delayed its ACK.
+// roundTrip returns the round-trip time, which the kernel has in whole µs, or "-" if it is unknown.
+// It prefers the value from ESTABLISHED, which the application saw: after a FIN the round-trip time
+// also contains the peer's delayed ACK.
 func roundTrip(t *event.Totals) string {
 	switch us := cmp.Or(t.SRTTOpen, t.SRTT); {
 	case us == 0:

@@ -1,4 +1,5 @@
-// Package conns tells of each connection when it is over: what became of each end, and for how long it was in each state; or it draws both ends as a ladder.
+// Package conns reports each connection when it is over: what each end did, how long it was in each
+// state, and how it ended. It can also draw both ends as a ladder.
 package conns
 
 import (
@@ -10,118 +11,125 @@ import (
 	"sstrace/internal/text"
 )
 
-// Formats are the formats, text first.
+// Formats are the names of the formats, text first.
 var Formats = []string{"text", "ndjson"}
 
-// Conns is a view of the lines. It is not safe for concurrent use.
-type Conns struct {
+// View reports connections. It is not safe for concurrent use.
+type View struct {
 	lines       *ndjson.Lines
 	text, color bool
 	timeline    bool
-	widths      widths
+	widths      text.Widths
 
-	table   pair.Table
-	now     int64 // Mono of the latest line
-	greeted bool
-	over    bool // all was told
+	table    pair.Table
+	now      int64 // Mono of the latest line
+	started  bool  // the first text is written
+	finished bool  // everything is reported
 }
 
-// New makes a Conns that writes to w in one of Formats. timeline is text's alone.
-func New(w io.Writer, format string, color, timeline bool) *Conns {
-	return &Conns{lines: ndjson.NewLines(w), text: format == "text", color: color, timeline: timeline, widths: widths{address: 21, owner: 18}}
+// New returns a View that writes to w in one of Formats. With timeline, which needs text, it draws
+// the connections.
+func New(w io.Writer, format string, color, timeline bool) *View {
+	return &View{
+		lines: ndjson.NewLines(w), text: format == "text", color: color, timeline: timeline,
+		widths: text.Widths{Address: text.IPv4Width, Process: 18},
+	}
 }
 
-// Take takes one line.
-func (c *Conns) Take(e *event.Event) error {
-	c.now = max(c.now, e.Mono)
-	touched := c.table.Take(e)
+// Take takes a line.
+func (v *View) Take(e *event.Event) error {
+	v.now = max(v.now, e.Mono)
+	touched := v.table.Take(e)
 	switch {
 	case e.Type == event.End:
-		if err := c.finish(); err != nil || c.text {
+		if err := v.finish(); err != nil || v.text {
 			return err
 		}
-		return c.lines.Event(e)
-	case e.Type == event.Lost && c.text:
-		if err := c.greet(); err != nil {
+		return v.lines.Event(e)
+	case e.Type == event.Lost && v.text:
+		if err := v.start(); err != nil {
 			return err
 		}
-		return c.lines.Text(text.Lost(e, c.color))
+		return v.lines.Text(text.Lost(e, v.color))
 	case e.Type == event.Lost:
-		return c.lines.Event(e)
+		return v.lines.Event(e)
 	}
 	for _, end := range touched {
-		if err := c.look(end); err != nil {
+		if err := v.check(end); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Flush writes what is told. A recording that has nothing more and had no End was cut off: what there was is told.
-func (c *Conns) Flush(now int64) error {
+// Flush writes the buffered output. now is 0 at the end of a recording, which may lack an End line
+// if it was cut off; Flush then reports what is open.
+func (v *View) Flush(now int64) error {
 	var err error
 	switch {
-	case c.over:
+	case v.finished:
 	case now == 0:
-		err = c.finish()
+		err = v.finish()
 	default:
-		err = c.greet()
+		err = v.start()
 	}
 	if err != nil {
 		return err
 	}
-	return c.lines.Flush()
+	return v.lines.Flush()
 }
 
-// greet shows a person that the trace is on.
-func (c *Conns) greet() error {
-	if c.greeted || !c.text || c.timeline {
+// start writes the header, which shows a person that the trace is running.
+func (v *View) start() error {
+	if v.started || !v.text || v.timeline {
 		return nil
 	}
-	c.greeted = true
-	return c.lines.Text(c.header())
+	v.started = true
+	return v.lines.Text(v.header())
 }
 
-// look tells what there is to tell of end's connection. A line of one end may make both wanted, also when the other is over.
-func (c *Conns) look(end *pair.End) error {
+// check reports the ends of end's connection that are over. One wanted line makes both ends wanted,
+// even if one of them is already over.
+func (v *View) check(end *pair.End) error {
 	conn := end.Conn()
 	if !conn.Wanted() {
 		return nil
 	}
-	if c.timeline {
-		if isOpen(conn.Client) || isOpen(conn.Server) {
-			return nil
-		}
-		return c.draw(conn)
-	}
-	for _, e := range []*pair.End{conn.Client, conn.Server} {
-		if e != nil && e.Over {
-			if err := c.tell(e); err != nil {
-				return err
+	if v.timeline {
+		for e := range conn.Ends {
+			if !e.Over {
+				return nil
 			}
+		}
+		return v.draw(conn)
+	}
+	for e := range conn.Ends {
+		if !e.Over {
+			continue
+		}
+		if err := v.report(e); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func isOpen(e *pair.End) bool { return e != nil && !e.Over }
-
-// finish tells what is still open.
-func (c *Conns) finish() error {
-	if c.over {
+// finish reports what is still open.
+func (v *View) finish() error {
+	if v.finished {
 		return nil
 	}
-	c.over = true
-	for _, end := range c.table.Open() {
+	v.finished = true
+	for _, end := range v.table.Open() {
 		conn := end.Conn()
 		if !conn.Wanted() {
 			continue
 		}
 		var err error
-		if c.timeline {
-			err = c.draw(conn)
+		if v.timeline {
+			err = v.draw(conn)
 		} else {
-			err = c.tell(end)
+			err = v.report(end)
 		}
 		if err != nil {
 			return err
@@ -130,35 +138,36 @@ func (c *Conns) finish() error {
 	return nil
 }
 
-// tell writes the line of an end, once.
-func (c *Conns) tell(e *pair.End) error {
-	if e.Told {
+// report writes the line of an end, once.
+func (v *View) report(e *pair.End) error {
+	if e.Reported {
 		return nil
 	}
-	e.Told = true
-	if !c.text {
-		return c.lines.JSON(c.jsonLine(e))
+	e.Reported = true
+	if !v.text {
+		return v.lines.JSON(v.newLine(e))
 	}
-	if err := c.greet(); err != nil {
+	if err := v.start(); err != nil {
 		return err
 	}
-	return c.lines.Text(c.line(e))
+	return v.lines.Text(v.line(e))
 }
 
-// life is how long e has been, until its full socket was gone or until now; event.Unknown if it is older than the trace.
-func (c *Conns) life(e *pair.End) int64 {
-	if e.Older || e.Gone || e.NoSyn {
+// life returns the time from the beginning of e until its full socket ended, or until now. It is
+// event.Unknown if e is older than the trace.
+func (v *View) life(e *pair.End) int64 {
+	if e.Older || e.Gone || e.ConnectFailed {
 		return event.Unknown
 	}
 	begun, _ := e.Began()
 	if e.Over {
 		return e.Last.Mono - begun
 	}
-	return max(c.now-begun, 0)
+	return max(v.now-begun, 0)
 }
 
-// state is how long an open end has been in the state that it is in; event.Unknown if that is not known.
-func (c *Conns) state(e *pair.End) int64 {
+// stateTime returns how long an open end has been in its state, or event.Unknown.
+func (v *View) stateTime(e *pair.End) int64 {
 	if e.Over || e.Lost() {
 		return event.Unknown
 	}
@@ -166,5 +175,5 @@ func (c *Conns) state(e *pair.End) int64 {
 	if !last.Seen() {
 		return event.Unknown
 	}
-	return max(c.now-last.Mono, 0)
+	return max(v.now-last.Mono, 0)
 }

@@ -11,10 +11,10 @@ import (
 	"sstrace/internal/quantile"
 )
 
-// most is how many groups are kept; what belongs to another is counted in others.
-const most = 1000
+// maxGroups bounds the number of groups. The rest is counted in View.others.
+const maxGroups = 1000
 
-// group counts twice: whole lacks what period has until that is over.
+// group counts handshakes. Each one is first in period only; whole receives it when that ends.
 type group struct {
 	name          string
 	whole, period *tally
@@ -22,15 +22,15 @@ type group struct {
 
 // tally is what was counted in some time.
 type tally struct {
-	states map[string]uint64
-	why    map[event.Reason]uint64 // of those that failed
-	times  [legs]*quantile.Sketch  // of those that succeeded; nil: none
+	states  map[string]uint64
+	reasons map[event.Reason]uint64 // of the handshakes that failed
+	times   [legs]*quantile.Sketch  // of the handshakes that succeeded; nil if a leg was never measured
 }
 
 func newGroup() *group { return &group{whole: newTally(), period: newTally()} }
 
 func newTally() *tally {
-	return &tally{states: make(map[string]uint64), why: make(map[event.Reason]uint64)}
+	return &tally{states: make(map[string]uint64), reasons: make(map[event.Reason]uint64)}
 }
 
 func (t *tally) handshakes() (n uint64) {
@@ -47,13 +47,13 @@ func (t *tally) leg(i int) *quantile.Sketch {
 	return t.times[i]
 }
 
-// add adds all that o has.
+// add adds everything in o.
 func (t *tally) add(o *tally) error {
 	for s, n := range o.states {
 		t.states[s] += n
 	}
-	for r, n := range o.why {
-		t.why[r] += n
+	for r, n := range o.reasons {
+		t.reasons[r] += n
 	}
 	for i, times := range o.times {
 		if times == nil {
@@ -73,21 +73,21 @@ func (g *group) endPeriod() error {
 }
 
 // count adds a handshake to its group.
-func (h *Handshakes) count(c pair.Conn, state string, of [legs]int64) {
-	name := h.name(c)
-	g := h.groups[name]
+func (v *View) count(c pair.Conn, state string, of [legs]int64) {
+	name := v.groupName(c)
+	g := v.groups[name]
 	if g == nil {
-		if g = h.others; len(h.groups) < most {
+		if g = v.others; len(v.groups) < maxGroups {
 			g = newGroup()
 			g.name = name
-			h.groups[name] = g
+			v.groups[name] = g
 		}
 	}
 	g.period.states[state]++
 	switch state {
 	case failed:
-		reason, _, _ := why(c)
-		g.period.why[reason]++
+		reason, _, _ := failure(c)
+		g.period.reasons[reason]++
 	case accepted, established:
 		for i, ns := range of {
 			if ns != event.Unknown {
@@ -97,8 +97,8 @@ func (h *Handshakes) count(c pair.Conn, state string, of [legs]int64) {
 	}
 }
 
-// name is that of the group of c; "" if it is not known.
-func (h *Handshakes) name(c pair.Conn) string {
+// groupName returns the name of the group of c, or "" if it is unknown.
+func (v *View) groupName(c pair.Conn) string {
 	end := c.Server
 	if end == nil {
 		end = c.Client
@@ -107,7 +107,7 @@ func (h *Handshakes) name(c pair.Conn) string {
 	if c.Server == nil {
 		server = end.Remote
 	}
-	switch h.By {
+	switch v.By {
 	case "port":
 		if server.Port() != 0 {
 			return strconv.Itoa(int(server.Port()))
@@ -117,67 +117,70 @@ func (h *Handshakes) name(c pair.Conn) string {
 			return event.Scoped(remote.Addr(), end.Zone()).String()
 		}
 	case "process":
-		return who(end).Comm
+		return owner(end).Comm
 	case "container":
 		return cmp.Or(end.Container(), end.Unit())
 	}
 	return ""
 }
 
-func (h *Handshakes) idle() bool {
-	for _, g := range h.groups {
+// idle reports whether nothing happened in the current interval.
+func (v *View) idle() bool {
+	for _, g := range v.groups {
 		if g.period.handshakes() > 0 {
 			return false
 		}
 	}
-	return h.others.period.handshakes() == 0 && h.lost.now == 0
+	return v.others.period.handshakes() == 0 && v.lost.period == 0
 }
 
-// span is the time that is told of.
+// span is the time that a summary is about.
 type span struct {
 	begin, end int64 // CLOCK_MONOTONIC
 	lost       uint64
-	final      bool // it is the whole run
+	final      bool // the whole run
 }
 
-// endPeriod begins the next one.
-func (h *Handshakes) endPeriod(end int64, tell bool) error {
-	if tell {
-		if err := h.tellAll(span{begin: h.period, end: end, lost: h.lost.now}, func(g *group) *tally { return g.period }); err != nil {
+// endPeriod ends the current interval, reports it if report is set, and begins the next one.
+func (v *View) endPeriod(end int64, report bool) error {
+	if report {
+		period := span{begin: v.period, end: end, lost: v.lost.period}
+		if err := v.summarize(period, func(g *group) *tally { return g.period }); err != nil {
 			return err
 		}
 	}
-	h.lost.run, h.lost.now = h.lost.run+h.lost.now, 0
-	h.period = end
-	for _, g := range h.groups {
+	v.lost.before, v.lost.period = v.lost.before+v.lost.period, 0
+	v.period = end
+	for _, g := range v.groups {
 		if err := g.endPeriod(); err != nil {
 			return err
 		}
 	}
-	return h.others.endPeriod()
+	return v.others.endPeriod()
 }
 
-// sorted gives the groups that have any handshakes, those with most first.
-func (h *Handshakes) sorted(of func(*group) *tally) []*group {
-	all := slices.Collect(maps.Values(h.groups))
-	all = slices.DeleteFunc(all, func(g *group) bool { return of(g).handshakes() == 0 })
+// sorted returns the groups that have handshakes, the largest first.
+func (v *View) sorted(part func(*group) *tally) []*group {
+	all := slices.Collect(maps.Values(v.groups))
+	all = slices.DeleteFunc(all, func(g *group) bool { return part(g).handshakes() == 0 })
 	slices.SortFunc(all, func(a, b *group) int {
-		return cmp.Or(cmp.Compare(of(b).handshakes(), of(a).handshakes()), cmp.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(part(b).handshakes(), part(a).handshakes()), cmp.Compare(a.name, b.name))
 	})
 	return all
 }
 
-func (h *Handshakes) tellAll(of span, part func(*group) *tally) error {
-	if h.text {
-		return h.tables(of, part)
+// summarize reports the percentiles of each group in a span. part selects its tally of a group.
+func (v *View) summarize(of span, part func(*group) *tally) error {
+	if v.text {
+		return v.tables(of, part)
 	}
-	for _, g := range h.sorted(part) {
-		if err := h.lines.JSON(h.summary(of, part(g), g.name, false)); err != nil {
+	for _, g := range v.sorted(part) {
+		if err := v.lines.JSON(v.newSummary(of, part(g), g.name, false)); err != nil {
 			return err
 		}
 	}
-	if t := part(h.others); t.handshakes() > 0 {
-		return h.lines.JSON(h.summary(of, t, "", true))
+	if t := part(v.others); t.handshakes() > 0 {
+		return v.lines.JSON(v.newSummary(of, t, "", true))
 	}
 	return nil
 }

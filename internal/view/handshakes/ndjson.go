@@ -1,13 +1,15 @@
 package handshakes
 
 import (
+	"cmp"
+
 	"sstrace/internal/event"
 	"sstrace/internal/ndjson"
 	"sstrace/internal/pair"
 	"sstrace/internal/quantile"
 )
 
-// line is that of a handshake; docs/ndjson.md has the keys.
+// line is the line of a handshake. docs/ndjson.md describes the keys.
 type line struct {
 	ndjson.Head
 	State   string  `json:"state"`
@@ -29,40 +31,25 @@ type line struct {
 }
 
 type end struct {
-	ID         uint64  `json:"id"`
-	Cookie     *uint64 `json:"cookie"`
-	NetNS      *uint32 `json:"netns"`
-	Family     string  `json:"family"`
-	Proto      string  `json:"proto"`
-	LocalAddr  *string `json:"laddr"`
-	LocalPort  *uint16 `json:"lport"`
-	RemoteAddr *string `json:"raddr"`
-	RemotePort *uint16 `json:"rport"`
-	IfIndex    *uint32 `json:"ifindex"`
-	IfName     *string `json:"ifname"`
-	SynRetrans *int32  `json:"syn_retrans"`
-	OwnerPID   *uint32 `json:"owner_pid"`
-	OwnerHost  *uint32 `json:"owner_host_pid"`
-	OwnerComm  *string `json:"owner_comm"`
-	OwnerVia   *string `json:"owner_via"`
-	Container  *string `json:"container"`
-	Unit       *string `json:"unit"`
+	ID uint64 `json:"id"`
+	pair.Keys
+	SynRetrans *int32 `json:"syn_retrans"`
+	pair.OwnerKeys
 }
 
-func jsonLine(c pair.Conn, state string, of [legs]int64) *line {
+func newLine(c pair.Conn, state string, of [legs]int64) *line {
 	mono, wall := began(c)
 	ns := func(leg int) *int64 { return ndjson.Known(of[leg], event.Unknown) }
 	l := &line{
 		Head: ndjson.NewHead("handshake", wall, mono), State: state,
-		Syn: ns(syn), SynAck: ns(synAck), Ack: ns(ack), Accept: ns(accept), Connect: ns(connect), Serve: ns(serve),
-		Defer: ns(deferred), NoSyn: noSyn(c.Client),
-		Client: jsonEnd(c.Client), Server: jsonEnd(c.Server),
-		Lost: c.Client != nil && c.Client.Lost() || c.Server != nil && c.Server.Lost(),
+		Syn: ns(syn), SynAck: ns(synAck), Ack: ns(ack), Accept: ns(accept),
+		Connect: ns(connect), Serve: ns(serve), Defer: ns(deferred),
+		NoSyn: c.Client != nil && c.Client.NoSyn(), Lost: c.Lost(), Client: newEnd(c.Client), Server: newEnd(c.Server),
 	}
 	if c.Client != nil {
 		l.Pairing = ndjson.Known(c.Client.Pairing.String(), "")
 	}
-	if reason, err, of := why(c); of != nil {
+	if reason, err, of := failure(c); of != nil {
 		l.Reason, l.Err = ndjson.Known(reason.String(), ""), ndjson.Known(err, 0)
 		side := "client"
 		if of == c.Server {
@@ -73,43 +60,17 @@ func jsonLine(c pair.Conn, state string, of [legs]int64) *line {
 	return l
 }
 
-func jsonEnd(e *pair.End) *end {
+func newEnd(e *pair.End) *end {
 	if e == nil {
 		return nil
 	}
-	owner := who(e)
-	j := &end{
-		ID: e.ID, Cookie: ndjson.Known(e.Cookie, 0), NetNS: ndjson.Known(e.NetNS, 0), Family: e.Family.String(), Proto: e.Proto.String(),
-		LocalPort: ndjson.Known(e.Local.Port(), 0), RemotePort: ndjson.Known(e.Remote.Port(), 0), SynRetrans: ndjson.Known(e.SynRetrans, event.Unknown),
-		IfIndex: ndjson.Known(e.IfIndex, 0), IfName: ndjson.Known(e.IfName, ""), OwnerVia: ndjson.Known(owner.Via.String(), ""), Container: ndjson.Known(e.Container(), ""), Unit: ndjson.Known(e.Unit(), ""),
+	return &end{
+		ID: e.ID, Keys: e.Keys(), OwnerKeys: e.OwnerKeys(owner(e)),
+		SynRetrans: ndjson.Known(e.SynRetrans, event.Unknown),
 	}
-	j.OwnerPID, j.OwnerHost = ndjson.PIDs(owner.PID)
-	if a := e.Local.Addr(); a.IsValid() {
-		j.LocalAddr = ndjson.Known(a.String(), "")
-	}
-	if a := e.Remote.Addr(); a.IsValid() {
-		j.RemoteAddr = ndjson.Known(a.String(), "")
-	}
-	if owner.PID != 0 {
-		j.OwnerComm = &owner.Comm
-	}
-	return j
 }
 
-// began gives the moment of the first line.
-func began(c pair.Conn) (mono, wall int64) {
-	for _, e := range []*pair.End{c.Client, c.Server} {
-		if e == nil {
-			continue
-		}
-		if m, w := e.Began(); mono == 0 || m < mono {
-			mono, wall = m, w
-		}
-	}
-	return mono, wall
-}
-
-// summary is what there was in a span; docs/ndjson.md has the keys.
+// summary is the line of a group in a span. docs/ndjson.md describes the keys.
 type summary struct {
 	ndjson.Head
 	Interval int64             `json:"interval_ns"`
@@ -132,6 +93,26 @@ type summary struct {
 	Defer    *percentiles      `json:"defer"`
 }
 
+func (v *View) newSummary(of span, t *tally, group string, others bool) *summary {
+	leg := func(i int) *percentiles { return newPercentiles(t.times[i]) }
+	s := &summary{
+		Head:     ndjson.NewHead("handshakes", of.end+v.wall, of.end),
+		Interval: of.end - of.begin, Final: of.final,
+		By: ndjson.Known(v.By, ""), Group: ndjson.Known(group, ""), Others: others,
+		Accepted: t.states[accepted], Estab: t.states[established], Failed: t.states[failed],
+		Open: t.states[open], Lost: t.states[lost], Reasons: make(map[string]uint64),
+		Syn: leg(syn), SynAck: leg(synAck), Ack: leg(ack), Accept: leg(accept),
+		Connect: leg(connect), Serve: leg(serve), Defer: leg(deferred),
+	}
+	for r, n := range t.reasons {
+		s.Reasons[reasonName(r)] += n
+	}
+	return s
+}
+
+// reasonName returns the name of r. The kernel vocabulary has no reasons.
+func reasonName(r event.Reason) string { return cmp.Or(r, event.ReasonUnexplained).String() }
+
 type percentiles struct {
 	Count uint64 `json:"count"`
 	Min   int64  `json:"min_ns"`
@@ -142,30 +123,8 @@ type percentiles struct {
 	Max   int64  `json:"max_ns"`
 }
 
-func (h *Handshakes) summary(of span, t *tally, group string, others bool) *summary {
-	s := &summary{
-		Head: ndjson.NewHead("handshakes", of.end+h.wall, of.end), Interval: of.end - of.begin, Final: of.final, By: ndjson.Known(h.By, ""), Group: ndjson.Known(group, ""), Others: others,
-		Accepted: t.states[accepted], Estab: t.states[established], Failed: t.states[failed], Open: t.states[open], Lost: t.states[lost],
-		Reasons: make(map[string]uint64),
-		Syn:     percentilesOf(t.times[syn]), SynAck: percentilesOf(t.times[synAck]), Ack: percentilesOf(t.times[ack]),
-		Accept: percentilesOf(t.times[accept]), Connect: percentilesOf(t.times[connect]), Serve: percentilesOf(t.times[serve]),
-		Defer: percentilesOf(t.times[deferred]),
-	}
-	for r, n := range t.why {
-		s.Reasons[reasonName(r)] += n
-	}
-	return s
-}
-
-// reasonName: the kernel vocabulary tells none.
-func reasonName(r event.Reason) string {
-	if r == 0 {
-		r = event.ReasonUnexplained
-	}
-	return r.String()
-}
-
-func percentilesOf(times *quantile.Sketch) *percentiles {
+// newPercentiles returns the percentiles of times, or nil if times is nil.
+func newPercentiles(times *quantile.Sketch) *percentiles {
 	if times == nil {
 		return nil
 	}

@@ -1,10 +1,9 @@
-// Package handshakes tells how long it took to set up each connection, and where that time went: to the server, back, to the server again, and in the queue
-// for accept(). It tells the percentiles, too.
+// Package handshakes reports how long each connection took to set up, and where the time went: the
+// SYN, the SYN-ACK, the ACK, and the accept queue. It also reports percentiles.
 package handshakes
 
 import (
 	"io"
-	"slices"
 	"time"
 
 	"sstrace/internal/event"
@@ -13,370 +12,228 @@ import (
 	"sstrace/internal/text"
 )
 
-// Formats are the formats, text first.
+// Formats are the names of the formats, text first.
 var Formats = []string{"text", "ndjson"}
 
-// Groupings are what handshakes can be grouped by: the server's port, the address of the peer, the name of the server's owner (or else the client's), the
-// container of the server's end (or else the client's).
+// Groupings are what handshakes can be grouped by: the server's port, the address of the peer, the
+// name of the owner, and the container. The last two are those of the server's end, or of the
+// client's if the server's is unknown.
 var Groupings = []string{"port", "remote", "process", "container"}
 
-// patience is how long a line may come after its time, live: it waits with others for what they lack (internal/track).
+// patience is how much later than its time a line may arrive in a live trace, in ns: internal/track
+// holds lines back until they are complete.
 const patience = 10e6
 
-// Options are what to tell.
+// Options select what is reported.
 type Options struct {
-	By       string        // one of Groupings; "": all are one group
-	Interval time.Duration // tell the percentiles of each, too
-	Summary  bool          // the percentiles alone
+	By       string        // one of Groupings, or "" for a single group
+	Interval time.Duration // also report the percentiles of each interval
+	Summary  bool          // report percentiles only
 }
 
-// Handshakes is a view of the lines. It is not safe for concurrent use.
-type Handshakes struct {
+// View reports handshakes. It is not safe for concurrent use.
+type View struct {
 	lines *ndjson.Lines
 	Options
 	text, color bool
-	widths      widths
+	widths      text.Widths
+	legWidth    int
 
-	table pair.Table
-	held  []*pair.End // clients that are ESTABLISHED and alone: the server's end may still appear
+	table   pair.Table
+	pending []*pair.End // clients that are ESTABLISHED and unpaired: the server's end may still appear
 
-	groups  map[string]*group
-	others  *group                    // of those that were too many
-	lost    struct{ run, now uint64 } // changes, in the periods before, in this one
-	begun   bool                      // the next three are known
-	begin   int64                     // of the run; CLOCK_MONOTONIC
-	period  int64                     // when it began
-	now     int64                     // the latest moment seen
-	wall    int64                     // the wall clock's distance
-	clocked bool                      // wall is known
-	greeted bool
-	wrote   bool // any text
-	tabled  bool // a table at last
-	over    bool // all was told
+	groups   map[string]*group
+	others   *group                          // the groups that were too many
+	lost     struct{ before, period uint64 } // changes lost in earlier periods, in this one
+	begun    bool                            // begin, period and now are known
+	begin    int64                           // of the run; CLOCK_MONOTONIC, as are the next two
+	period   int64                           // when the current interval began
+	now      int64                           // the latest time seen
+	clocked  bool                            // wall is known
+	wall     int64                           // wall clock minus CLOCK_MONOTONIC
+	started  bool                            // the first text is written
+	wrote    bool                            // any text is written
+	tabled   bool                            // the latest text was a table
+	finished bool                            // everything is reported
 }
 
-// New makes a Handshakes that writes to w in one of Formats.
-func New(w io.Writer, format string, color bool, o Options) *Handshakes {
-	return &Handshakes{
-		lines: ndjson.NewLines(w), Options: o, text: format == "text", color: color, groups: make(map[string]*group), others: newGroup(),
-		widths: widths{leg: 12, address: 21, owner: 18},
+// New returns a View that writes to w in one of Formats.
+func New(w io.Writer, format string, color bool, o Options) *View {
+	return &View{
+		lines: ndjson.NewLines(w), Options: o, text: format == "text", color: color,
+		groups: make(map[string]*group), others: newGroup(),
+		widths: text.Widths{Address: text.IPv4Width, Process: 18}, legWidth: 12,
 	}
 }
 
-// Take takes one line.
-func (h *Handshakes) Take(e *event.Event) error {
-	h.clocked, h.wall = true, e.Wall-e.Mono
-	if err := h.advance(e.Mono, e.Mono); err != nil {
+// Take takes a line.
+func (v *View) Take(e *event.Event) error {
+	v.clocked, v.wall = true, e.Wall-e.Mono
+	if err := v.advance(e.Mono, e.Mono); err != nil {
 		return err
 	}
 	switch e.Type {
 	case event.End:
-		if err := h.finish(); err != nil || h.text {
+		if err := v.finish(); err != nil || v.text {
 			return err
 		}
-		return h.lines.Event(e)
+		return v.lines.Event(e)
 	case event.Lost:
-		h.table.Take(e)
-		h.lost.now += e.RingFull
+		v.table.Take(e)
+		v.lost.period += e.RingFull
 		switch {
-		case !h.text:
-			return h.lines.Event(e)
-		case h.Summary: // the table says it
+		case !v.text:
+			return v.lines.Event(e)
+		case v.Summary: // the table includes it
 			return nil
 		}
-		return h.lines.Text(text.Lost(e, h.color))
+		return v.lines.Text(text.Lost(e, v.color))
 	}
-	for _, end := range h.table.Take(e) {
-		if err := h.look(end); err != nil {
+	for _, end := range v.table.Take(e) {
+		if err := v.check(end); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Flush tells what is due. A recording that has nothing more and had no End was cut off: what there was is told.
-func (h *Handshakes) Flush(now int64) error {
+// Flush reports what is due at now and writes the buffered output. now is 0 at the end of a
+// recording, which may lack an End line if it was cut off; Flush then reports what is open.
+func (v *View) Flush(now int64) error {
 	var err error
 	switch {
-	case h.over:
+	case v.finished:
 	case now == 0:
-		err = h.finish()
+		err = v.finish()
 	default:
-		if err = h.greet(); err == nil {
-			err = h.advance(now, now-patience)
+		if err = v.start(); err == nil {
+			err = v.advance(now, now-patience)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return h.lines.Flush()
+	return v.lines.Flush()
 }
 
-// greet shows a person that the trace is on.
-func (h *Handshakes) greet() error {
-	if h.greeted || !h.text {
+// start writes the header, which shows a person that the trace is running.
+func (v *View) start() error {
+	if v.started || !v.text {
 		return nil
 	}
-	h.greeted, h.wrote = true, true
-	switch {
-	case !h.Summary:
-		return h.lines.Text(h.header())
-	case h.Interval > 0:
-		return h.lines.Text("Timing handshakes: a table comes each " + h.Interval.String() + ", that of the whole run at the end\n")
+	v.started, v.wrote = true, true
+	if !v.Summary {
+		return v.lines.Text(v.header())
 	}
-	return h.lines.Text("Timing handshakes: the table comes at the end; with --interval 10s one also comes each 10 s\n")
+	when := "the table appears at the end; --interval 10s also prints one every 10 s"
+	if v.Interval > 0 {
+		when = "a table every " + v.Interval.String() + ", and one for the whole run at the end"
+	}
+	return v.lines.Text("Timing handshakes: " + when + "\n")
 }
 
-// advance takes notice that it is now, and that all lines until told have come.
-func (h *Handshakes) advance(now, told int64) error {
-	if !h.begun {
-		h.begun, h.begin, h.period, h.now = true, now, now, now
+// advance sets the time to now. All lines up to the time complete have arrived.
+func (v *View) advance(now, complete int64) error {
+	if !v.begun {
+		v.begun, v.begin, v.period, v.now = true, now, now, now
 	}
-	h.now = max(h.now, now)
-	for len(h.held) > 0 {
-		c := h.held[0]
-		if !c.Told && c.Peer == nil {
-			if told-c.Step(event.Established).Mono <= pair.Late {
+	v.now = max(v.now, now)
+	for len(v.pending) > 0 {
+		c := v.pending[0]
+		if !c.Reported && c.Peer == nil {
+			if complete-c.Step(event.Established).Mono <= pair.Late {
 				break
 			}
-			if err := h.tell(c.Conn()); err != nil {
+			if err := v.report(c.Conn()); err != nil {
 				return err
 			}
 		}
-		h.held[0] = nil
-		h.held = h.held[1:]
+		v.pending[0] = nil
+		v.pending = v.pending[1:]
 	}
-	if h.Interval == 0 || !h.clocked {
+	if v.Interval == 0 || !v.clocked {
 		return nil
 	}
-	for interval := int64(h.Interval); h.now-h.period >= interval; {
-		end := h.period + interval
-		if h.idle() { // all of the time that was, at once, and nothing to tell
-			end = h.now - (h.now-h.period)%interval
+	for interval := int64(v.Interval); v.now-v.period >= interval; {
+		end := v.period + interval
+		if v.idle() { // nothing to report: skip all intervals until now at once
+			end = v.now - (v.now-v.period)%interval
 		}
-		if err := h.endPeriod(end, !h.idle()); err != nil {
+		if err := v.endPeriod(end, !v.idle()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// finish tells what is not over, and the percentiles of the whole run.
-func (h *Handshakes) finish() error {
-	if h.over || !h.clocked {
+// finish reports what is not over, and the percentiles of the whole run.
+func (v *View) finish() error {
+	if v.finished || !v.clocked {
 		return nil
 	}
-	h.over = true
-	for _, end := range h.table.Open() {
-		if c := end.Conn(); !told(c) && isHandshake(c) {
-			if err := h.tell(c); err != nil {
+	v.finished = true
+	for _, end := range v.table.Open() {
+		if c := end.Conn(); !c.Reported() && isHandshake(c) {
+			if err := v.report(c); err != nil {
 				return err
 			}
 		}
 	}
-	for _, c := range h.held { // over, and so briefly
-		if !c.Told {
-			if err := h.tell(c.Conn()); err != nil {
+	for _, c := range v.pending { // connections that were shorter than the wait for their server's end
+		if !c.Reported {
+			if err := v.report(c.Conn()); err != nil {
 				return err
 			}
 		}
 	}
-	if err := h.endPeriod(h.now, h.Interval > 0 && !h.idle()); err != nil {
+	if err := v.endPeriod(v.now, v.Interval > 0 && !v.idle()); err != nil {
 		return err
 	}
-	return h.tellAll(span{begin: h.begin, end: h.now, lost: h.lost.run, final: true}, func(g *group) *tally { return g.whole })
+	whole := span{begin: v.begin, end: v.now, lost: v.lost.before, final: true}
+	return v.summarize(whole, func(g *group) *tally { return g.whole })
 }
 
-// look tells the handshake of end if it is over.
-func (h *Handshakes) look(end *pair.End) error {
+// check reports the handshake of end if it is over.
+func (v *View) check(end *pair.End) error {
 	c := end.Conn()
-	if told(c) || !isHandshake(c) || !isOver(c) {
+	if c.Reported() || !isHandshake(c) || !isOver(c) {
 		return nil
 	}
-	if c.Server == nil && !end.Over && end.Step(event.SynRecv) == nil { // alone, and its SYN crossed none
+	if c.Server == nil && !end.Over && end.Step(event.SynRecv) == nil { // unpaired, and not a simultaneous open
 		if s := end.Step(event.Established); s != nil && s.Seen() {
-			if !end.Held {
-				end.Held = true
-				h.held = append(h.held, end)
+			if !end.Pending {
+				end.Pending = true
+				v.pending = append(v.pending, end)
 			}
 			return nil
 		}
 	}
-	return h.tell(c)
+	return v.report(c)
 }
 
-// The states of a handshake.
-const (
-	accepted    = "accepted"
-	established = "established" // and accept() was not seen, or is not here
-	failed      = "failed"
-	open        = "open"
-	lost        = "lost"
-)
-
-func told(c pair.Conn) bool {
-	return c.Client != nil && c.Client.Told || c.Server != nil && c.Server.Told
-}
-
-// shakes reports whether anything of the end's handshake was seen.
-func shakes(e *pair.End) bool {
-	return e != nil && (!e.Older || e.Path[0].State == event.SynSent || e.Path[0].State == event.SynRecv)
-}
-
-func isHandshake(c pair.Conn) bool { return shakes(c.Client) || shakes(c.Server) }
-
-// stateOf tells how far the handshake of e got; "" if e is not here.
-func stateOf(e *pair.End) string {
-	switch {
-	case e == nil:
-		return ""
-	case e.AcceptedAt != 0:
-		return accepted
-	}
-	for _, s := range e.Path {
-		if s.State != event.SynSent && s.State != event.SynRecv {
-			return established
-		}
-	}
-	switch {
-	case e.Gone:
-		return lost
-	case e.Over:
-		return failed
-	}
-	return open
-}
-
-func isOver(c pair.Conn) bool {
-	client, server := stateOf(c.Client), stateOf(c.Server)
-	return client != open && server != open && (server != established || c.Server.Over)
-}
-
-// worse is the order in which the state of one end is that of both.
-var worse = []string{lost, failed, open, accepted, established, ""}
-
-func state(c pair.Conn) string {
-	return worse[min(slices.Index(worse, stateOf(c.Client)), slices.Index(worse, stateOf(c.Server)))]
-}
-
-// The legs, the two sums of them that one end can tell alone, and the wait for data behind the ACK.
-const (
-	syn = iota
-	synAck
-	ack
-	accept
-	connect
-	serve
-	deferred
-	legs
-)
-
-// times gives the legs of a handshake; event.Unknown where a leg is not known.
-func times(c pair.Conn) (t [legs]int64) {
-	for i := range t {
-		t[i] = event.Unknown
-	}
-	if c.Client != nil {
-		t[connect] = setup(c.Client)
-	}
-	if c.Server != nil {
-		t[accept] = c.Server.Queued
-		if c.Server.Deferred > 0 {
-			t[deferred] = c.Server.Deferred
-		}
-		if s := c.Server.SynArrived(); s != nil && s.Dur != event.Unknown {
-			t[serve] = s.Dur - c.Server.Deferred
-		}
-	}
-	if c.Certain() {
-		t[syn] = pair.Between(c.Client.Step(event.SynSent), c.Server.SynArrived())
-		t[synAck] = pair.Between(c.Server.SynArrived(), c.Client.Step(event.Established))
-		t[ack] = pair.Between(c.Client.Step(event.Established), c.Server.AckArrived())
-	}
-	return t
-}
-
-// setup is how long a client was in SYN_SENT, and in SYN_RECV if its SYN crossed the peer's.
-func setup(e *pair.End) (sum int64) {
-	for _, s := range e.Path {
-		if s.State != event.SynSent && s.State != event.SynRecv {
-			break
-		}
-		if s.Dur == event.Unknown {
-			return event.Unknown
-		}
-		sum += s.Dur
-	}
-	if sum == 0 { // its first state is another
-		return event.Unknown
-	}
-	return sum
-}
-
-// failedAfter returns how long the handshake of e was under way when it failed; event.Unknown if its beginning was not seen.
-func failedAfter(e *pair.End) int64 {
-	if e.Role == event.Server {
-		if s := e.SynArrived(); s != nil {
-			return s.Dur
-		}
-		return event.Unknown
-	}
-	return setup(e)
-}
-
-// noSyn reports whether it is known that a client sent no SYN.
-func noSyn(e *pair.End) bool {
-	return e != nil && (e.NoSyn || e.Reason == event.ReasonNoPort)
-}
-
-// tell tells the handshake of c.
-func (h *Handshakes) tell(c pair.Conn) error {
-	for _, e := range []*pair.End{c.Client, c.Server} {
-		if e != nil {
-			e.Told = true
-		}
+// report counts a handshake and writes its line.
+func (v *View) report(c pair.Conn) error {
+	for e := range c.Ends {
+		e.Reported = true
 	}
 	if !c.Wanted() {
 		return nil
 	}
-	of, state := times(c), state(c)
-	h.count(c, state, of)
-	if h.Summary {
+	state, of := stateOf(c), times(c)
+	v.count(c, state, of)
+	if v.Summary {
 		return nil
 	}
-	if h.text {
-		line := h.line(c, state, of)
-		if h.tabled { // the columns again, for who scrolls
-			line = "\n" + h.header() + line
-		}
-		h.tabled = false
-		if err := h.greet(); err != nil {
-			return err
-		}
-		return h.lines.Text(line)
+	if !v.text {
+		return v.lines.JSON(newLine(c, state, of))
 	}
-	return h.lines.JSON(jsonLine(c, state, of))
-}
-
-// who gives the owner of an end as it was when the handshake was over.
-func who(e *pair.End) pair.Process {
-	switch {
-	case e == nil:
-		return pair.Process{}
-	case e.Accepted.PID != 0:
-		return e.Accepted
-	case e.Connected.PID != 0:
-		return e.Connected
+	line := v.line(c, state, of)
+	if v.tabled { // the header again, since the first one has scrolled away
+		line = "\n" + v.header() + line
 	}
-	return e.Owner
-}
-
-// why gives why it failed, of the client's end first.
-func why(c pair.Conn) (reason event.Reason, err int32, end *pair.End) {
-	for _, e := range []*pair.End{c.Client, c.Server} {
-		if stateOf(e) == failed {
-			return e.Reason, e.Err, e
-		}
+	v.tabled = false
+	if err := v.start(); err != nil {
+		return err
 	}
-	return 0, 0, nil
+	return v.lines.Text(line)
 }

@@ -1,0 +1,164 @@
+package handshakes
+
+import (
+	"slices"
+
+	"sstrace/internal/event"
+	"sstrace/internal/pair"
+)
+
+// The states of a handshake.
+const (
+	accepted    = "accepted"
+	established = "established" // accept() was not seen, or is on another host
+	failed      = "failed"
+	open        = "open"
+	lost        = "lost"
+)
+
+// precedence orders the states of the two ends: the first is the state of the handshake.
+var precedence = []string{lost, failed, open, accepted, established, ""}
+
+// stateOf returns the state of a handshake.
+func stateOf(c pair.Conn) string {
+	return precedence[min(slices.Index(precedence, endState(c.Client)), slices.Index(precedence, endState(c.Server)))]
+}
+
+// endState returns how far the handshake of e got, or "" if e is nil.
+func endState(e *pair.End) string {
+	switch {
+	case e == nil:
+		return ""
+	case e.AcceptedAt != 0:
+		return accepted
+	}
+	for _, s := range e.Path {
+		if s.State != event.SynSent && s.State != event.SynRecv {
+			return established
+		}
+	}
+	switch {
+	case e.Gone:
+		return lost
+	case e.Over:
+		return failed
+	}
+	return open
+}
+
+// isOver reports whether nothing more can happen to the handshake. An established server's end
+// still waits for accept().
+func isOver(c pair.Conn) bool {
+	client, server := endState(c.Client), endState(c.Server)
+	return client != open && server != open && (server != established || c.Server.Over)
+}
+
+// isHandshake reports whether a part of the handshake was seen at either end.
+func isHandshake(c pair.Conn) bool {
+	for e := range c.Ends {
+		if !e.Older || e.Path[0].State == event.SynSent || e.Path[0].State == event.SynRecv {
+			return true
+		}
+	}
+	return false
+}
+
+// The legs of a handshake, from one end to the other; then the two sums of legs that one end can
+// measure alone, and the wait for data after the ACK.
+const (
+	syn = iota
+	synAck
+	ack
+	accept
+	connect // syn + synAck, at the client
+	serve   // synAck + ack, at the server
+	deferred
+	legs
+)
+
+// times returns the legs of a handshake. A leg is event.Unknown if it was not measured.
+func times(c pair.Conn) (t [legs]int64) {
+	for i := range t {
+		t[i] = event.Unknown
+	}
+	if c.Client != nil {
+		t[connect] = setup(c.Client)
+	}
+	if c.Server != nil {
+		t[accept] = c.Server.Queued
+		if c.Server.Deferred > 0 {
+			t[deferred] = c.Server.Deferred
+		}
+		if s := c.Server.SynArrived(); s != nil && s.Dur != event.Unknown {
+			t[serve] = s.Dur - c.Server.Deferred
+		}
+	}
+	if c.Certain() {
+		t[syn] = pair.Between(c.Client.Step(event.SynSent), c.Server.SynArrived())
+		t[synAck] = pair.Between(c.Server.SynArrived(), c.Client.Step(event.Established))
+		t[ack] = pair.Between(c.Client.Step(event.Established), c.Server.AckArrived())
+	}
+	return t
+}
+
+// setup returns the time that a client spent in SYN_SENT and, in a simultaneous open, in SYN_RECV.
+func setup(e *pair.End) (sum int64) {
+	for _, s := range e.Path {
+		if s.State != event.SynSent && s.State != event.SynRecv {
+			break
+		}
+		if s.Dur == event.Unknown {
+			return event.Unknown
+		}
+		sum += s.Dur
+	}
+	if sum == 0 { // it was first seen in another state
+		return event.Unknown
+	}
+	return sum
+}
+
+// failure returns why a handshake failed and the end that failed, the client's first; or a nil end.
+func failure(c pair.Conn) (reason event.Reason, err int32, end *pair.End) {
+	for e := range c.Ends {
+		if endState(e) == failed {
+			return e.Reason, e.Err, e
+		}
+	}
+	return 0, 0, nil
+}
+
+// failedAfter returns the time from the beginning of the handshake of e until it failed, or
+// event.Unknown.
+func failedAfter(e *pair.End) int64 {
+	if e.Role == event.Server {
+		if s := e.SynArrived(); s != nil {
+			return s.Dur
+		}
+		return event.Unknown
+	}
+	return setup(e)
+}
+
+// owner returns the owner of an end at the end of the handshake.
+func owner(e *pair.End) pair.Process {
+	switch {
+	case e == nil:
+		return pair.Process{}
+	case e.Accepted.PID != 0:
+		return e.Accepted
+	case e.Connected.PID != 0:
+		return e.Connected
+	}
+	return e.Owner
+}
+
+// began returns the time of the first line of either end.
+func began(c pair.Conn) (mono, wall int64) {
+	for e := range c.Ends {
+		if m, w := e.Began(); mono == 0 || m < mono {
+			mono, wall = m, w
+		}
+	}
+	return mono, wall
+}
