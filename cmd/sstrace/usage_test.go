@@ -59,7 +59,7 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"ls --watch -o ndjson", "-o ndjson does not go with it"},
 		{"ls --watch -w x", "-w does not go with it"},
 		{"ls --watch -r x", "-r does not go with it"},
-		{"explain ASLEEP", "nothing is known of \"ASLEEP\"; there are CLOSE LISTEN"},
+		{"explain ASLEEP", "unknown topic \"ASLEEP\"; the topics are CLOSE LISTEN"},
 		{"explain CLOSE LISTEN", "explain takes one argument"},
 		{"-r x -- true", "-r reads a recording"},
 		{"-r x --states kernel", "has the vocabulary that it was made with"},

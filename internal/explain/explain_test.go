@@ -1,72 +1,97 @@
 package explain
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"sstrace/internal/event"
 )
 
-// Every state and every reason is explained, whatever way it is written.
-func TestEverythingIsExplained(t *testing.T) {
-	var names []string
+// Every state and every reason has a text, however its name is spelled.
+func TestExplain(t *testing.T) {
+	names := []string{"SYN_SENT:CLOSE", "syn-sent:close", "SYN_SENT → CLOSE"}
 	for _, s := range event.States() {
 		names = append(names, s.String(), strings.ToLower(strings.ReplaceAll(s.String(), "_", "-")), "TCP_"+s.String())
 	}
 	for _, r := range event.Reasons() {
 		names = append(names, r.String())
 	}
-	names = append(names, "SYN_SENT:CLOSE", "syn-sent:close", "SYN_SENT → CLOSE")
 	for _, name := range names {
-		text, err := Explain(name)
-		if err != nil || len(text) < 30 {
-			t.Errorf("%s: %q, %v", name, text, err)
-		}
-	}
-	all, err := Explain("")
-	if err != nil || strings.Count(all, "Source:") != len(states) {
-		t.Errorf("all states: %v, %d of %d have a source", err, strings.Count(all, "Source:"), len(states))
-	}
-	if _, err := Explain("CLOSE:TIME_WAIT"); err == nil || !strings.Contains(err.Error(), "LISTEN") {
-		t.Errorf("an impossible change: %v", err)
+		t.Run(name, func(t *testing.T) {
+			text, err := Explain(name)
+			first, rest, _ := strings.Cut(text, "\n")
+			if err != nil || normalize(first) != normalize(name) || rest == "" {
+				t.Errorf("got %q, %v", text, err)
+			}
+		})
 	}
 }
 
-// Each errno is found by its name, in any case, and by its number, and its reason is explained, too.
+func TestExplainAllStates(t *testing.T) {
+	all, err := Explain("")
+	if got := strings.Count(all, "Source:"); err != nil || got != len(event.States()) {
+		t.Errorf("got %d sources, %v; want %d", got, err, len(event.States()))
+	}
+}
+
+func TestUnknownTopic(t *testing.T) {
+	for _, name := range []string{"CLOSE:TIME_WAIT", "0", "9999", "errno", "EXYZ"} {
+		t.Run(name, func(t *testing.T) {
+			text, err := Explain(name)
+			want := fmt.Sprintf("unknown topic %q; the topics are CLOSE LISTEN ", name)
+			if err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got %q, %v; want an error that begins with %q", text, err, want)
+			}
+		})
+	}
+}
+
+// An errno is found by its name, in any case, and by its number. Its reason has a text, too.
 func TestErrnos(t *testing.T) {
 	for _, e := range event.Errnos() {
-		text, err := Explain(e.Name)
-		if err != nil || !strings.HasPrefix(text, e.Name+"\n  "+e.Text) || !strings.Contains(text, e.Source) {
-			t.Errorf("%s: %q, %v", e.Name, text, err)
-		}
-		number := strconv.Itoa(int(e.Number))
-		for _, other := range []string{strings.ToLower(e.Name), number, "errno " + number} {
-			if same, err := Explain(other); err != nil || same != text {
-				t.Errorf("%s: %q, %v; want %q", other, same, err, text)
+		t.Run(e.Name, func(t *testing.T) {
+			text, err := Explain(e.Name)
+			if err != nil || !strings.HasPrefix(text, e.Name+"\n  "+e.Text) || !strings.Contains(text, e.Source) {
+				t.Errorf("got %q, %v", text, err)
 			}
-		}
-		if _, err := Explain(e.Reason.String()); err != nil {
-			t.Errorf("%s: %v", e.Name, err)
-		}
+			number := strconv.Itoa(int(e.Number))
+			for _, other := range []string{strings.ToLower(e.Name), number, "errno " + number} {
+				if same, err := Explain(other); err != nil || same != text {
+					t.Errorf("%s: got %q, %v; want %q", other, same, err, text)
+				}
+			}
+			if _, err := Explain(e.Reason.String()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	for _, unknown := range []string{"0", "9999", "errno", "EXYZ"} {
-		if text, err := Explain(unknown); err == nil {
-			t.Errorf("%s: %q, want an error", unknown, text)
+}
+
+// Both ends of each edge are states.
+func TestEdges(t *testing.T) {
+	var known []string
+	for _, s := range event.States() {
+		known = append(known, s.String())
+	}
+	for _, e := range edges {
+		from, to, _ := strings.Cut(e.name, ":")
+		if !slices.Contains(known, from) || !slices.Contains(known, to) {
+			t.Errorf("%s is not a change between two states", e.name)
 		}
 	}
 }
 
-// The edges are between states that exist.
-func TestEdges(t *testing.T) {
-	known := make(map[string]bool)
-	for _, s := range event.States() {
-		known[s.String()] = true
-	}
-	for _, e := range edges {
-		from, to, ok := strings.Cut(e.name, ":")
-		if !ok || !known[from] || !known[to] {
-			t.Errorf("%s is no change", e.name)
+// The texts fit a terminal, indented.
+func TestWidth(t *testing.T) {
+	for _, topic := range slices.Concat(states, edges, reasons) {
+		for line := range strings.Lines(topic.String()) {
+			if n := utf8.RuneCountInString(line) - 1; n > 100 {
+				t.Errorf("%s: a line has %d characters, want at most 100: %s", topic.name, n, line)
+			}
 		}
 	}
 }
