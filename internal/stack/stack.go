@@ -1,4 +1,5 @@
-// Package stack names the functions on the stack of a process, from the symbols of the files that it has mapped.
+// Package stack names the functions on the stack of a process, by the symbols of the files that it
+// has mapped.
 package stack
 
 import (
@@ -16,49 +17,53 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// Namer names functions. It keeps the symbols of the files that it has seen last. It is not safe for concurrent use.
+// Namer names functions. It caches the symbols of recent files. Its zero value is ready to use. It
+// is not safe for concurrent use.
 type Namer struct {
 	files map[identity]*file
 }
 
-// identity is that of a file, however it is called.
+// identity identifies a file by device and inode, whatever its name.
 type identity struct {
 	dev, ino uint64
 }
 
-// goTable has the functions of a Go program.
+// goTable is the section with the functions of a Go program.
 const goTable = ".gopclntab"
 
-// What a process has mapped is whatever it likes. So no more than this is read of it, and no symbol may become longer.
+// The limits on what is read from files: a process may map anything.
 const (
-	mostFiles   = 64
-	mostSection = 64 << 20
-	mostName    = 10 // a power of two
+	maxFiles   = 64
+	maxSection = 64 << 20 // bytes
+	maxName    = 10       // the length of a symbol, as a power of two
 )
 
-// Program tells one execution of a program from another, of the same process or of one with the same number: by when the process began and where its stack
-// does (proc(5): starttime, startstack); "" if it is gone.
+// Program returns a value that identifies one execution of a program: another program in the same
+// process, or another process with the same PID, has another value. It consists of the start time
+// of the process, the start of its stack (starttime and startstack in proc(5)), and its executable.
+// It is "" if the process does not exist.
 func Program(pid uint32) string {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
 	}
-	const startTime, startStack = 22 - 3, 28 - 3 // behind the name, which may hold anything
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	const startTime, startStack = 22 - 3, 28 - 3 // after the name, which may contain anything
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) <= startStack {
 		return ""
 	}
-	exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // "" for a kernel thread
+	exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // fails for a kernel thread
 	return fields[startTime] + " " + fields[startStack] + " " + exe
 }
 
-// Names names the functions at addrs, return addresses with the innermost first, as in "main.serve+0x1f (/usr/bin/server)". What has no symbol stays an
-// address; so does all of a process that has ended, and of pid 0.
+// Names returns the functions at addrs, which are return addresses with the innermost first, in the
+// form "main.serve+0x1f (/usr/bin/server)". Without a symbol it returns the address; also for a
+// process that has ended, and for PID 0.
 func (n *Namer) Names(pid uint32, addrs []uint64) []string {
 	names := make([]string, 0, len(addrs))
 	var maps []*procfs.ProcMap
 	if proc, err := procfs.NewProc(int(pid)); err == nil && pid != 0 {
-		maps, _ = proc.ProcMaps() // none, if it is gone
+		maps, _ = proc.ProcMaps() // none if the process has ended
 	}
 	for i, addr := range addrs {
 		names = append(names, n.name(int(pid), maps, addr, i > 0))
@@ -66,51 +71,55 @@ func (n *Namer) Names(pid uint32, addrs []uint64) []string {
 	return names
 }
 
-// name names what is at addr. Behind the innermost function addr is where it returns to, which may be the next function's begin, if the call never returns.
-func (n *Namer) name(pid int, maps []*procfs.ProcMap, addr uint64, returns bool) string {
+// name returns the function at addr. isReturn means that addr is where a call returns to. If the
+// call never returns, that may be the beginning of the next function, so the byte before it is
+// looked up.
+func (n *Namer) name(pid int, maps []*procfs.ProcMap, addr uint64, isReturn bool) string {
 	at := addr
-	if returns {
+	if isReturn {
 		at--
 	}
-	i := slices.IndexFunc(maps, func(m *procfs.ProcMap) bool { return uint64(m.StartAddr) <= at && at < uint64(m.EndAddr) })
+	i := slices.IndexFunc(maps, func(m *procfs.ProcMap) bool {
+		return uint64(m.StartAddr) <= at && at < uint64(m.EndAddr)
+	})
 	if i < 0 {
 		return fmt.Sprintf("%#x", addr)
 	}
 	m := maps[i]
 	if !filepath.IsAbs(m.Pathname) {
-		return fmt.Sprintf("%#x %s", addr, m.Pathname) // [vdso], or code that was made
+		return fmt.Sprintf("%#x %s", addr, m.Pathname) // [vdso], or generated code
 	}
 	offset := at - uint64(m.StartAddr) + uint64(m.Offset)
 	if f := n.file(pid, m); f != nil {
-		if symbol, into, ok := f.find(offset); ok {
-			return fmt.Sprintf("%s+%#x (%s)", symbol, into+addr-at, m.Pathname)
+		if symbol, rest, ok := f.find(offset); ok {
+			return fmt.Sprintf("%s+%#x (%s)", symbol, rest+addr-at, m.Pathname)
 		}
 	}
 	return fmt.Sprintf("%#x (%s+%#x)", addr, m.Pathname, offset+addr-at)
 }
 
-// file gives the symbols of what a process has mapped; nil if there are none to be had.
+// file returns the symbols of a mapped file, or nil if they cannot be read.
 func (n *Namer) file(pid int, m *procfs.ProcMap) *file {
-	which := identity{m.Dev, m.Inode}
-	if f, ok := n.files[which]; ok {
+	id := identity{m.Dev, m.Inode}
+	if f, ok := n.files[id]; ok {
 		return f
 	}
-	if len(n.files) >= mostFiles || n.files == nil {
+	if len(n.files) >= maxFiles || n.files == nil {
 		n.files = make(map[identity]*file)
 	}
 	f := open(pid, m)
-	n.files[which] = f
+	n.files[id] = f
 	return f
 }
 
-// file is the functions of an ELF file.
+// file has the functions of an ELF file.
 type file struct {
-	loads     []elf.ProgHeader
-	functions []elf.Symbol // by address
-	lines     *gosym.Table // of a Go program; tells functions also where the symbols were stripped
+	loads       []elf.ProgHeader
+	functions   []elf.Symbol // sorted by address
+	goFunctions *gosym.Table // of a Go program whose symbols are stripped
 }
 
-// open reads the symbols of the very file that is mapped, whatever its name leads to by now.
+// open reads the symbols of the file that is mapped, whatever is at its path by now.
 func open(pid int, m *procfs.ProcMap) *file {
 	in, err := os.Open(fmt.Sprintf("/proc/%d/map_files/%x-%x", pid, m.StartAddr, m.EndAddr))
 	if err != nil {
@@ -120,7 +129,8 @@ func open(pid int, m *procfs.ProcMap) *file {
 	return symbols(in)
 }
 
-// symbols reads those of an ELF file; nil if it is none, or one that would take more than it is worth.
+// symbols reads the symbols of an ELF file. It returns nil for any other file, and for one whose
+// symbols are compressed or exceed the limits.
 func symbols(in *os.File) *file {
 	info, err := in.Stat()
 	if err != nil || !info.Mode().IsRegular() {
@@ -130,49 +140,64 @@ func symbols(in *os.File) *file {
 	if err != nil {
 		return nil
 	}
-	for _, s := range object.Sections {
-		if (s.Type == elf.SHT_SYMTAB || s.Type == elf.SHT_DYNSYM || s.Type == elf.SHT_STRTAB || s.Name == goTable) &&
-			(s.Flags&elf.SHF_COMPRESSED != 0 || s.FileSize > mostSection || s.FileSize > uint64(info.Size())) {
-			return nil
-		}
+	if slices.ContainsFunc(object.Sections, func(s *elf.Section) bool { return tooLarge(s, info.Size()) }) {
+		return nil
 	}
+	return newFile(object)
+}
+
+// tooLarge reports whether a section of symbols would take too much memory to read.
+func tooLarge(s *elf.Section, fileSize int64) bool {
+	switch {
+	case s.Type == elf.SHT_SYMTAB, s.Type == elf.SHT_DYNSYM, s.Type == elf.SHT_STRTAB, s.Name == goTable:
+		return s.Flags&elf.SHF_COMPRESSED != 0 || s.FileSize > maxSection || s.FileSize > uint64(fileSize)
+	}
+	return false
+}
+
+func newFile(object *elf.File) *file {
 	f := new(file)
 	for _, p := range object.Progs {
 		if p.Type == elf.PT_LOAD {
 			f.loads = append(f.loads, p.ProgHeader)
 		}
 	}
-	all, _ := object.Symbols()            // stripped, if there are none
-	dynamic, _ := object.DynamicSymbols() // static, if there are none
-	for _, s := range slices.Concat(all, dynamic) {
+	static, _ := object.Symbols()         // none if the file is stripped
+	dynamic, _ := object.DynamicSymbols() // none if it is statically linked
+	for _, s := range slices.Concat(static, dynamic) {
 		if elf.ST_TYPE(s.Info) == elf.STT_FUNC && s.Value != 0 {
 			f.functions = append(f.functions, s)
 		}
 	}
 	slices.SortFunc(f.functions, func(a, b elf.Symbol) int { return cmp.Compare(a.Value, b.Value) })
-	if table := object.Section(goTable); table != nil && len(all) == 0 {
+	if table := object.Section(goTable); table != nil && len(static) == 0 {
 		if text := object.Section(".text"); text != nil {
 			if data, err := table.Data(); err == nil {
-				f.lines, _ = gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr)) // nil, if it is of another kind
+				// An unknown version of the table leaves it nil.
+				f.goFunctions, _ = gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr))
 			}
 		}
 	}
 	return f
 }
 
-// find gives the function at an offset in the file, and how far in it that is.
-func (f *file) find(offset uint64) (symbol string, into uint64, ok bool) {
-	i := slices.IndexFunc(f.loads, func(p elf.ProgHeader) bool { return p.Off <= offset && offset < p.Off+p.Filesz })
+// find returns the function at an offset in the file, and how far into it that is.
+func (f *file) find(offset uint64) (symbol string, rest uint64, ok bool) {
+	i := slices.IndexFunc(f.loads, func(p elf.ProgHeader) bool {
+		return p.Off <= offset && offset < p.Off+p.Filesz
+	})
 	if i < 0 {
 		return "", 0, false
 	}
 	addr := offset - f.loads[i].Off + f.loads[i].Vaddr
-	if f.lines != nil {
-		if fn := f.lines.PCToFunc(addr); fn != nil {
+	if f.goFunctions != nil {
+		if fn := f.goFunctions.PCToFunc(addr); fn != nil {
 			return fn.Name, addr - fn.Entry, true
 		}
 	}
-	i, found := slices.BinarySearchFunc(f.functions, addr, func(s elf.Symbol, addr uint64) int { return cmp.Compare(s.Value, addr) })
+	i, found := slices.BinarySearchFunc(f.functions, addr, func(s elf.Symbol, addr uint64) int {
+		return cmp.Compare(s.Value, addr)
+	})
 	if !found {
 		i--
 	}
@@ -183,10 +208,10 @@ func (f *file) find(offset uint64) (symbol string, into uint64, ok bool) {
 	if s.Size > 0 && addr >= s.Value+s.Size {
 		return "", 0, false
 	}
-	before, _, _ := strings.Cut(s.Name, "@") // a symbol's version
-	name, err := demangle.ToString(before, demangle.MaxLength(mostName))
+	raw, _, _ := strings.Cut(s.Name, "@") // without the symbol's version
+	name, err := demangle.ToString(raw, demangle.MaxLength(maxName))
 	if err != nil {
-		name = before[:min(len(before), 1<<mostName)]
+		name = raw[:min(len(raw), 1<<maxName)]
 	}
 	return name, addr - s.Value, true
 }

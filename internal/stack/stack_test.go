@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// here gives return addresses of this process: that of its caller first.
+// here returns its own address and the return addresses of its callers, the innermost first.
 //
 //go:noinline
 func here() []uint64 {
@@ -26,49 +26,56 @@ func here() []uint64 {
 	return addrs
 }
 
-// The functions of a Go program have names, with and without symbols in its file.
+// inProgram is set in the environment of the program that TestNames builds of this package.
+const inProgram = "SSTRACE_TEST_STACK"
+
+// A Go program names its own functions, with and without symbols.
 func TestNames(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
 	}
-	if os.Getenv("SSTRACE_TEST_STACK") != "" {
+	if os.Getenv(inProgram) != "" {
 		_, _ = os.Stdout.WriteString(strings.Join(new(Namer).Names(uint32(os.Getpid()), here()), "\n"))
 		os.Exit(0)
 	}
-	for _, flags := range []string{"", "-s -w"} {
-		binary := filepath.Join(t.TempDir(), "test")
-		if out, err := exec.Command("go", "test", "-c", "-ldflags", flags, "-o", binary, ".").CombinedOutput(); err != nil {
-			t.Skipf("no go here to build with: %v: %s", err, out)
-		}
-		cmd := exec.Command(binary, "-test.run", "^TestNames$")
-		cmd.Env = append(os.Environ(), "SSTRACE_TEST_STACK=1")
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := strings.Split(string(out), "\n")
-		if len(lines) < 3 || !strings.HasPrefix(lines[0], "sstrace/internal/stack.here+0x") || !strings.HasPrefix(lines[1], "sstrace/internal/stack.TestNames+0x") ||
-			!strings.HasSuffix(lines[0], " ("+binary+")") {
-			t.Errorf("-ldflags %q: %q", flags, lines)
-		}
+	for name, flags := range map[string]string{"symbols": "", "stripped": "-s -w"} {
+		t.Run(name, func(t *testing.T) {
+			program := filepath.Join(t.TempDir(), "test")
+			build := exec.Command("go", "test", "-c", "-ldflags", flags, "-o", program, ".")
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Skipf("cannot build: %v: %s", err, out)
+			}
+			cmd := exec.Command(program, "-test.run", "^TestNames$")
+			cmd.Env = append(os.Environ(), inProgram+"=1")
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(string(out), "\n")
+			for i, want := range []string{"sstrace/internal/stack.here+0x", "sstrace/internal/stack.TestNames+0x"} {
+				if i >= len(lines) || !strings.HasPrefix(lines[i], want) ||
+					!strings.HasSuffix(lines[i], " ("+program+")") {
+					t.Errorf("got %q, want %s… (%s) in line %d", lines, want, program, i)
+				}
+			}
+		})
 	}
 }
 
-// What cannot be known stays an address.
-func TestUnknown(t *testing.T) {
+func TestNamesOfMissingProcess(t *testing.T) {
 	if got := new(Namer).Names(1<<31-1, []uint64{0x1234}); len(got) != 1 || got[0] != "0x1234" {
-		t.Errorf("%q", got)
+		t.Errorf("got %q, want the address", got)
 	}
 }
 
-// Another execution of the same process is told from it.
+// exec() in a process makes another Program of it.
 func TestProgram(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
 	}
-	self := Program(uint32(os.Getpid()))
-	if self == "" || self != Program(uint32(os.Getpid())) {
-		t.Errorf("this process is %q, and %q", self, Program(uint32(os.Getpid())))
+	self := uint32(os.Getpid())
+	if first, second := Program(self), Program(self); first == "" || first != second {
+		t.Errorf("this process: got %q and then %q, want the same", first, second)
 	}
 	cmd := exec.Command("sh", "-c", "echo; read _; exec cat")
 	in, _ := cmd.StdinPipe()
@@ -77,40 +84,44 @@ func TestProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 1)
-	_, _ = out.Read(buf)
-	before := Program(uint32(cmd.Process.Pid))
+	_, _ = out.Read(buf) // from echo
+	pid := uint32(cmd.Process.Pid)
+	before := Program(pid)
 	_, _ = in.Write([]byte("\nx"))
-	_, _ = out.Read(buf) // cat's
-	after := Program(uint32(cmd.Process.Pid))
+	_, _ = out.Read(buf) // from cat
+	after := Program(pid)
 	in.Close()
 	_ = cmd.Wait()
-	if before == "" || after == "" || before == after || Program(uint32(cmd.Process.Pid)) != "" {
-		t.Errorf("before exec() %q, after it %q", before, after)
+	if before == "" || after == "" || before == after {
+		t.Errorf("got %q before exec() and %q after it, want two values", before, after)
+	}
+	if got := Program(pid); got != "" {
+		t.Errorf("got %q for a process that has ended, want none", got)
 	}
 }
 
-// A file that would take much memory to read is not read.
-func TestHostileFile(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "hostile")
+// Compressed symbols, which may expand to any size, are not read.
+func TestCompressedSymbols(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(exe)
+	data, err := os.ReadFile(exe)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := elf.NewFile(bytes.NewReader(text))
+	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
-		t.Skip("no ELF here")
+		t.Skip("needs an ELF executable")
 	}
-	headers := int(binary.LittleEndian.Uint64(text[40:]))
+	headers := int(binary.LittleEndian.Uint64(data[40:]))
 	for i, s := range f.Sections {
 		if s.Type == elf.SHT_STRTAB || s.Type == elf.SHT_SYMTAB || s.Type == elf.SHT_DYNSYM {
-			text[headers+i*64+8+1] |= 0x8 // SHF_COMPRESSED is 1 << 11
+			data[headers+i*64+8+1] |= 0x8 // SHF_COMPRESSED is 1 << 11
 		}
 	}
-	if err := os.WriteFile(name, text, 0o700); err != nil {
+	name := filepath.Join(t.TempDir(), "compressed")
+	if err := os.WriteFile(name, data, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	in, err := os.Open(name)
