@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Group returns the name of a group for people: "-" if it is empty, and a container ID in the short
-// form of docker ps.
+// ContainerID returns the first 12 digits of a container's ID, as docker ps prints it.
+func ContainerID(id string) string { return id[:12] }
+
+// Group returns the name of a group for a person: "-" if it is unknown, a container's ID as
+// ContainerID returns it, and anything else as Visible does.
 func Group(name string) string {
-	switch {
-	case name == "":
-		return "-"
-	case len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "":
-		return name[:12]
+	if len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" {
+		return ContainerID(name)
 	}
-	return Visible(name)
+	return OrDash(Visible(name))
 }
 
 // TimeOfDay returns the wall time in ns for the title of a table that appears every interval: with

@@ -1,13 +1,12 @@
 package stats
 
 import (
-	"strconv"
-
+	"sstrace/internal/event"
 	"sstrace/internal/ndjson"
 	"sstrace/internal/quantile"
 )
 
-// about is how each line of NDJSON goes on after its Head; docs/ndjson.md has the keys.
+// about follows the Head of each line of NDJSON; docs/ndjson.md describes the keys.
 type about struct {
 	Interval int64   `json:"interval_ns"`
 	Final    bool    `json:"final"`
@@ -17,7 +16,7 @@ type about struct {
 	AtLeast  bool    `json:"at_least"`
 }
 
-type changeLine struct {
+type edgeLine struct {
 	ndjson.Head
 	about
 	Old   string `json:"old"`
@@ -39,51 +38,44 @@ type reasonLine struct {
 	Count  uint64 `json:"count"`
 }
 
-func (n name) json() *string {
-	text := n.text
-	switch {
-	case n.port != 0:
-		text = strconv.Itoa(int(n.port))
-	case n.addr.IsValid():
-		text = n.addr.String()
-	}
-	return ndjson.Known(text, "")
-}
-
-func (s *Stats) tellJSON(of span, groups []sized, part func(*group) *part) error {
-	a := about{Interval: of.end - of.begin, Final: of.final, By: ndjson.Known(s.By, "")}
-	for _, g := range groups {
-		p := part(g.group)
-		a.Group, a.AtLeast = g.name.json(), p.atLeast
-		if err := s.partJSON(of, a, p); err != nil {
+func (v *View) reportJSON(r *report) error {
+	a := about{Interval: r.End - r.Begin, Final: r.Final, By: ndjson.Known(v.By, "")}
+	for _, g := range r.Groups {
+		a.Group, a.AtLeast = g.Key.value(), g.AtLeast
+		if err := v.countsJSON(r, a, g.Counts); err != nil {
 			return err
 		}
 	}
 	a.Group, a.AtLeast, a.Others = nil, false, true
-	return s.partJSON(of, a, part(&s.others))
+	return v.countsJSON(r, a, r.Rest)
 }
 
-func (s *Stats) partJSON(of span, a about, p *part) error {
-	for _, r := range p.rows() {
-		from, to := r.names()
-		line := changeLine{
-			Head: ndjson.NewHead("stats", of.end+s.wall, of.end), about: a, Old: from, New: to, Count: r.count, Timed: r.times.Count(),
-			Min: quantileOf(r.times, 0), P50: quantileOf(r.times, 0.5), P90: quantileOf(r.times, 0.9), P99: quantileOf(r.times, 0.99),
-			P999: quantileOf(r.times, 0.999), Max: quantileOf(r.times, 1),
-		}
-		if err := s.lines.JSON(&line); err != nil {
+func (v *View) countsJSON(r *report, a about, c *counts) error {
+	head := func(kind string) ndjson.Head { return ndjson.NewHead(kind, r.Wall, r.End) }
+	for _, e := range c.rows() {
+		if err := v.lines.JSON(newEdgeLine(head("stats"), a, e, c.edges[e])); err != nil {
 			return err
 		}
 	}
-	for _, w := range p.why() {
-		line := reasonLine{Head: ndjson.NewHead("reasons", of.end+s.wall, of.end), about: a, Reason: w.String(), Count: w.count}
-		if err := s.lines.JSON(&line); err != nil {
+	for _, reason := range c.byFrequency() {
+		line := reasonLine{Head: head("reasons"), about: a, Reason: reason.String(), Count: c.reasons[reason]}
+		if err := v.lines.JSON(&line); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func newEdgeLine(head ndjson.Head, a about, e event.Edge, t *quantile.Tally) *edgeLine {
+	from, to := titles(e)
+	q := func(q float64) *int64 { return quantileOf(t.Times, q) }
+	return &edgeLine{
+		Head: head, about: a, Old: from, New: to, Count: t.Count, Timed: t.Times.Count(),
+		Min: q(0), P50: q(0.5), P90: q(0.9), P99: q(0.99), P999: q(0.999), Max: q(1),
+	}
+}
+
+// quantileOf returns nil if there are no times.
 func quantileOf(times *quantile.Sketch, q float64) *int64 {
 	if times.Count() == 0 {
 		return nil

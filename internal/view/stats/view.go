@@ -1,0 +1,106 @@
+// Package stats counts the changes from each state to each other, with percentiles of the time in the
+// state that was left: for each interval and for the whole run, for all sockets or for each group of
+// them. Its memory is bounded.
+package stats
+
+import (
+	"io"
+	"time"
+
+	"sstrace/internal/event"
+	"sstrace/internal/ndjson"
+	"sstrace/internal/rollup"
+)
+
+// Formats are the output formats, the default first.
+var Formats = []string{"text", "ndjson"}
+
+// Options configure a View.
+type Options struct {
+	By        string        // one of Groupings; "" counts all sockets in one group
+	Interval  time.Duration // 0: report the whole run only
+	Histogram bool          // of the times of each edge, in text
+}
+
+// View counts the lines of a stream. It is not safe for concurrent use.
+type View struct {
+	lines *ndjson.Lines
+	text  bool
+	Options
+	groups *rollup.Rollup[name, *counts]
+
+	greeted bool
+	wrote   bool // any text
+}
+
+// New returns a View that writes to w in one of Formats.
+func New(w io.Writer, format string, o Options) *View {
+	v := &View{lines: ndjson.NewLines(w), text: format == "text", Options: o}
+	v.groups = rollup.New(rollup.Options[name, *counts]{
+		Interval: o.Interval, New: newCounts, Compare: name.compare, Report: v.report, Evict: true,
+	})
+	return v
+}
+
+// Take counts one line.
+func (v *View) Take(e *event.Event) error {
+	if err := v.groups.See(e); err != nil {
+		return err
+	}
+	switch e.Type {
+	case event.End:
+		if err := v.groups.Finish(); err != nil || v.text {
+			return err
+		}
+		return v.lines.Event(e)
+	case event.Lost:
+		v.groups.Lost(e.RingFull)
+		if v.text { // the report of this interval has the number
+			return nil
+		}
+		return v.lines.Event(e)
+	case event.Change, event.Accept, event.ConnectFailed:
+		c, err := v.groups.At(nameOf(v.By, e))
+		if err != nil {
+			return err
+		}
+		c.add(e)
+	}
+	return nil
+}
+
+// Flush reports the intervals that have ended. now is 0 at the end of a recording; one without an End
+// was cut off, and what it has is reported.
+func (v *View) Flush(now int64) error {
+	var err error
+	switch {
+	case v.groups.Finished():
+	case now == 0:
+		err = v.groups.Finish()
+	default:
+		if v.text && !v.greeted {
+			err = v.greet()
+		}
+		if err == nil {
+			err = v.groups.Advance(now)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return v.lines.Flush()
+}
+
+func (v *View) report(r *report) error {
+	write := v.reportJSON
+	if v.text {
+		write = v.reportText
+	}
+	if err := write(r); err != nil || r.Final {
+		return err
+	}
+	return v.lines.Flush() // a recording may come slowly, through a pipe
+}
+
+// report is what was counted in an interval, or in the whole run.
+type report = rollup.Report[name, *counts]
