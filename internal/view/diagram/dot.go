@@ -8,13 +8,13 @@ import (
 	"sstrace/internal/event"
 )
 
-// ranks are the rows of the figure.
+// ranks are the rows of the picture.
 var ranks = [][]event.State{
 	{event.Close}, {event.Listen}, {event.SynRecv, event.SynSent}, {event.Established}, {event.FinWait1, event.CloseWait},
 	{event.FinWait2, event.Closing, event.LastAck}, {event.TimeWait},
 }
 
-// dot is the picture as Graphviz's input: what it tells is the same, the layout is Graphviz's.
+// dot returns the picture as input for Graphviz, which does the layout.
 func (s *summary) dot() string {
 	var b strings.Builder
 	head := s.title
@@ -30,34 +30,34 @@ func (s *summary) dot() string {
 		}
 		b.WriteString(" }\n")
 	}
-	for _, state := range lifeOrder {
+	for _, state := range event.Lifecycle() {
 		color := faint.light
 		if s.seen[state] {
 			color = ink.light
 		}
-		label := state.String()
+		caption := state.String()
 		if e := s.ends[state]; e != nil {
-			label += "\n→ CLOSE " + e.label()
+			caption += "\n→ CLOSE " + label(e.tally)
 			for _, r := range e.reasons {
-				label += fmt.Sprintf("\n%s %d", r.name, r.count)
+				caption += "\n" + r.String()
 			}
 		}
-		fmt.Fprintf(&b, "\t%v [label=%s, color=%s];\n", state, quoted(label), quoted(color))
+		fmt.Fprintf(&b, "\t%v [label=%s, color=%s];\n", state, quoted(caption), quoted(color))
 	}
 	for i := range figure {
 		a := &figure[i]
-		travelled := false
-		for p, t := range s.of(a.edge) {
+		taken := false
+		for p, t := range s.of(a.Edge) {
 			if t == nil {
 				continue
 			}
-			travelled = true
+			taken = true
 			color := quoted(partyPaints[p].light)
-			fmt.Fprintf(&b, "\t%v -> %v [label=%s, color=%s, fontcolor=%s, style=%s, penwidth=2, tooltip=%s];\n", a.old, a.new,
-				quoted(partyNames[p]+" "+t.label()), color, color, [parties]string{"solid", "dashed", "dotted"}[p], quoted(a.caption()))
+			fmt.Fprintf(&b, "\t%v -> %v [label=%s, color=%s, fontcolor=%s, style=%s, penwidth=2, tooltip=%s];\n", a.Old, a.New,
+				quoted(partyNames[p]+" "+label(t)), color, color, [parties]string{"solid", "dashed", "dotted"}[p], quoted(a.caption()))
 		}
-		if !travelled {
-			fmt.Fprintf(&b, "\t%v -> %v [label=%s, color=%s, fontcolor=%s];\n", a.old, a.new, quoted(a.caption()), quoted(faint.light), quoted(gray.light))
+		if !taken {
+			fmt.Fprintf(&b, "\t%v -> %v [label=%s, color=%s, fontcolor=%s];\n", a.Old, a.New, quoted(a.caption()), quoted(faint.light), quoted(gray.light))
 		}
 	}
 	for i, text := range s.remarks() {
@@ -67,5 +67,6 @@ func (s *summary) dot() string {
 	return b.String()
 }
 
-// quoted is a string of the dot language. All that it has to say is printable, and strconv leaves that as it is.
+// quoted returns a string of the dot language. The texts of a picture are printable, and strconv.Quote
+// leaves those characters as they are.
 func quoted(text string) string { return strconv.Quote(text) }

@@ -11,98 +11,17 @@ import (
 	"sstrace/internal/text"
 )
 
-// The picture is laid out by hand, as the RFC's is. Each label has room for three parties with counts of nine digits; the tests hold every label against
-// every other, the states and the lines.
-
-type point struct{ x, y int }
-
-// The three columns of states, by their middle, and the width of a state, from there to each side. inLeft and inRight is where the lines run that go
-// down in the outer columns: on the inside, so that there is room for an end outside.
-const (
-	width, height    = 1280, 1376
-	margin           = 24
-	left, mid, right = 200, 640, 1080
-	half             = 75
-	inLeft, inRight  = left + 40, right - 40
-	lane             = 7 // between two lines of an edge
-)
-
-// box is a state.
-type box struct {
-	state       event.State
-	x, top, end int
-	ends        side // where it is told how connections ended there
-}
-
-// side is where something stands.
-type side int
-
-const (
-	above side = iota // the caption below the line
-	over              // the caption, too, above it
-	toLeft
-	toRight
-	below
-)
-
-// The second CLOSE is where the figure ends.
-var boxes = []box{
-	{event.Close, mid, 170, 214, below},
-	{event.Listen, mid, 318, 362, toRight},
-	{event.SynRecv, left, 402, 602, below},
-	{event.SynSent, right, 402, 602, below},
-	{event.Established, mid, 652, 696, toRight},
-	{event.FinWait1, left, 736, 860, below},
-	{event.CloseWait, right, 736, 860, below},
-	{event.FinWait2, left, 964, 1008, below},
-	{event.Closing, mid, 964, 1008, toRight},
-	{event.LastAck, right, 964, 1008, below},
-	{event.TimeWait, mid, 1154, 1198, below},
-	{event.Close, right, 1154, 1198, below},
-}
-
-// route is the way of an arrow of the figure, and where its label stands.
-type route struct {
-	edge
-	way   []point
-	at    point // of the line, where the label is
-	label side
-}
-
-var routes = []route{
-	{edge{event.Close, event.Listen}, []point{{mid - 24, 214}, {mid - 24, 318}}, point{mid - 24, 266}, toLeft},
-	{edge{event.Listen, event.Close}, []point{{mid + 24, 318}, {mid + 24, 214}}, point{mid + 24, 266}, toRight},
-	{edge{event.Close, event.SynSent}, []point{{mid + half, 182}, {right + 35, 182}, {right + 35, 402}}, point{mid + 265, 182}, over},
-	{edge{event.SynSent, event.Close}, []point{{right - 15, 402}, {right - 15, 202}, {mid + half, 202}}, point{right - 15, 266}, toLeft},
-	{edge{event.SynRecv, event.Listen}, []point{{left, 402}, {left, 340}, {mid - half, 340}}, point{left + 113, 340}, above},
-	{edge{event.Listen, event.SynRecv}, []point{{mid - 24, 362}, {mid - 24, 422}, {left + half, 422}}, point{mid - 198, 422}, above},
-	{edge{event.Listen, event.SynSent}, []point{{mid + 24, 362}, {mid + 24, 422}, {right - half, 422}}, point{mid + 198, 422}, above},
-	{edge{event.SynSent, event.SynRecv}, []point{{right - half, 502}, {left + half, 502}}, point{mid, 502}, above},
-	{edge{event.SynRecv, event.Established}, []point{{left + half, 582}, {mid - 24, 582}, {mid - 24, 652}}, point{mid - 198, 582}, above},
-	{edge{event.SynSent, event.Established}, []point{{right - half, 582}, {mid + 24, 582}, {mid + 24, 652}}, point{mid + 198, 582}, above},
-	{edge{event.SynRecv, event.FinWait1}, []point{{inLeft, 602}, {inLeft, 736}}, point{inLeft, 662}, toRight},
-	{edge{event.Established, event.FinWait1}, []point{{mid - 24, 696}, {mid - 24, 756}, {left + half, 756}}, point{mid - 198, 756}, above},
-	{edge{event.Established, event.CloseWait}, []point{{mid + 24, 696}, {mid + 24, 756}, {right - half, 756}}, point{mid + 198, 756}, above},
-	{edge{event.FinWait1, event.Closing}, []point{{left + half, 840}, {mid, 840}, {mid, 964}}, point{mid - 198, 840}, above},
-	{edge{event.FinWait1, event.FinWait2}, []point{{inLeft, 860}, {inLeft, 964}}, point{inLeft, 912}, toRight},
-	{edge{event.CloseWait, event.LastAck}, []point{{inRight, 860}, {inRight, 964}}, point{inRight, 908}, toLeft},
-	{edge{event.FinWait2, event.TimeWait}, []point{{inLeft, 1008}, {inLeft, 1176}, {mid - half, 1176}}, point{mid - 198, 1176}, above},
-	{edge{event.Closing, event.TimeWait}, []point{{mid, 1008}, {mid, 1154}}, point{mid, 1081}, toRight},
-	{edge{event.LastAck, event.Close}, []point{{inRight, 1008}, {inRight, 1154}}, point{inRight, 1078}, toLeft},
-	{edge{event.TimeWait, event.Close}, []point{{mid + half, 1176}, {right - half, 1176}}, point{mid + 220, 1176}, above},
-}
-
-// The sizes of letters, and the heights of lines of them.
+// The font sizes, and the heights of their lines.
 const (
 	countSize, countLine     = 13, 15
 	captionSize, captionLine = 11, 13
 	noteSize, noteLine       = 13, 19
 	reasonSize               = 11
-	swatch                   = 26 // a piece of line before a count, and the gap behind it
+	swatch                   = 26 // a piece of line before a count, and the gap after it
 )
 
-// paint is how something looks: by attributes, which hold everywhere, and by a class, by which a style sheet changes them in the dark.
-// Client and server differ by hue, lightness and dashes.
+// paint is a color. Attributes set it where style sheets are ignored; a style sheet sets it by class, and
+// has another for a dark background. Client and server differ in hue, lightness and dashes.
 type paint struct{ class, light, dark string }
 
 var (
@@ -110,17 +29,17 @@ var (
 	ink    = paint{"ink", "#1f2933", "#e6eaee"}
 	gray   = paint{"gray", "#66707b", "#98a2ad"}  // letters
 	faint  = paint{"faint", "#b4bcc5", "#4c555f"} // lines
-	calm   = paint{"calm", "#eef2f6", "#222a33"}  // a state that was seen
+	calm   = paint{"calm", "#eef2f6", "#222a33"}  // a state that was entered or left
 	alarm  = paint{"alarm", "#a4133c", "#ff8fa3"}
-	blush  = paint{"blush", "#fff2f4", "#2d1a20"} // behind an end
+	blush  = paint{"blush", "#fff2f4", "#2d1a20"} // background of an end
 
 	paints       = []paint{ground, ink, gray, faint, calm, alarm, blush}
 	partyPaints  = [parties]paint{{"client", "#0067a5", "#6cb8ff"}, {"server", "#b34700", "#f5a962"}, {"unknown", "#6b4a9e", "#c5a5ef"}}
 	partyDashes  = [parties]string{"", "8 4", "2 3"}
-	partyLegends = [parties]string{"client: active open", "server: passive open; its listener", "client or server: not known"}
+	partyLegends = [parties]string{"client: active open", "server: passive open, and its listener", "unknown: client or server"}
 )
 
-// canvas is an SVG that is being written.
+// canvas is an SVG document being written.
 type canvas struct{ bytes.Buffer }
 
 func (c *canvas) add(format string, args ...any) { fmt.Fprintf(&c.Buffer, format, args...) }
@@ -134,7 +53,7 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// text writes a line of text; more are further attributes.
+// text writes a line of text; more has further attributes.
 func (c *canvas) text(at point, size int, p paint, text string, more ...string) {
 	c.add(`<text x="%d" y="%d" font-size="%d" %s%s>%s</text>`+"\n", at.x, at.y, size, p.fill(), attributes(more), escaped(text))
 }
@@ -152,7 +71,8 @@ const (
 	bold         = `font-weight="bold"`
 )
 
-// widthOf is how wide a text is at most in the fonts of the stack: these are DejaVu Sans' digits, bold and not, which are the widest.
+// widthOf returns the maximum width of a text in the fonts that may be used: the width of digits in
+// DejaVu Sans, the widest of them.
 func widthOf(text string, size int, strong bool) int {
 	if strong {
 		return utf8.RuneCountInString(text) * size * 70 / 100
@@ -160,18 +80,18 @@ func widthOf(text string, size int, strong bool) int {
 	return utf8.RuneCountInString(text) * size * 64 / 100
 }
 
-// tally writes count and median; the count stands out.
-func (c *canvas) tally(at point, size int, p paint, before string, t *tally, more ...string) {
+// tally writes the count, in bold, and the median.
+func (c *canvas) tally(at point, size int, p paint, before string, t tally, more ...string) {
 	c.add(`<text x="%d" y="%d" font-size="%d" %s%s><tspan font-weight="bold">%s%d</tspan> · %s</text>`+"\n",
-		at.x, at.y, size, p.fill(), attributes(more), escaped(before), t.count, escaped(t.median()))
+		at.x, at.y, size, p.fill(), attributes(more), escaped(before), t.Count, escaped(median(t)))
 }
 
-// width is that of what tally writes.
-func (t *tally) width(size int, before string) int {
-	return widthOf(fmt.Sprint(before, t.count), size, true) + widthOf(" · "+t.median(), size, false)
+// tallyWidth returns the width of what canvas.tally writes.
+func tallyWidth(t tally, size int, before string) int {
+	return widthOf(fmt.Sprint(before, t.Count), size, true) + widthOf(" · "+median(t), size, false)
 }
 
-// svg is the picture as SVG 1.1.
+// svg returns the picture as SVG 1.1.
 func (s *summary) svg() string {
 	var c canvas
 	c.add(`<svg xmlns="http://www.w3.org/2000/svg" version="1.1" viewBox="0 0 %d %d" width="%d" height="%d" role="img" `+
@@ -200,34 +120,26 @@ func (s *summary) svg() string {
 	return c.String()
 }
 
-// description is what a reader hears who does not see the picture.
+// description returns the picture in words, for a screen reader.
 func (s *summary) description() string {
 	var b strings.Builder
-	b.WriteString("The state diagram of RFC 9293, figure 5, with how often each change was made and the median time in the state that was left.")
+	b.WriteString("The state diagram of RFC 9293, figure 5, with how often each edge was taken and the median time in the state that was left.")
 	for _, n := range s.notes {
 		b.WriteString(" " + n.text + ".")
 	}
 	for i := range figure {
-		for p, t := range s.of(figure[i].edge) {
+		for p, t := range s.of(figure[i].Edge) {
 			if t != nil {
-				fmt.Fprintf(&b, " %v to %v, %s: %d, %s.", figure[i].old, figure[i].new, partyNames[p], t.count, t.median())
+				fmt.Fprintf(&b, " %v to %v, %s: %d, %s.", figure[i].Old, figure[i].New, partyNames[p], t.Count, median(t))
 			}
 		}
 	}
-	for _, state := range lifeOrder {
+	for _, state := range event.Lifecycle() {
 		if e := s.ends[state]; e != nil {
-			fmt.Fprintf(&b, " Other ends of %v: %d.", state, e.count)
+			fmt.Fprintf(&b, " Other ends of %v: %d.", state, e.Count)
 		}
 	}
 	return b.String()
-}
-
-// of gives the tallies of an edge; nil where a party has not travelled it.
-func (s *summary) of(e edge) [parties]*tally {
-	if t := s.edges[e]; t != nil {
-		return *t
-	}
-	return [parties]*tally{}
 }
 
 func (c *canvas) style() {
@@ -243,7 +155,8 @@ func (c *canvas) style() {
 	c.add("</defs>\n")
 }
 
-// line draws a line of a party, or with parties one that was not travelled, from the first point to the last.
+// line draws the line of a party from the first point to the last. Without a party, with parties, it
+// draws an edge that was not taken.
 func (c *canvas) line(way []point, p party, arrow bool) {
 	look, more := faint, ` stroke-width="1.25"`
 	if p < parties {
@@ -259,70 +172,10 @@ func (c *canvas) line(way []point, p party, arrow bool) {
 	c.add(`<path d="%s" fill="none" %s%s/>`+"\n", rounded(way), look.stroke(), more)
 }
 
-// shortened leaves room for the arrow's head.
-func shortened(way []point) []point {
-	n := len(way) - 1
-	d := direction(way[n-1], way[n])
-	short := append([]point(nil), way...)
-	short[n] = point{way[n].x - 9*d.x, way[n].y - 9*d.y}
-	return short
-}
-
-// direction is a step from a to b; each piece of a way goes straight along one axis.
-func direction(a, b point) point { return point{sign(b.x - a.x), sign(b.y - a.y)} }
-
-func sign(v int) int {
-	switch {
-	case v < 0:
-		return -1
-	case v > 0:
-		return 1
-	}
-	return 0
-}
-
-// beside is a way that runs beside another, by so much to its right.
-func beside(way []point, by int) []point {
-	moved := make([]point, len(way))
-	for i, p := range way {
-		var before, after point
-		if i > 0 {
-			before = direction(way[i-1], p)
-		}
-		if i < len(way)-1 {
-			after = direction(p, way[i+1])
-		}
-		// To the right of (x, y), where y grows downwards, is (-y, x). At a corner both pieces move.
-		moved[i] = point{p.x - by*before.y, p.y + by*before.x}
-		if after != before {
-			moved[i].x -= by * after.y
-			moved[i].y += by * after.x
-		}
-	}
-	return moved
-}
-
-// rounded is the path of a way, with round corners.
-func rounded(way []point) string {
-	const radius = 10
-	var b strings.Builder
-	fmt.Fprintf(&b, "M%d %d", way[0].x, way[0].y)
-	for i := 1; i < len(way); i++ {
-		p := way[i]
-		if i < len(way)-1 {
-			from, to := direction(way[i-1], p), direction(p, way[i+1])
-			fmt.Fprintf(&b, " L%d %d Q%d %d %d %d", p.x-radius*from.x, p.y-radius*from.y, p.x, p.y, p.x+radius*to.x, p.y+radius*to.y)
-			continue
-		}
-		fmt.Fprintf(&b, " L%d %d", p.x, p.y)
-	}
-	return b.String()
-}
-
-// route draws an edge of the figure, and its label.
+// route draws an edge of the figure with its label.
 func (c *canvas) route(s *summary, r *route) {
 	var who []party
-	tallies := s.of(r.edge)
+	tallies := s.of(r.Edge)
 	for p := range parties {
 		if tallies[p] != nil {
 			who = append(who, p)
@@ -339,37 +192,33 @@ func (c *canvas) route(s *summary, r *route) {
 	c.add("</g>\n")
 }
 
-// tip is what is shown of an edge when one points at it: all that is known.
-func (r *route) tip(tallies [parties]*tally) string {
-	text := fmt.Sprintf("%v → %v", r.old, r.new)
+// tip returns the tooltip of an edge: everything that is known about it.
+func (r *route) tip(tallies [parties]tally) string {
+	text := fmt.Sprintf("%v → %v", r.Old, r.New)
 	for p, t := range tallies {
 		if t != nil {
-			text += "\n" + partyNames[p] + ": " + t.tip()
+			text += "\n" + partyNames[p] + ": " + tip(t)
 		}
 	}
 	return text
 }
 
-func (t *tally) tip() string {
-	tip := fmt.Sprintf("%d, %d of them timed", t.count, t.times.Count())
-	if t.times.Count() > 0 {
-		tip += fmt.Sprintf(": least %s, median %s, most %s", text.Time(t.times.Min()), t.median(), text.Time(t.times.Max()))
+// tip returns everything that is known about a tally.
+func tip(t tally) string {
+	line := fmt.Sprintf("%d, %d timed", t.Count, t.Times.Count())
+	if t.Times.Count() > 0 {
+		line += fmt.Sprintf(": min %s, median %s, max %s", text.Time(t.Times.Min()), median(t), text.Time(t.Times.Max()))
 	}
-	return tip
+	return line
 }
 
-// label writes an edge's caption and its counts, a line for each party.
-func (c *canvas) label(r *route, who []party, tallies [parties]*tally) {
-	caption := ""
-	for i := range figure {
-		if figure[i].edge == r.edge {
-			caption = figure[i].caption()
-		}
-	}
+// label writes the caption of an edge and its counts, one line for each party.
+func (c *canvas) label(r *route, who []party, tallies [parties]tally) {
+	caption := captionOf(r.Edge)
 	n := len(who)
-	off := max(n-1, 0)*lane/2 + 1 // from the middle of the lines to their edge
-	var at point                  // of the first count's baseline
-	var quiet point               // of the caption's
+	off := max(n-1, 0)*lane/2 + 1 // from the middle of the lines to their border
+	var at point                  // baseline of the first count
+	var quiet point               // baseline of the caption
 	anchor := anchorMiddle
 	switch r.label {
 	case above:
@@ -393,7 +242,7 @@ func (c *canvas) label(r *route, who []party, tallies [parties]*tally) {
 	c.text(quiet, captionSize, gray, caption, anchor)
 	widest := 0
 	for _, p := range who {
-		widest = max(widest, tallies[p].width(countSize, ""))
+		widest = max(widest, tallyWidth(tallies[p], countSize, ""))
 	}
 	for i, p := range who {
 		y := at.y + i*countLine
@@ -410,7 +259,7 @@ func (c *canvas) label(r *route, who []party, tallies [parties]*tally) {
 	}
 }
 
-// box draws a state, and how connections in it ended otherwise.
+// box draws a state, and the ends of connections in it that the figure leaves out.
 func (c *canvas) box(s *summary, b *box) {
 	fill, line, letters, weight := ground, faint, gray, 1.25
 	if s.seen[b.state] {
@@ -425,13 +274,13 @@ func (c *canvas) box(s *summary, b *box) {
 	}
 }
 
-// badge writes how connections in a state ended in ways that the figure does not draw.
+// badge draws how connections in a state ended in ways that the figure leaves out.
 func (c *canvas) badge(b *box, e *end) {
 	const pad, line, head = 7, 13, "→ CLOSE "
-	wide := e.width(reasonSize, head)
-	reasons := few(e.reasons, 3)
+	wide := tallyWidth(e.tally, reasonSize, head)
+	reasons := atMost(3, e.reasons)
 	for _, r := range reasons {
-		wide = max(wide, widthOf(fmt.Sprintf("%s %d", r.name, r.count), reasonSize, false))
+		wide = max(wide, widthOf(r.String(), reasonSize, false))
 	}
 	wide += 2 * pad
 	high := 2*pad + line*(1+len(reasons)) - 3
@@ -447,39 +296,39 @@ func (c *canvas) badge(b *box, e *end) {
 			x = b.x - wide/2
 		}
 	}
-	text := fmt.Sprintf("%v → CLOSE otherwise: %s", b.state, e.tip())
+	text := fmt.Sprintf("%v → CLOSE otherwise: %s", b.state, tip(e.tally))
 	for _, r := range e.reasons {
-		text += fmt.Sprintf("\n%s %d", r.name, r.count)
+		text += "\n" + r.String()
 	}
 	c.add(`<g class="end"><title>%s</title><rect x="%d" y="%d" width="%d" height="%d" rx="5" class="blush alarm-line" fill="%s" stroke="%s"/>`+"\n",
 		escaped(text), x, y, wide, high, blush.light, alarm.light)
-	c.tally(point{x + pad, y + pad + line - 4}, reasonSize, alarm, head, &e.tally)
+	c.tally(point{x + pad, y + pad + line - 4}, reasonSize, alarm, head, e.tally)
 	for i, r := range reasons {
-		c.text(point{x + pad, y + pad + line*(i+2) - 4}, reasonSize, ink, fmt.Sprintf("%s %d", r.name, r.count))
+		c.text(point{x + pad, y + pad + line*(i+2) - 4}, reasonSize, ink, r.String())
 	}
 	c.add("</g>\n")
 }
 
-// legend tells what the lines mean, and the numbers.
+// legend explains the lines and the numbers.
 func (c *canvas) legend() {
 	const x, far, top, line = margin, mid + 150, 1232, 18
 	for p := range parties + 1 {
 		y := top + int(p)*line
 		c.line([]point{{x, y - 4}, {x + 52, y - 4}}, p, true)
-		text := "not travelled"
+		text := "not taken"
 		if p < parties {
 			text = partyLegends[p]
 		}
 		c.text(point{x + 62, y}, captionSize, gray, text)
 	}
 	c.add(`<text x="%d" y="%d" font-size="%d" %s><tspan font-weight="bold">12</tspan> · 57.3µs</text>`+"\n", far, top, captionSize, gray.fill())
-	c.text(point{far + 80, top}, captionSize, gray, "how often · median time in the state that was left")
+	c.text(point{far + 80, top}, captionSize, gray, "count · median time in the state that was left")
 	c.add(`<rect x="%d" y="%d" width="64" height="17" rx="5" class="blush alarm-line" fill="%s" stroke="%s"/>`+"\n", far, top+line-12, blush.light, alarm.light)
 	c.text(point{far + 7, top + line}, captionSize, alarm, "→ CLOSE", bold)
-	c.text(point{far + 80, top + line}, captionSize, gray, "ends that the figure does not draw: reset, timeout, …")
+	c.text(point{far + 80, top + line}, captionSize, gray, "ends that the figure does not show: reset, timeout, …")
 }
 
-// foot says what is not in the picture, and what Linux does in its own way.
+// foot writes the remarks, the last of them at the bottom.
 func (c *canvas) foot(s *summary) {
 	const line = 16
 	var lines []string
@@ -489,24 +338,4 @@ func (c *canvas) foot(s *summary) {
 	for i, text := range lines {
 		c.text(point{margin, height - 20 - (len(lines)-1-i)*line}, captionSize, gray, text)
 	}
-}
-
-// remarks stand below the picture.
-func (s *summary) remarks() []string {
-	var all []string
-	if len(s.other) > 0 {
-		text := "Not in the figure:"
-		for i, o := range few(s.other, 4) {
-			if i > 0 {
-				text += ","
-			}
-			text += fmt.Sprintf(" %s %d", o.name, o.count)
-		}
-		all = append(all, text)
-	}
-	if s.kernel {
-		all = append(all, "In the kernel vocabulary, as here, half-open connections and those in TIME_WAIT are not seen: FIN_WAIT2 → CLOSE is where TIME_WAIT begins.")
-	}
-	return append(all, "RFC 9293, figure 5, with Linux's names. In Linux a listener stays in LISTEN while its connections begin there; a half-open one that is reset goes "+
-		"to CLOSE, not to LISTEN; a listener does not send; and FIN_WAIT1 → TIME_WAIT (note 2 of the figure) goes by way of FIN_WAIT2.")
 }

@@ -9,14 +9,14 @@ import (
 	"sstrace/internal/event"
 )
 
-// The picture for a terminal has the same layout, in cells. Its three columns of states are as far apart as 100 columns allow; its rows are as far apart as
-// the labels need.
+// The picture for a terminal has the same layout, in cells. Its three columns of states are as far apart
+// as 100 columns allow, its rows as far as the labels need.
 const (
 	columns                 = 100
-	cellHalf                = 6 // a state is 13 wide: ESTABLISHED and its border
+	cellHalf                = 6 // a state is 13 cells wide: ESTABLISHED and its border
 	cellLeft, cellMid       = cellHalf, columns/2 - 1
 	cellRight               = columns - 1 - cellHalf
-	midLeft, midRight       = cellMid - 2, cellMid + 2 // where lines go down from the middle column, if two do
+	midLeft, midRight       = cellMid - 2, cellMid + 2 // where two lines go down from the middle column
 	rightInner, rightOuter  = cellRight - 2, cellRight + 3
 	leftInside, leftOfMid   = cellLeft + cellHalf + 1, cellMid - cellHalf - 1 // the cells beside the states
 	rightOfMid, rightInside = cellMid + cellHalf + 1, cellRight - cellHalf - 1
@@ -24,7 +24,7 @@ const (
 	besideLeft              = leftInside + 4 // leaves room for a label to the left of the middle column
 )
 
-// The colors of a terminal, as the printer of lines uses them: only those that are legible on dark and on light.
+// The colors are those that are legible on dark and on light backgrounds.
 const (
 	plain    = ""
 	dim      = "\x1b[2m"
@@ -38,10 +38,10 @@ var (
 	partyColors  = [parties]string{"\x1b[34m", "\x1b[33m", "\x1b[35m"}
 )
 
-// strokes are the pieces of a line: along, down, and the corners by the directions before and after.
+// strokes are the pieces of a line. A corner is found by the directions before and after it.
 type strokes struct {
-	along, down rune
-	corners     map[[2]point]rune
+	horizontal, vertical rune
+	corners              map[[2]point]rune
 }
 
 func corners(rightDown, leftDown, rightUp, leftUp rune) map[[2]point]rune {
@@ -57,7 +57,7 @@ var (
 	heads = map[point]rune{{1, 0}: '►', {-1, 0}: '◄', {0, 1}: '▼', {0, -1}: '▲'}
 )
 
-// grid is the cells of a picture for a terminal.
+// grid has the cells of a picture for a terminal.
 type grid struct {
 	rows  [][columns]rune
 	color [][columns]string
@@ -76,13 +76,13 @@ func (g *grid) write(x, y int, text, color string) {
 	}
 }
 
-// line draws a way from its first cell to its last, which is the arrow's head.
+// line draws a way from its first cell to its last, which has the arrow's head.
 func (g *grid) line(way []point, s *strokes, color string) {
 	for i := 1; i < len(way); i++ {
 		d := direction(way[i-1], way[i])
-		piece := s.along
+		piece := s.horizontal
 		if d.x == 0 {
-			piece = s.down
+			piece = s.vertical
 		}
 		for p := way[i-1]; p != way[i]; p = (point{p.x + d.x, p.y + d.y}) {
 			g.set(p.x, p.y, piece, color)
@@ -96,7 +96,7 @@ func (g *grid) line(way []point, s *strokes, color string) {
 	}
 }
 
-// state draws a state of the rows from top to end.
+// state draws a state in the rows from top to end.
 func (g *grid) state(s *summary, state event.State, x, top, end int) {
 	color := dim
 	if s.seen[state] {
@@ -123,22 +123,22 @@ func (g *grid) state(s *summary, state event.State, x, top, end int) {
 	}
 	g.write(x-len(name)/2, y, name, color)
 	if e := s.ends[state]; e != nil {
-		text := fmt.Sprintf("×%d", e.count)
-		if len(text)+1 <= 2*cellHalf-1 { // × is two bytes: this leaves room for a blank
-			text = fmt.Sprintf("× %d", e.count)
+		text := fmt.Sprintf("×%d", e.Count)
+		if len(text)+1 <= 2*cellHalf-1 { // × has two bytes; this leaves room for a space
+			text = fmt.Sprintf("× %d", e.Count)
 		}
 		g.write(x-utf8.RuneCountInString(text)/2, y+1, text, red)
 	}
 }
 
-// arrow draws an edge of the figure. Its label stands above a line that goes along, whose caption is in it, or beside one that goes down, with the caption
-// on top.
-func (g *grid) arrow(s *summary, e edge, at point, where side, way ...point) {
+// arrow draws an edge of the figure. The label of a horizontal line is above it, and its caption in it;
+// the label of a vertical line is beside it, below its caption.
+func (g *grid) arrow(s *summary, e event.Edge, at point, where side, way ...point) {
 	tallies := s.of(e)
 	var rows, colors []string
 	for p, t := range tallies {
 		if t != nil {
-			rows = append(rows, fmt.Sprintf("%s %d %s", partyLetters[p], t.count, t.median()))
+			rows = append(rows, fmt.Sprintf("%s %d %s", partyLetters[p], t.Count, median(t)))
 			colors = append(colors, partyColors[p])
 		}
 	}
@@ -150,7 +150,7 @@ func (g *grid) arrow(s *summary, e edge, at point, where side, way ...point) {
 		pieces, color = &heavy, plain
 	}
 	g.line(way, pieces, color)
-	caption := figure[slices.IndexFunc(figure, func(a arrow) bool { return a.edge == e })].caption()
+	caption := captionOf(e)
 	y := at.y - len(rows)
 	switch where {
 	case above:
@@ -175,8 +175,8 @@ func (g *grid) arrow(s *summary, e edge, at point, where side, way ...point) {
 	}
 }
 
-// rows is how many rows of counts there are where there are most, of some edges of the figure; at least one.
-func (s *summary) rows(edges ...edge) int {
+// rows returns the number of rows that the counts of any of these edges take at most, and at least 1.
+func (s *summary) rows(edges ...event.Edge) int {
 	most := 1
 	for _, e := range edges {
 		n := 0
@@ -192,7 +192,7 @@ func (s *summary) rows(edges ...edge) int {
 
 // picture draws the figure in cells.
 func (s *summary) picture() *grid {
-	// How far the last row of a state is from the first, but for the tall ones.
+	// The distance from the first row of a state to the last. Tall states have more.
 	high := func(states ...event.State) int {
 		if slices.ContainsFunc(states, func(state event.State) bool { return s.ends[state] != nil }) {
 			return 3
@@ -200,49 +200,50 @@ func (s *summary) picture() *grid {
 		return 2
 	}
 	highListen, highEstab, highWait := high(event.Listen), high(event.Established), high(event.FinWait2, event.Closing, event.LastAck)
-	// The first rows of the states, and the rows in which lines go along, from above to below: as far from each other as the labels between them need.
-	closed := s.rows(edge{event.Close, event.SynSent}) - 1
-	listen := closed + 6 + s.rows(edge{event.Close, event.Listen}, edge{event.Listen, event.Close}, edge{event.SynSent, event.Close})
-	y1 := listen + 2 + max(highListen, s.rows(edge{event.Listen, event.SynRecv}, edge{event.Listen, event.SynSent}))
-	y2 := y1 + 1 + s.rows(edge{event.SynSent, event.SynRecv})
-	y3 := y2 + 1 + s.rows(edge{event.SynRecv, event.Established}, edge{event.SynSent, event.Established})
+	// The first rows of the states, and the rows of horizontal lines, from top to bottom: as far from
+	// each other as the labels between them need.
+	closed := s.rows(event.Close.To(event.SynSent)) - 1
+	listen := closed + 6 + s.rows(event.Close.To(event.Listen), event.Listen.To(event.Close), event.SynSent.To(event.Close))
+	y1 := listen + 2 + max(highListen, s.rows(event.Listen.To(event.SynRecv), event.Listen.To(event.SynSent)))
+	y2 := y1 + 1 + s.rows(event.SynSent.To(event.SynRecv))
+	y3 := y2 + 1 + s.rows(event.SynRecv.To(event.Established), event.SynSent.To(event.Established))
 	estab := y3 + 2
-	fin := max(estab+highEstab+1, estab+s.rows(edge{event.SynRecv, event.FinWait1})+s.rows(edge{event.Established, event.FinWait1}, edge{event.Established, event.CloseWait}))
+	fin := max(estab+highEstab+1, estab+s.rows(event.SynRecv.To(event.FinWait1))+s.rows(event.Established.To(event.FinWait1), event.Established.To(event.CloseWait)))
 	y4 := fin + 1
-	y5 := y4 + 1 + s.rows(edge{event.FinWait1, event.Closing})
+	y5 := y4 + 1 + s.rows(event.FinWait1.To(event.Closing))
 	finEnd := y5 + 1
-	wait := finEnd + 2 + s.rows(edge{event.FinWait1, event.FinWait2}, edge{event.CloseWait, event.LastAck})
-	last := wait + highWait + 1 + s.rows(edge{event.Closing, event.TimeWait}, edge{event.LastAck, event.Close}) +
-		s.rows(edge{event.FinWait2, event.TimeWait}, edge{event.TimeWait, event.Close})
+	wait := finEnd + 2 + s.rows(event.FinWait1.To(event.FinWait2), event.CloseWait.To(event.LastAck))
+	last := wait + highWait + 1 + s.rows(event.Closing.To(event.TimeWait), event.LastAck.To(event.Close)) +
+		s.rows(event.FinWait2.To(event.TimeWait), event.TimeWait.To(event.Close))
 	y6 := last + 1
 	syn, synEnd := y1-1, y3+1
 
 	g := newGrid(last + high(event.TimeWait) + 1)
-	g.arrow(s, edge{event.Close, event.Listen}, point{midLeft, closed + 5}, toLeft, point{midLeft, closed + 5}, point{midLeft, listen - 1})
-	g.arrow(s, edge{event.Listen, event.Close}, point{midRight, closed + 5}, toRight, point{midRight, listen - 1}, point{midRight, closed + 5})
-	g.arrow(s, edge{event.Close, event.SynSent}, point{behindMid, closed + 1}, above,
+	g.arrow(s, event.Close.To(event.Listen), point{midLeft, closed + 5}, toLeft, point{midLeft, closed + 5}, point{midLeft, listen - 1})
+	g.arrow(s, event.Listen.To(event.Close), point{midRight, closed + 5}, toRight, point{midRight, listen - 1}, point{midRight, closed + 5})
+	g.arrow(s, event.Close.To(event.SynSent), point{behindMid, closed + 1}, above,
 		point{rightOfMid, closed + 1}, point{rightOuter, closed + 1}, point{rightOuter, syn - 1})
-	g.arrow(s, edge{event.SynSent, event.Close}, point{rightInner, closed + 5}, toLeft,
+	g.arrow(s, event.SynSent.To(event.Close), point{rightInner, closed + 5}, toLeft,
 		point{rightInner, syn - 1}, point{rightInner, closed + 3}, point{rightOfMid, closed + 3})
-	g.arrow(s, edge{event.SynRecv, event.Listen}, point{besideLeft, listen + 1}, above,
+	g.arrow(s, event.SynRecv.To(event.Listen), point{besideLeft, listen + 1}, above,
 		point{cellLeft, syn - 1}, point{cellLeft, listen + 1}, point{leftOfMid, listen + 1})
-	g.arrow(s, edge{event.Listen, event.SynRecv}, point{beforeMid, y1}, above, point{midLeft, listen + highListen + 1}, point{midLeft, y1}, point{leftInside, y1})
-	g.arrow(s, edge{event.Listen, event.SynSent}, point{behindMid, y1}, above, point{midRight, listen + highListen + 1}, point{midRight, y1}, point{rightInside, y1})
-	g.arrow(s, edge{event.SynSent, event.SynRecv}, point{cellMid, y2}, above, point{rightInside, y2}, point{leftInside, y2})
-	g.arrow(s, edge{event.SynRecv, event.Established}, point{beforeMid, y3}, above, point{leftInside, y3}, point{midLeft, y3}, point{midLeft, estab - 1})
-	g.arrow(s, edge{event.SynSent, event.Established}, point{behindMid, y3}, above, point{rightInside, y3}, point{midRight, y3}, point{midRight, estab - 1})
-	g.arrow(s, edge{event.SynRecv, event.FinWait1}, point{cellLeft, synEnd + 1}, toRight, point{cellLeft, synEnd + 1}, point{cellLeft, fin - 1})
-	g.arrow(s, edge{event.Established, event.FinWait1}, point{beforeMid, y4}, above,
+	g.arrow(s, event.Listen.To(event.SynRecv), point{beforeMid, y1}, above, point{midLeft, listen + highListen + 1}, point{midLeft, y1}, point{leftInside, y1})
+	g.arrow(s, event.Listen.To(event.SynSent), point{behindMid, y1}, above, point{midRight, listen + highListen + 1}, point{midRight, y1}, point{rightInside, y1})
+	g.arrow(s, event.SynSent.To(event.SynRecv), point{cellMid, y2}, above, point{rightInside, y2}, point{leftInside, y2})
+	g.arrow(s, event.SynRecv.To(event.Established), point{beforeMid, y3}, above, point{leftInside, y3}, point{midLeft, y3}, point{midLeft, estab - 1})
+	g.arrow(s, event.SynSent.To(event.Established), point{behindMid, y3}, above, point{rightInside, y3}, point{midRight, y3}, point{midRight, estab - 1})
+	g.arrow(s, event.SynRecv.To(event.FinWait1), point{cellLeft, synEnd + 1}, toRight, point{cellLeft, synEnd + 1}, point{cellLeft, fin - 1})
+	g.arrow(s, event.Established.To(event.FinWait1), point{beforeMid, y4}, above,
 		point{midLeft, estab + highEstab + 1}, point{midLeft, y4}, point{leftInside, y4})
-	g.arrow(s, edge{event.Established, event.CloseWait}, point{behindMid, y4}, above,
+	g.arrow(s, event.Established.To(event.CloseWait), point{behindMid, y4}, above,
 		point{midRight, estab + highEstab + 1}, point{midRight, y4}, point{rightInside, y4})
-	g.arrow(s, edge{event.FinWait1, event.Closing}, point{beforeMid, y5}, above, point{leftInside, y5}, point{cellMid, y5}, point{cellMid, wait - 1})
-	g.arrow(s, edge{event.FinWait1, event.FinWait2}, point{cellLeft, finEnd + 1}, toRight, point{cellLeft, finEnd + 1}, point{cellLeft, wait - 1})
-	g.arrow(s, edge{event.CloseWait, event.LastAck}, point{cellRight, finEnd + 1}, toLeft, point{cellRight, finEnd + 1}, point{cellRight, wait - 1})
-	g.arrow(s, edge{event.FinWait2, event.TimeWait}, point{beforeMid, y6}, above, point{cellLeft, wait + highWait + 1}, point{cellLeft, y6}, point{leftOfMid, y6})
-	g.arrow(s, edge{event.Closing, event.TimeWait}, point{cellMid, wait + highWait + 1}, toRight, point{cellMid, wait + highWait + 1}, point{cellMid, last - 1})
-	g.arrow(s, edge{event.LastAck, event.Close}, point{cellRight, wait + highWait + 1}, toLeft, point{cellRight, wait + highWait + 1}, point{cellRight, last - 1})
-	g.arrow(s, edge{event.TimeWait, event.Close}, point{behindMid, y6}, above, point{rightOfMid, y6}, point{rightInside, y6})
+	g.arrow(s, event.FinWait1.To(event.Closing), point{beforeMid, y5}, above, point{leftInside, y5}, point{cellMid, y5}, point{cellMid, wait - 1})
+	g.arrow(s, event.FinWait1.To(event.FinWait2), point{cellLeft, finEnd + 1}, toRight, point{cellLeft, finEnd + 1}, point{cellLeft, wait - 1})
+	g.arrow(s, event.CloseWait.To(event.LastAck), point{cellRight, finEnd + 1}, toLeft, point{cellRight, finEnd + 1}, point{cellRight, wait - 1})
+	g.arrow(s, event.FinWait2.To(event.TimeWait), point{beforeMid, y6}, above, point{cellLeft, wait + highWait + 1}, point{cellLeft, y6}, point{leftOfMid, y6})
+	g.arrow(s, event.Closing.To(event.TimeWait), point{cellMid, wait + highWait + 1}, toRight, point{cellMid, wait + highWait + 1}, point{cellMid, last - 1})
+	g.arrow(s, event.LastAck.To(event.Close), point{cellRight, wait + highWait + 1}, toLeft, point{cellRight, wait + highWait + 1}, point{cellRight, last - 1})
+	g.arrow(s, event.TimeWait.To(event.Close), point{behindMid, y6}, above, point{rightOfMid, y6}, point{rightInside, y6})
 
 	g.state(s, event.Close, cellMid, closed, closed+4)
 	g.state(s, event.Listen, cellMid, listen, listen+highListen)
@@ -259,7 +260,7 @@ func (s *summary) picture() *grid {
 	return g
 }
 
-// text is the picture for a terminal.
+// text returns the picture for a terminal.
 func (s *summary) text(color bool) string {
 	var b strings.Builder
 	in := func(text, with string) string {
@@ -299,22 +300,22 @@ func (s *summary) text(color bool) string {
 		b.WriteByte('\n')
 	}
 	b.WriteByte('\n')
-	b.WriteString("━━► travelled, ╌╌► not; how often, and the median time in the state that was left:\n")
+	b.WriteString("━━► taken, ╌╌► not taken; how often, and the median time in the state that was left:\n")
 	for p, legend := range partyLegends {
 		fmt.Fprintf(&b, "  %s\n", in(fmt.Sprintf("%s  %s", partyLetters[p], legend), partyColors[p]))
 	}
 	if len(s.ends) > 0 {
-		b.WriteString(in("× to CLOSE in a way that the RFC does not draw:", red) + "\n")
-		for _, state := range lifeOrder {
+		b.WriteString(in("× to CLOSE in ways that the figure does not show:", red) + "\n")
+		for _, state := range event.Lifecycle() {
 			e := s.ends[state]
 			if e == nil {
 				continue
 			}
 			var reasons []string
 			for _, r := range e.reasons {
-				reasons = append(reasons, fmt.Sprintf("%s %d", r.name, r.count))
+				reasons = append(reasons, r.String())
 			}
-			head := fmt.Sprintf("  %-11v  %9d  %6s  ", state, e.count, e.median())
+			head := fmt.Sprintf("  %-11v  %9d  %6s  ", state, e.Count, median(e.tally))
 			for _, l := range wrapped(columns, head, reasons, ", ") {
 				b.WriteString(l + "\n")
 			}
@@ -328,7 +329,8 @@ func (s *summary) text(color bool) string {
 	return b.String()
 }
 
-// wrapped puts words with a separator behind head, and goes on below them where a line is full.
+// wrapped returns lines of head and the words, each but the last with the separator. Lines after the
+// first are indented by the width of head.
 func wrapped(columns int, head string, words []string, separator string) (lines []string) {
 	line, indent := head, strings.Repeat(" ", utf8.RuneCountInString(head))
 	for i, w := range words {

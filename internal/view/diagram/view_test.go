@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	time.Local = time.UTC // the period is told in local time
+	time.Local = time.UTC // the period is in local time
 	os.Exit(m.Run())
 }
 
@@ -26,34 +26,35 @@ const (
 	mono = 5000e9
 )
 
-// drawn is the picture of events, which come a millisecond after each other, and of the End behind them, if there is one.
-func drawn(t *testing.T, format string, end *event.Balance, events ...event.Event) string {
+// draw returns the picture of events, one every millisecond, and of an End after them unless end is nil.
+func draw(t *testing.T, format string, end *event.Balance, events ...event.Event) string {
 	t.Helper()
 	var out bytes.Buffer
-	d := New(&out, format, false)
+	v := New(&out, format, false)
 	for i, e := range events {
 		e.Wall, e.Mono = wall+int64(i)*1e6, mono+int64(i)*1e6
-		if err := d.Take(&e); err != nil {
+		if err := v.Take(&e); err != nil {
 			t.Fatal(err)
 		}
 		if e.Mono == mono && format != "ndjson" {
-			if err := d.Flush(e.Mono); err != nil || out.Len() > 0 {
-				t.Fatalf("before the end there are %d bytes, %v", out.Len(), err)
+			if err := v.Flush(e.Mono); err != nil || out.Len() > 0 {
+				t.Fatalf("%d bytes before the end, %v", out.Len(), err)
 			}
 		}
 	}
 	if end != nil {
-		if err := d.Take(&event.Event{Type: event.End, Wall: wall + 10e9, Mono: mono + 10e9, Balance: end}); err != nil {
+		if err := v.Take(&event.Event{Type: event.End, Wall: wall + 10e9, Mono: mono + 10e9, Balance: end}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := d.Flush(0); err != nil {
+	if err := v.Flush(0); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
 }
 
-// path is a connection's way through the states; the time in the first of them is not known, that in the others is ns.
+// path returns the changes of a socket that goes through the states. The time in the first of them is
+// unknown, in the others it is ns.
 func path(role event.Role, reason event.Reason, ns int64, states ...event.State) (events []event.Event) {
 	for i := 1; i < len(states); i++ {
 		e := event.Event{Role: role, Old: states[i-1], New: states[i], Dur: ns}
@@ -68,8 +69,9 @@ func path(role event.Role, reason event.Reason, ns int64, states ...event.State)
 	return events
 }
 
-// recording is a listener and its connections: the client closes first in two, the server in one, both at once in one; one is reset, one refused, and
-// one is older than the recording. Times within one kind of change are the same, so their median is exact.
+// recording returns a listener and its connections: the client closes first in two, the server in one,
+// both at once in one; one is reset, one refused, and one is older than the recording. Times of one kind
+// of change are equal, so their median is exact.
 func recording() (events []event.Event) {
 	const c, l, s, r, e, f1, f2 = event.Close, event.Listen, event.SynSent, event.SynRecv, event.Established, event.FinWait1, event.FinWait2
 	const cl, tw, cw, la = event.Closing, event.TimeWait, event.CloseWait, event.LastAck
@@ -89,31 +91,33 @@ func recording() (events []event.Event) {
 	} {
 		events = append(events, p...)
 	}
-	events[4].Type = event.Accept // counts for nothing
+	events[4].Type = event.Accept // is not counted
 	events[4].Old, events[4].New = 0, 0
 	return append(events, event.Event{Type: event.Lost, RingFull: 3}, path(0, 0, 0, f1, f1)[0])
 }
 
 func TestGolden(t *testing.T) {
 	for _, format := range Formats {
-		got := drawn(t, format, &event.Balance{Seen: 70, RingFull: 3, Filtered: 2, Merged: 7, Printed: 58}, recording()...)
-		file := filepath.Join("testdata", "diagram."+format)
-		if os.Getenv("SSTRACE_GOLDEN") == "write" {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+		t.Run(format, func(t *testing.T) {
+			got := draw(t, format, &event.Balance{Seen: 70, RingFull: 3, Filtered: 2, Merged: 7, Printed: 58}, recording()...)
+			file := filepath.Join("testdata", "diagram."+format)
+			if os.Getenv("SSTRACE_GOLDEN") == "write" {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != string(want) {
-			t.Errorf("%s differs; got:\n%s", file, got)
-		}
+			if got != string(want) {
+				t.Errorf("%s differs; got:\n%s", file, got)
+			}
+		})
 	}
 }
 
-// rfc is RFC 9293's figure 5, as it is printed there.
+// rfc has the edges of figure 5 in RFC 9293, as they are printed there.
 const rfc = `
 CLOSED LISTEN
 CLOSED SYN-SENT
@@ -136,7 +140,7 @@ CLOSE-WAIT LAST-ACK
 LAST-ACK CLOSED
 TIME-WAIT CLOSED`
 
-// Every edge of the figure is in every picture, travelled or not, and no other is.
+// Every picture has every edge of the figure, taken or not, and no other.
 func TestEveryEdge(t *testing.T) {
 	names := strings.NewReplacer("CLOSED", "CLOSE", "SYN-RCVD", "SYN_RECV", "SYN-SENT", "SYN_SENT", "ESTAB", "ESTABLISHED", "FINWAIT-1", "FIN_WAIT1", "FINWAIT-2", "FIN_WAIT2",
 		"CLOSE-WAIT", "CLOSE_WAIT", "LAST-ACK", "LAST_ACK", "TIME-WAIT", "TIME_WAIT")
@@ -144,8 +148,14 @@ func TestEveryEdge(t *testing.T) {
 	if len(figure) != len(edges) || len(routes) != len(edges) {
 		t.Errorf("%d edges and %d routes, want %d", len(figure), len(routes), len(edges))
 	}
-	for name, events := range map[string][]event.Event{"empty": nil, "recording": recording(), "full": full(1)} {
-		svg, dot := drawn(t, "svg", &event.Balance{}, events...), drawn(t, "dot", &event.Balance{}, events...)
+	for _, test := range []struct {
+		name   string
+		events []event.Event
+	}{
+		{"empty", nil}, {"recording", recording()}, {"full", full()},
+	} {
+		name, events := test.name, test.events
+		svg, dot := draw(t, "svg", &event.Balance{}, events...), draw(t, "dot", &event.Balance{}, events...)
 		for _, e := range edges {
 			old, new, _ := strings.Cut(e, " ")
 			if !regexp.MustCompile(`<title>` + old + " → " + new + `(<|&#xA;)`).MatchString(svg) {
@@ -156,9 +166,9 @@ func TestEveryEdge(t *testing.T) {
 			}
 		}
 		if got := strings.Count(svg, "<path ") - strings.Count(svg, "<marker "); name == "empty" && got != len(edges)+int(parties)+1 {
-			t.Errorf("%d lines without any change, want one for each edge, and the legend's", got)
+			t.Errorf("%d lines without any change, want one for each edge, and those of the legend", got)
 		}
-		text := drawn(t, "text", &event.Balance{}, events...)
+		text := draw(t, "text", &event.Balance{}, events...)
 		for _, a := range figure {
 			want := 0
 			for _, b := range figure {
@@ -171,78 +181,77 @@ func TestEveryEdge(t *testing.T) {
 	}
 }
 
-// full is the worst that can be: each edge by each party, and many ends in each state.
-func full(times int) (events []event.Event) {
-	for range times {
-		for _, role := range []event.Role{event.Client, event.Server, 0} {
-			for _, a := range figure {
-				reasons := map[event.State]event.Reason{
-					event.SynSent: event.ReasonGivenUp, event.TimeWait: event.ReasonTimeWaitExpired, event.Listen: event.ReasonNormal, event.LastAck: event.ReasonNormal,
-				}
-				e := event.Event{Role: role, Old: a.old, New: a.new, Dur: 57254}
-				if a.new == event.Close {
-					e.Reason = reasons[a.old]
-				}
-				events = append(events, e)
+// full returns the most that a picture can have to show: each edge by each party, and ends of every
+// reason in each state.
+func full() (events []event.Event) {
+	for _, role := range []event.Role{event.Client, event.Server, 0} {
+		for _, a := range figure {
+			reasons := map[event.State]event.Reason{
+				event.SynSent: event.ReasonGivenUp, event.TimeWait: event.ReasonTimeWaitExpired, event.Listen: event.ReasonNormal, event.LastAck: event.ReasonNormal,
 			}
-			for _, old := range event.States() {
-				for _, reason := range event.Reasons()[1:] {
-					if old != event.Close {
-						events = append(events, event.Event{Role: role, Old: old, New: event.Close, Dur: 57254, Reason: reason})
-					}
-				}
+			e := event.Event{Role: role, Old: a.Old, New: a.New, Dur: 57254}
+			if a.New == event.Close {
+				e.Reason = reasons[a.Old]
 			}
-			events = append(events, event.Event{Role: role, Old: event.FinWait1, New: event.FinWait1}, event.Event{Role: role, Old: event.Close, New: event.Established})
+			events = append(events, e)
 		}
+		for _, old := range event.States() {
+			for _, reason := range event.Reasons()[1:] {
+				if old != event.Close {
+					events = append(events, event.Event{Role: role, Old: old, New: event.Close, Dur: 57254, Reason: reason})
+				}
+			}
+		}
+		events = append(events, event.Event{Role: role, Old: event.FinWait1, New: event.FinWait1}, event.Event{Role: role, Old: event.Close, New: event.Established})
 	}
 	return events
 }
 
-// many makes the Diagram of the worst, with this number in all places.
-func many(t *testing.T, n uint64) *summary {
+// fullSummary returns the summary of full, with the count n everywhere.
+func fullSummary(t *testing.T, n uint64) *summary {
 	t.Helper()
-	d := New(&bytes.Buffer{}, "svg", false)
-	for _, e := range full(1) {
+	v := New(&bytes.Buffer{}, "svg", false)
+	for _, e := range full() {
 		e.Wall, e.Mono = wall, mono
-		if err := d.Take(&e); err != nil {
+		if err := v.Take(&e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	d.first, d.last = moment{wall, mono}, moment{wall + 86400e9, mono + 86400e9}
-	d.changes, d.lost = n, n
-	d.balance = &event.Balance{Seen: n, Filtered: n, RingFull: n, Unread: n, Merged: n, Printed: n, Missed: n}
-	d.unexplained = true
-	s, err := d.sum()
+	v.first, v.last = moment{wall, mono}, moment{wall + 86400e9, mono + 86400e9}
+	v.changes, v.lost = n, n
+	v.balance = &event.Balance{Seen: n, Filtered: n, RingFull: n, Unread: n, Merged: n, Printed: n, Missed: n}
+	v.kernelStates = true
+	s, err := v.summary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, of := range s.edges {
 		for _, tally := range of {
-			tally.count = n
+			tally.Count = n
 		}
 	}
 	for _, e := range s.ends {
-		e.count = n
+		e.Count = n
 		for i := range e.reasons {
 			e.reasons[i].count = n
 		}
-		slices.SortFunc(e.reasons, func(a, b named) int { return len(b.name) - len(a.name) }) // the longest are among those that a picture has room for
+		slices.SortFunc(e.reasons, func(a, b named) int { return len(b.name) - len(a.name) }) // the picture has room for a few, and shows the longest
 	}
 	return s
 }
 
-// some leaves out most of the worst, by chance.
-func some(t *testing.T, n uint64, seed uint64) *summary {
+// randomSummary returns fullSummary without a random choice of its edges and ends.
+func randomSummary(t *testing.T, n uint64, seed uint64) *summary {
 	t.Helper()
-	s, r := many(t, n), rand.New(rand.NewPCG(seed, 0))
-	for i := range figure { // in order, so that the seed tells which
-		for p := range s.edges[figure[i].edge] {
+	s, r := fullSummary(t, n), rand.New(rand.NewPCG(seed, 0))
+	for i := range figure { // in order, so that the seed determines the choice
+		for p := range s.edges[figure[i].Edge] {
 			if r.IntN(3) > 0 {
-				s.edges[figure[i].edge][p] = nil
+				s.edges[figure[i].Edge][p] = nil
 			}
 		}
 	}
-	for _, state := range lifeOrder {
+	for _, state := range event.Lifecycle() {
 		if e := s.ends[state]; e != nil && r.IntN(2) == 0 {
 			e.reasons = e.reasons[:1+r.IntN(len(e.reasons))]
 		} else {
@@ -252,14 +261,14 @@ func some(t *testing.T, n uint64, seed uint64) *summary {
 	return s
 }
 
-// In the terminal no label covers another or a line's end, and no line is too long.
+// On a terminal no label covers another or the end of a line, and no line is too long.
 func TestText(t *testing.T) {
 	numbers := []uint64{1, 1234, 123456789}
 	for seed := range uint64(300) {
 		n := numbers[seed%3]
-		s := some(t, n, seed)
+		s := randomSummary(t, n, seed)
 		if seed < 3 {
-			s = many(t, n)
+			s = fullSummary(t, n)
 		}
 		text := s.text(false)
 		label := fmt.Sprintf("%d 57.3µs", n)
@@ -275,23 +284,24 @@ func TestText(t *testing.T) {
 			}
 		}
 		if got := len(regexp.MustCompile(fmt.Sprintf(`│ *× ?%d *│`, n)).FindAllString(text, -1)); got != len(s.ends) {
-			t.Errorf("%d: %d states tell of ends, want %d:\n%s", seed, got, len(s.ends), text)
+			t.Errorf("%d: %d states have ends, want %d:\n%s", seed, got, len(s.ends), text)
 		}
 		if got := strings.Count(text, "►") + strings.Count(text, "◄") + strings.Count(text, "▲") + strings.Count(text, "▼"); got != len(figure)+2 {
-			t.Errorf("%d heads of arrows, want %d, and 2 in the legend:\n%s", got, len(figure), text)
+			t.Errorf("%d arrowheads, want %d and 2 in the legend:\n%s", got, len(figure), text)
 		}
 		for line := range strings.Lines(text) {
 			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns || strings.TrimRight(line, " \n")+"\n" != line {
-				t.Errorf("too long, or blanks at its end: %q", line)
+				t.Errorf("too long, or with trailing spaces: %q", line)
 			}
 		}
 	}
-	if text := many(t, 1).text(true); strings.Count(text, "\x1b[")%2 != 0 || !strings.Contains(text, partyColors[client]+"c 1 57.3µs"+reset) {
+	if text := fullSummary(t, 1).text(true); strings.Count(text, "\x1b[")%2 != 0 || !strings.Contains(text, partyColors[client]+"c 1 57.3µs"+reset) {
 		t.Errorf("colors: %q", text)
 	}
 }
 
-// Which ends the figure draws is a question of their reason, and in the kernel's vocabulary of the socket's error.
+// The reason of an end decides whether the figure has it; in the kernel's vocabulary the socket's error
+// does.
 func TestInFigure(t *testing.T) {
 	for _, test := range []struct {
 		old, new event.State
@@ -314,15 +324,17 @@ func TestInFigure(t *testing.T) {
 		{event.FinWait1, event.TimeWait, 0, 0, false},
 		{event.Listen, event.SynRecv, 0, 0, true},
 	} {
-		e := event.Event{Old: test.old, New: test.new, Reason: test.reason, Err: test.err}
-		if got := inFigure(&e); got != test.want {
-			t.Errorf("%v → %v, %v, errno %d: %v", test.old, test.new, test.reason, test.err, got)
-		}
+		t.Run(fmt.Sprintf("%v %v %v errno %d", test.old, test.new, test.reason, test.err), func(t *testing.T) {
+			e := event.Event{Old: test.old, New: test.new, Reason: test.reason, Err: test.err}
+			if got := inFigure(&e); got != test.want {
+				t.Errorf("got %v", got)
+			}
+		})
 	}
 }
 
-// What is not all is said to be, in every picture.
-func TestNotAll(t *testing.T) {
+// Every picture says what it lacks.
+func TestNotes(t *testing.T) {
 	lost := event.Event{Type: event.Lost, RingFull: 12}
 	for _, test := range []struct {
 		name   string
@@ -330,26 +342,28 @@ func TestNotAll(t *testing.T) {
 		events []event.Event
 		want   string
 	}{
-		{"lost", &event.Balance{Seen: 12, RingFull: 12}, []event.Event{lost}, "12 changes lost, the ring buffer was full: more was travelled"},
-		{"missed", &event.Balance{Missed: 1}, nil, "1 change skipped by the kernel: more was travelled"},
-		{"cut off", nil, recording(), "the recording has no end: it was cut off"},
+		{"lost", &event.Balance{Seen: 12, RingFull: 12}, []event.Event{lost}, "12 changes lost, the ring buffer was full: the counts are too low"},
+		{"missed", &event.Balance{Missed: 1}, nil, "1 change skipped by the kernel: the counts are too low"},
+		{"cut off", nil, recording(), "the recording has no end line: it was cut off"},
 		{"cut off at once", nil, nil, "nothing was recorded"},
 		{"filtered", &event.Balance{Seen: 12, Filtered: 12}, nil, "12 filtered"},
 		{"other", &event.Balance{}, path(0, 0, 0, event.FinWait1, event.FinWait1), "Not in the figure: FIN_WAIT1 → FIN_WAIT1 1"},
-		{"kernel", &event.Balance{}, path(0, 0, 0, event.FinWait2, event.Close), "no reason told 1"},
+		{"kernel", &event.Balance{}, path(0, 0, 0, event.FinWait2, event.Close), "reason unknown 1"},
 	} {
 		for _, format := range []string{"svg", "dot", "text"} {
-			if got := drawn(t, format, test.end, test.events...); !strings.Contains(got, test.want) {
-				t.Errorf("%s: %s does not say %q:\n%s", test.name, format, test.want, got)
-			}
+			t.Run(test.name+" "+format, func(t *testing.T) {
+				if got := draw(t, format, test.end, test.events...); !strings.Contains(got, test.want) {
+					t.Errorf("no %q in\n%s", test.want, got)
+				}
+			})
 		}
 	}
-	if got := drawn(t, "ndjson", nil, lost); got != `{"v":1,"type":"lost","seq":1,"ts":"2026-11-18T11:06:40.000000000Z","mono_ns":5000000000000,"ring_full":12}`+"\n" {
+	if got := draw(t, "ndjson", nil, lost); got != `{"v":1,"type":"lost","seq":1,"ts":"2026-11-18T11:06:40.000000000Z","mono_ns":5000000000000,"ring_full":12}`+"\n" {
 		t.Errorf("got %s", got)
 	}
 }
 
-// Graphviz's grammar, as far as it is used here: https://graphviz.org/doc/info/lang.html.
+// The grammar is Graphviz's, as far as it is used here: https://graphviz.org/doc/info/lang.html.
 func TestDotSyntax(t *testing.T) {
 	const (
 		id         = `(?:[A-Za-z_][A-Za-z_0-9]*|[0-9.]+|"(?:[^"\\]|\\.)*")`
@@ -357,7 +371,7 @@ func TestDotSyntax(t *testing.T) {
 	)
 	statement := regexp.MustCompile(`^\t(?:(?:graph|node|edge|[A-Z_0-9]+(?: -> [A-Z_0-9]+)?) ` + attributes + `|\{ rank=same;(?: [A-Z_0-9]+;)+ \}|// .*)$`)
 	for name, dot := range map[string]string{
-		"empty": drawn(t, "dot", &event.Balance{}), "recording": drawn(t, "dot", nil, recording()...), "many": many(t, 123456789).dot(),
+		"empty": draw(t, "dot", &event.Balance{}), "recording": draw(t, "dot", nil, recording()...), "many": fullSummary(t, 123456789).dot(),
 	} {
 		lines := strings.Split(strings.TrimSuffix(dot, "\n"), "\n")
 		if lines[0] != "digraph tcp {" || lines[len(lines)-1] != "}" {

@@ -1,0 +1,135 @@
+// Package diagram draws the state diagram of RFC 9293 with what a stream took of it: how often clients
+// and servers took each edge, and the median time in the state that was left.
+package diagram
+
+import (
+	"io"
+	"slices"
+
+	"sstrace/internal/event"
+	"sstrace/internal/ndjson"
+	"sstrace/internal/quantile"
+)
+
+// Formats are the output formats, the default first.
+var Formats = []string{"svg", "dot", "text", "ndjson"}
+
+// View counts changes and draws them at the end. Its memory depends on the number of kinds of changes,
+// not on the number of changes. It is not safe for concurrent use.
+type View struct {
+	lines  *ndjson.Lines
+	format string
+	color  bool
+
+	counts       map[kind]*quantile.Tally
+	changes      uint64
+	lost         uint64
+	kernelStates bool // the vocabulary is the kernel's: a change to CLOSE had no reason
+
+	begun       bool
+	first, last moment
+	balance     *event.Balance // nil: the recording has no end
+	drawn       bool
+}
+
+type moment struct{ wall, mono int64 }
+
+// kind is a kind of change. inFigure distinguishes an edge of the figure from an end that the figure
+// leaves out.
+type kind struct {
+	event.Edge
+	role     event.Role
+	reason   event.Reason
+	inFigure bool
+}
+
+// New returns a View that writes to w in one of Formats. color applies to text only.
+func New(w io.Writer, format string, color bool) *View {
+	return &View{lines: ndjson.NewLines(w), format: format, color: color, counts: make(map[kind]*quantile.Tally)}
+}
+
+// Take takes one line. The End draws the picture.
+func (v *View) Take(e *event.Event) error {
+	v.last = moment{e.Wall, e.Mono}
+	if !v.begun {
+		v.begun, v.first = true, v.last
+	}
+	switch e.Type {
+	case event.Change:
+		v.count(e)
+	case event.Lost:
+		v.lost += e.RingFull
+		if v.format == "ndjson" {
+			return v.lines.Event(e)
+		}
+	case event.End:
+		v.balance = e.Balance
+		v.lost = max(v.lost, e.Balance.RingFull)
+		if err := v.draw(); err != nil || v.format != "ndjson" {
+			return err
+		}
+		return v.lines.Event(e)
+	}
+	return nil
+}
+
+// Flush writes what is ready. now is 0 at the end of a recording; one without an End was cut off, and
+// what it has is drawn.
+func (v *View) Flush(now int64) error {
+	if now == 0 && !v.drawn {
+		if err := v.draw(); err != nil {
+			return err
+		}
+	}
+	return v.lines.Flush()
+}
+
+func (v *View) count(e *event.Event) {
+	v.changes++
+	if e.New == event.Close && e.Reason == 0 {
+		v.kernelStates = true
+	}
+	k := kind{Edge: e.Edge(), role: e.Role, reason: e.Reason, inFigure: inFigure(e)}
+	t := v.counts[k]
+	if t == nil {
+		t = quantile.NewTally()
+		v.counts[k] = t
+	}
+	t.Add(e.Dur)
+}
+
+func (v *View) draw() error {
+	v.drawn = true
+	if v.format == "ndjson" {
+		return v.ndjson()
+	}
+	s, err := v.summary()
+	if err != nil {
+		return err
+	}
+	switch v.format {
+	case "dot":
+		return v.lines.Text(s.dot())
+	case "text":
+		return v.lines.Text(s.text(v.color))
+	}
+	return v.lines.Text(s.svg())
+}
+
+// kinds returns all kinds of changes that occurred, in the order of a connection's life.
+func (v *View) kinds() []kind {
+	kinds := make([]kind, 0, len(v.counts))
+	for k := range v.counts {
+		kinds = append(kinds, k)
+	}
+	slices.SortFunc(kinds, func(a, b kind) int { return slices.Compare(a.position(), b.position()) })
+	return kinds
+}
+
+func (k kind) position() []int {
+	outside := 1
+	if k.inFigure {
+		outside = 0
+	}
+	return []int{k.Old.Position(), k.New.Position(), outside, int(k.role), int(k.reason)}
+}
