@@ -98,25 +98,22 @@ func (t *trip) trace(o *options, argv []string) error {
 
 // follow takes what p tells, to its end.
 func (t *trip) follow(o *options, p *probe.Probe) error {
-	var kernel track.Tracker
-	take := kernel.Take
-	idle := func(mono int64) (bool, error) { return false, t.view.Flush(mono) }
-	var rfc track.Machine
+	var tracker track.Tracker = new(track.Kernel)
 	if o.states == "rfc" {
-		rfc.Blind, rfc.Deaf = p.Blind() != nil, p.Deaf() != nil
+		rfc := &track.RFC{TimersUnavailable: p.Blind() != nil, CallsUnavailable: p.Deaf() != nil}
 		if probe.ProcIsOurs() {
 			rfc.Heirs = p.Heirs
 		}
-		take = rfc.Take
-		idle = func(mono int64) (bool, error) {
-			if err := rfc.Settle(mono, t.pass); err != nil {
-				return false, err
-			}
-			if t.enough() {
-				return false, errEnough
-			}
-			return rfc.Waiting() > 0, t.view.Flush(mono)
+		tracker = rfc
+	}
+	idle := func(mono int64) (bool, error) {
+		if err := tracker.Settle(mono, t.pass); err != nil {
+			return false, err
 		}
+		if t.enough() {
+			return false, errEnough
+		}
+		return tracker.Waiting() > 0, t.view.Flush(mono)
 	}
 	listened := func(mono int64) (bool, error) {
 		if o.write == "" && readerGone() {
@@ -124,19 +121,19 @@ func (t *trip) follow(o *options, p *probe.Probe) error {
 		}
 		return idle(mono)
 	}
-	err := t.tracked(p.Records(listened), take)
+	err := t.tracked(p.Records(listened), tracker.Take)
 	if err == nil {
-		err = rfc.Settle(math.MaxInt64, t.pass) // nothing comes any more
+		err = tracker.Settle(math.MaxInt64, t.pass) // nothing comes any more
 	}
 	if err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
-	b, err := p.Balance(kernel.Duplicates + rfc.Duplicates)
+	b, err := p.Balance(tracker.Duplicates())
 	if err != nil {
 		return err
 	}
-	b.Merged = rfc.Merged
-	b.Unread += rfc.Waiting()
+	b.Merged = tracker.Merged()
+	b.Unread += tracker.Waiting()
 	wall, mono := p.Now()
 	if b.RingFull > t.lost { // behind what -n asked for
 		if err := t.view.Take(&event.Event{Type: event.Lost, Wall: wall, Mono: mono, RingFull: b.RingFull - t.lost}); err != nil {

@@ -266,7 +266,7 @@ func BenchmarkRecordToLine(b *testing.B) {
 	r := sample()
 	raw := bytesOf(&r)
 	names := newNamer()
-	var tracker track.Tracker
+	var tracker track.Kernel
 	var clock clock
 	var f filter.Filter
 	p, err := lines.New(nowhere{}, "ndjson", "wall", false)

@@ -17,7 +17,7 @@ func change(sk, cookie uint64, mono int64, from, to event.State) record.Record {
 }
 
 func TestDurations(t *testing.T) {
-	var tr Tracker
+	var tr Kernel
 	for i, test := range []struct {
 		e   record.Record
 		id  uint64
@@ -57,7 +57,7 @@ func TestReusedAddress(t *testing.T) {
 		{"a child's cookie comes late", change(1, 0, 10, event.Listen, event.SynRecv), change(1, 7, 20, event.SynRecv, event.Established), true},
 		{"a child is new", change(1, 7, 10, event.Close, event.Listen), change(1, 7, 20, event.Listen, event.SynRecv), false},
 	} {
-		var tr Tracker
+		var tr Kernel
 		take(&tr, &test.first)
 		take(&tr, &test.second)
 		if got := test.first.ID == test.second.ID; got != test.same {
@@ -71,7 +71,7 @@ func TestReusedAddress(t *testing.T) {
 
 // Where changes may be missing between two of a socket's, no duration is told; without cookies not even that it is the same socket.
 func TestLosses(t *testing.T) {
-	var tr Tracker
+	var tr Kernel
 	a := change(1, 7, 10, event.Close, event.SynSent)
 	b := change(1, 7, 20, event.SynSent, event.Established)
 	c := change(1, 7, 50, event.Established, event.CloseWait)
@@ -91,7 +91,7 @@ func TestLosses(t *testing.T) {
 }
 
 func TestRoleAndOwner(t *testing.T) {
-	var tr Tracker
+	var tr Kernel
 	owned := func(e record.Record, pid uint32) record.Record {
 		e.OwnerPID, e.OwnerComm = pid, "p"
 		return e
@@ -158,7 +158,7 @@ func TestListeners(t *testing.T) {
 			listener(1, "127.0.0.1:7781", event.IPv4, 30, 0), listener(2, "0.0.0.0:7781", event.IPv4, 31, 0),
 		}, event.IPv4, netip.Addr{}, 31},
 	} {
-		var tr Tracker
+		var tr Kernel
 		for i := range test.listeners {
 			take(&tr, &test.listeners[i])
 		}
@@ -173,7 +173,7 @@ func TestListeners(t *testing.T) {
 
 // However many sockets come and go, few are remembered.
 func TestBounded(t *testing.T) {
-	var tr Tracker
+	var tr Kernel
 	for i := range uint64(10 * keepClosed) {
 		for _, e := range []record.Record{
 			change(i, i+1, 10, event.Close, event.SynSent), change(i, i+1, 20, event.SynSent, event.Established), change(i, i+1, 30, event.Established, event.Close),
@@ -190,7 +190,7 @@ func TestBounded(t *testing.T) {
 }
 
 func BenchmarkTrack(b *testing.B) {
-	var tr Tracker
+	var tr Kernel
 	changes := []record.Record{
 		change(0, 0, 10, event.Close, event.SynSent), change(0, 0, 20, event.SynSent, event.Established), change(0, 0, 30, event.Established, event.FinWait1),
 		change(0, 0, 40, event.FinWait1, event.FinWait2), change(0, 0, 50, event.FinWait2, event.Close),
@@ -210,7 +210,7 @@ func BenchmarkTrack(b *testing.B) {
 }
 
 // take tracks e and reports whether it is a line.
-func take(tr *Tracker, e *record.Record) (line bool) {
+func take(tr *Kernel, e *record.Record) (line bool) {
 	_ = tr.Take(e, func(*event.Event) error {
 		line = true
 		return nil
@@ -226,7 +226,7 @@ func TestDuplicates(t *testing.T) {
 	}
 	lost := second(change(1, 7, 40, event.Established, event.Close))
 	lost.Losses = 1
-	var tr Tracker
+	var tr Kernel
 	for i, test := range []struct {
 		e    record.Record
 		line bool
@@ -245,7 +245,7 @@ func TestDuplicates(t *testing.T) {
 			t.Errorf("record %d is a line: %v", i, got)
 		}
 	}
-	if tr.Duplicates != 3 {
-		t.Errorf("%d duplicates, want 3", tr.Duplicates)
+	if tr.Duplicates() != 3 {
+		t.Errorf("%d duplicates, want 3", tr.Duplicates())
 	}
 }

@@ -216,7 +216,7 @@ func TestMachine(t *testing.T) {
 		}, []string{"1 TIME_WAIT CLOSE 201 -1 time_wait_expired"}, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var m Machine
+			var m RFC
 			var got []string
 			emit := func(e *event.Event) error {
 				if e.Type == event.Socket {
@@ -249,8 +249,8 @@ func TestMachine(t *testing.T) {
 					records++
 				}
 			}
-			if lines := uint64(len(got)); m.Merged != test.merged || lines+m.Merged+m.Duplicates != records || m.Waiting() != 0 {
-				t.Errorf("%d records are %d lines, %d merged, %d twice, %d waiting; want %d merged", len(test.records), lines, m.Merged, m.Duplicates, m.Waiting(), test.merged)
+			if lines := uint64(len(got)); m.Merged() != test.merged || lines+m.Merged()+m.Duplicates() != records || m.Waiting() != 0 {
+				t.Errorf("%d records are %d lines, %d merged, %d twice, %d waiting; want %d merged", len(test.records), lines, m.Merged(), m.Duplicates(), m.Waiting(), test.merged)
 			}
 		})
 	}
@@ -320,7 +320,7 @@ func TestUnclear(t *testing.T) {
 		}, "TIME_WAIT CLOSE 110 netns_gone 0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var m Machine
+			var m RFC
 			var lines []string
 			var last int64
 			emit := func(e *event.Event) error {
@@ -342,8 +342,8 @@ func TestUnclear(t *testing.T) {
 			if !slices.Contains(lines, test.want) {
 				t.Errorf("got %q, want %q among them", lines, test.want)
 			}
-			if uint64(len(lines))+m.Merged != uint64(len(test.records)) || m.Waiting() != 0 || len(m.unclear) != 0 {
-				t.Errorf("%d records are %d lines and %d merged; %d wait", len(test.records), len(lines), m.Merged, m.Waiting())
+			if uint64(len(lines))+m.Merged() != uint64(len(test.records)) || m.Waiting() != 0 || len(m.awaitingReason) != 0 {
+				t.Errorf("%d records are %d lines and %d merged; %d wait", len(test.records), len(lines), m.Merged(), m.Waiting())
 			}
 		})
 	}
@@ -357,7 +357,7 @@ func TestISN(t *testing.T) {
 		"passive open":      {syn, change(11, 7, 110, event.Listen, event.SynRecv)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var m Machine
+			var m RFC
 			var got uint32
 			emit := func(e *event.Event) error {
 				if e.New == event.Established {
@@ -396,7 +396,7 @@ func TestMigration(t *testing.T) {
 		e.Listener, e.Retries, e.ISN = listener, retries, 77
 		return e
 	}
-	var m Machine
+	var m RFC
 	var lines []string
 	emit := func(e *event.Event) error {
 		lines = append(lines, fmt.Sprint(e.ID, " ", e.Old, " ", e.New, " ", e.Dur, " ", e.OwnerPID))
@@ -428,7 +428,7 @@ func TestMigration(t *testing.T) {
 
 // The owner of a listener whose process exits is the one that it left it to; so is that of the connections that wait for accept().
 func TestHeir(t *testing.T) {
-	var m Machine
+	var m RFC
 	m.Heirs = func(sks []uint64, gone uint32) map[uint64]event.Holder {
 		if !slices.Equal(sks, []uint64{1}) || gone != 100 {
 			t.Errorf("asked who has %d after %d", sks, gone)
@@ -463,7 +463,7 @@ func TestHeir(t *testing.T) {
 func TestDeferredAndFailed(t *testing.T) {
 	failed := change(30, 9, 50, 0, 0)
 	failed.Type, failed.Kind, failed.Err, failed.Role = event.ConnectFailed, record.NoSyn, 113, event.Client
-	var m Machine
+	var m RFC
 	var lines []string
 	emit := func(e *event.Event) error {
 		lines = append(lines, fmt.Sprint(e.Type, " ", e.ID, " ", e.New, " ", e.Deferred, " ", e.Reason))
@@ -533,7 +533,7 @@ func TestReasons(t *testing.T) {
 	} {
 		e := change(1, 1, 1, test.old, event.Close)
 		e.Err, e.Closing = test.err, test.at
-		if got := new(Machine).reason(&e); got != test.want {
+		if got := new(RFC).reason(&e); got != test.want {
 			t.Errorf("from %v with errno %d, %#x: %v, want %v", test.old, test.err, test.at, got, test.want)
 		}
 	}
@@ -565,7 +565,7 @@ func TestAccepts(t *testing.T) {
 		{"not known", []record.Record{accept(11, 7, record.AcceptedPerhaps)}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var m Machine
+			var m RFC
 			got, id := 0, uint64(0)
 			for _, e := range append(test.records, change(11, 7, 400, event.Established, event.CloseWait)) {
 				err := m.Take(&e, func(e *event.Event) error {
@@ -593,7 +593,7 @@ func TestAccepts(t *testing.T) {
 
 // A line waits for a few ms at most, and those after it with it.
 func TestPatience(t *testing.T) {
-	var m Machine
+	var m RFC
 	var got []int64
 	emit := func(e *event.Event) error {
 		got = append(got, e.Mono)
@@ -620,7 +620,7 @@ func TestPatience(t *testing.T) {
 
 // What is over is forgotten: memory does not grow with the number of connections.
 func TestMachineForgets(t *testing.T) {
-	var m Machine
+	var m RFC
 	emit := func(*event.Event) error { return nil }
 	for i := range int64(100_000) {
 		at := i * 1000
@@ -641,16 +641,16 @@ func TestMachineForgets(t *testing.T) {
 			}
 		}
 	}
-	if n := len(m.socks) + len(m.requests) + len(m.adopted) + len(m.handed) + len(m.gone) + len(m.cpus) + len(m.queue); n > 10 {
+	if n := len(m.socks) + len(m.requests) + len(m.completed) + len(m.awaitingClose) + len(m.awaitingReuse) + len(m.awaitingTimer) + len(m.backlog.queue); n > 10 {
 		t.Errorf("%d things are remembered", n)
 	}
-	if len(m.free) > 10 || len(m.unused) > 10 {
-		t.Errorf("%d socks and %d records are kept for reuse", len(m.free), len(m.unused))
+	if len(m.free) > 10 || len(m.backlog.unused) > 10 {
+		t.Errorf("%d socks and %d records are kept for reuse", len(m.free), len(m.backlog.unused))
 	}
 }
 
 func BenchmarkMachine(b *testing.B) {
-	var m Machine
+	var m RFC
 	emit := func(*event.Event) error { return nil }
 	records := []record.Record{
 		timer(10, 0, record.RequestStarted, event.SynRecv), change(11, 7, 1, event.Listen, event.SynRecv), timer(10, 2, record.RequestCancelled, event.SynRecv),
