@@ -16,12 +16,15 @@ func TestShort(t *testing.T) {
 		0: "0s", 57254: "57µs", 1500 * time.Microsecond: "2ms", 1234 * time.Millisecond: "1.2s", 59 * time.Second: "59s", 61500 * time.Millisecond: "1m2s",
 		time.Hour: "1h0m", 25*time.Hour + 29*time.Second: "25h0m",
 	} {
-		if got := short(d.Nanoseconds()); got != want {
-			t.Errorf("%d ns are %q, want %q", d, got, want)
-		}
+		t.Run(d.String(), func(t *testing.T) {
+			if got := short(d.Nanoseconds()); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
 	}
 }
 
+// change returns a change of socket id to state.
 func change(id uint64, mono int64, state event.State) event.Event {
 	return event.Event{
 		Type: event.Change, ID: id, Mono: mono, New: state, Dur: event.Unknown, Family: event.IPv4, Proto: event.TCP,
@@ -29,7 +32,8 @@ func change(id uint64, mono int64, state event.State) event.Event {
 	}
 }
 
-// A recording implies what exists at its end, and whose it is; behind a loss only what has changed since.
+// A recording implies the sockets that exist at its end, and their owners; after a loss only those that
+// have changed since.
 func TestImplied(t *testing.T) {
 	accept := change(2, 40, 0)
 	accept.Type, accept.OwnerPID, accept.OwnerComm = event.Accept, 8, "srv"
@@ -40,10 +44,10 @@ func TestImplied(t *testing.T) {
 		want  []string // state, age, holders
 	}{
 		{"nothing", []event.Event{end}, nil},
-		{"what exists", []event.Event{change(1, 10, event.Listen), change(2, 20, event.SynRecv), change(2, 30, event.Established), accept, end},
+		{"an owner by accept", []event.Event{change(1, 10, event.Listen), change(2, 20, event.SynRecv), change(2, 30, event.Established), accept, end},
 			[]string{"LISTEN 90ns 7/nc", "ESTABLISHED 70ns 8/srv"}},
-		{"and not what is gone", []event.Event{change(1, 10, event.Listen), change(1, 20, event.Close), end}, nil},
-		{"behind a loss", []event.Event{change(1, 10, event.Listen), lost, change(2, 60, event.CloseWait), end}, []string{"CLOSE_WAIT 40ns 7/nc"}},
+		{"a closed socket", []event.Event{change(1, 10, event.Listen), change(1, 20, event.Close), end}, nil},
+		{"after a loss", []event.Event{change(1, 10, event.Listen), lost, change(2, 60, event.CloseWait), end}, []string{"CLOSE_WAIT 40ns 7/nc"}},
 		{"cut off", []event.Event{change(1, 10, event.Listen)}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -80,13 +84,15 @@ func TestSums(t *testing.T) {
 		for _, state := range states {
 			sums[state]++
 		}
-		if got := sums.String(); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if got := sums.String(); got != want {
+				t.Errorf("got %q", got)
+			}
+		})
 	}
 }
 
-// The namespaces are told if there are several. Columns are as wide as they must be, by characters.
+// The namespace is shown if there are several. Columns are as wide as their widest cell, in characters.
 func TestTable(t *testing.T) {
 	socket := func(netns uint32, remote string, atLeast int64, holders ...event.Holder) event.Event {
 		e := change(0, 0, event.Established)
@@ -96,13 +102,13 @@ func TestTable(t *testing.T) {
 	}
 	table := func(all ...event.Event) string {
 		var out strings.Builder
-		l := New(&out, "text")
+		v := New(&out, "text")
 		for _, e := range append(all, event.Event{Type: event.End}) {
-			if err := l.Take(&e); err != nil {
+			if err := v.Take(&e); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := l.Flush(0); err != nil {
+		if err := v.Flush(0); err != nil {
 			t.Fatal(err)
 		}
 		return "\n" + out.String()
@@ -130,28 +136,28 @@ ESTABLISHED 4026531840      0      0 127.0.0.1:7781 127.0.0.1:9   -    - 7/nc
 	}
 }
 
-// A cell may be as long as a recording can have it.
+// A cell may be as long as a recording allows.
 func TestLongCell(t *testing.T) {
 	unit := strings.Repeat("\x7f", 16_371) + ".service"
 	e := change(0, 0, event.Established)
 	e.Type, e.Cgroup = event.Socket, "/"+unit
 	e.Status = &event.Status{Left: event.Unknown, Holders: []event.Holder{{PID: 7, FD: 3, Comm: "nc"}}}
 	var out strings.Builder
-	l := New(&out, "wide")
+	v := New(&out, "wide")
 	for _, e := range []event.Event{e, {Type: event.End}} {
-		if err := l.Take(&e); err != nil {
+		if err := v.Take(&e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := l.Flush(0); err != nil {
+	if err := v.Flush(0); err != nil {
 		t.Fatal(err)
 	}
 	if want := strings.Repeat(`\x7f`, 16_371) + ".service 7/nc fd 3\n"; !strings.Contains(out.String(), want) {
-		t.Errorf("%d bytes, without a unit of %d", out.Len(), len(want))
+		t.Errorf("the unit is missing: %d bytes in all, want at least %d", out.Len(), len(want))
 	}
 }
 
-// A listing of 20,000 sockets as text; the cost is that of one.
+// ns/socket is the cost of one of 20,000 sockets.
 func BenchmarkListing(b *testing.B) {
 	const sockets = 20000
 	e := change(0, 100, event.Established)
@@ -161,19 +167,38 @@ func BenchmarkListing(b *testing.B) {
 		b.Run(format, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				l := New(io.Discard, format)
+				v := New(io.Discard, format)
 				for i := range uint64(sockets) {
 					e.NetNS = uint32(i & 1)
 					e.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i * 7 >> 8), byte(i * 7)}), uint16(i*31))
-					if err := l.Take(&e); err != nil {
+					if err := v.Take(&e); err != nil {
 						b.Fatal(err)
 					}
 				}
-				if err := l.Take(&event.Event{Type: event.End, Balance: &event.Balance{}}); err != nil {
+				if err := v.Take(&event.Event{Type: event.End, Balance: &event.Balance{}}); err != nil {
 					b.Fatal(err)
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*sockets), "ns/socket")
 		})
+	}
+}
+
+// Sockets are in the order of a connection's life, those in CLOSE last, and then in that of their tuples.
+func TestCompare(t *testing.T) {
+	at := func(state event.State, remote string) event.Event {
+		e := change(0, 0, state)
+		e.Remote = netip.MustParseAddrPort(remote)
+		return e
+	}
+	var want []event.Event
+	for _, state := range append(event.Lifecycle()[1:], event.Close) {
+		want = append(want, at(state, "127.0.0.1:9"), at(state, "127.0.0.1:40001"), at(state, "127.0.0.2:1"))
+	}
+	for i := range want[1:] {
+		a, b := &want[i], &want[i+1]
+		if Compare(a, b) >= 0 || Compare(b, a) <= 0 || Compare(a, a) != 0 {
+			t.Errorf("%v %v is not before %v %v", a.New, a.Remote, b.New, b.Remote)
+		}
 	}
 }

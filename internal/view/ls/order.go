@@ -1,0 +1,63 @@
+package ls
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sstrace/internal/event"
+)
+
+// Compare orders sockets as a listing does: by state, then by tuple.
+func Compare(a, b *event.Event) int {
+	if c := compareStates(a.New, b.New); c != 0 {
+		return c
+	}
+	x, y := a.Tuple(), b.Tuple()
+	return x.Compare(&y)
+}
+
+// compareStates orders states along a connection's life, with CLOSE at the end: a socket that is listed
+// in CLOSE is bound and no connection.
+func compareStates(a, b event.State) int {
+	last := func(s event.State) int {
+		if s == event.Close {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(last(a)-last(b), a.Position()-b.Position())
+}
+
+// Sums has the number of sockets in each state.
+type Sums [256]int
+
+// states returns the states that have any sockets, in order.
+func (s *Sums) states() (all []event.State) {
+	for state, n := range s {
+		if n > 0 {
+			all = append(all, event.State(state))
+		}
+	}
+	slices.SortFunc(all, compareStates)
+	return all
+}
+
+// String returns the number of all sockets, and of those in each state.
+func (s *Sums) String() string {
+	all := 0
+	var parts []string
+	for _, state := range s.states() {
+		all += s[state]
+		parts = append(parts, state.String()+" "+strconv.Itoa(s[state]))
+	}
+	text := "1 socket"
+	if all != 1 {
+		text = strconv.Itoa(all) + " sockets"
+	}
+	if len(parts) > 0 {
+		text += ": " + strings.Join(parts, ", ")
+	}
+	return text
+}
