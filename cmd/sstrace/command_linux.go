@@ -8,13 +8,13 @@ import (
 	"syscall"
 )
 
-// command is the program that is traced while it runs. Its stdin, stdout and stderr are ours.
+// command is the program that is traced while it runs. It has our stdin, stdout and stderr.
 type command struct {
 	done chan struct{}
 	err  error // once done
 }
 
-// findCommand says before anything else happens that there is no such program.
+// findCommand returns an error if there is no program of this name.
 func findCommand(name string) error {
 	_, err := exec.LookPath(name)
 	return cannotStart(err)
@@ -30,8 +30,8 @@ func cannotStart(err error) error {
 	return startError{fmt.Errorf("run the command: %w", err), 126}
 }
 
-// startCommand runs argv and calls ended when it is over. SIGINT and SIGHUP come from the terminal, which gives them to the command,
-// too: whether that ends it is its own affair. SIGTERM came to us alone, and is handed on.
+// startCommand starts argv, and calls ended when it exits. The terminal sends SIGINT and SIGHUP to the
+// command as well, so it can decide for itself; SIGTERM was sent only to us, and is passed on.
 func startCommand(argv []string, signals <-chan os.Signal, ended func()) (*command, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -44,7 +44,7 @@ func startCommand(argv []string, signals <-chan os.Signal, ended func()) (*comma
 			select {
 			case s := <-signals:
 				if s == syscall.SIGTERM {
-					_ = cmd.Process.Signal(s) // it may just have ended
+					_ = cmd.Process.Signal(s) // it may have exited already
 				}
 			case <-c.done:
 				return
@@ -59,7 +59,8 @@ func startCommand(argv []string, signals <-chan os.Signal, ended func()) (*comma
 	return c, nil
 }
 
-// wait gives the command's exit code, as a shell does; if that is 0, the trace's own error.
+// wait waits for the command. It returns the command's exit code as a shell would, or traceErr if that
+// is 0.
 func (c *command) wait(traceErr error) error {
 	<-c.done
 	var exit *exec.ExitError

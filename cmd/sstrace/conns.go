@@ -2,24 +2,24 @@ package main
 
 import (
 	"errors"
-	"io"
 
+	"sstrace/internal/session"
 	"sstrace/internal/view/conns"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
-// newConns returns the command that reports each connection when it is over.
+// newConns returns the command that sums up each connection when it is over.
 func newConns() *question {
 	var timeline bool
-	q := &question{
+	return &question{
 		Command: cobra.Command{
 			Use:   "conns",
-			Short: "Tell of each connection when it is over: life, states, bytes, and who closed first",
-			Long: `conns prints a line for each end of a connection when its full socket is gone, that is at the change to CLOSE or TIME_WAIT, and at the end of the
-run for those that are open. Both ends of a connection within this host are two lines. With --timeline it draws each connection instead, when both
-ends are over: every change of state at either end, the time between them, and the segments that caused them.`,
+			Short: "Sum up each connection when it is over: lifetime, bytes, and who closed first",
+			Long: `conns prints a line for each end of a connection when its full socket is gone, that is at its change to CLOSE or TIME_WAIT, and a line for
+each end that is still open when the run ends. If both ends of a connection are on this host, that makes two lines. With --timeline it
+draws each connection once both ends are over: every state change at either end, the time between them, and the segments that caused
+them.`,
 			Example: `  sudo sstrace conns                                        each connection, as it ends
   sudo sstrace conns --timeline -p 6379                     both ends of each, drawn
   sudo sstrace conns -- curl -s localhost:8080              of one command
@@ -27,15 +27,14 @@ ends are over: every change of state at either end, the time between them, and t
 		},
 		formats: conns.Formats,
 		whole:   true,
-		flags: func(f *pflag.FlagSet) {
-			f.BoolVar(&timeline, "timeline", false, "draw each connection, both ends side by side")
+		flags: func(f *flags) {
+			f.BoolVar(&timeline, "timeline", false, "draw each connection, with both ends side by side")
 		},
-		start: func(out io.Writer, format string, color bool) (view, error) {
+		start: func(out *session.Output, format string) (session.View, error) {
 			if timeline && format != "text" {
-				return nil, usageError{errors.New("--timeline draws in text: leave out -o " + format + ", or --timeline")}
+				return nil, usageError{errors.New("--timeline draws in text: omit -o " + format + ", or --timeline")}
 			}
-			return conns.New(out, format, color, timeline), nil
+			return conns.New(out, format, out.Color(), timeline), nil
 		},
 	}
-	return q
 }

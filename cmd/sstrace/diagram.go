@@ -2,35 +2,33 @@ package main
 
 import (
 	"errors"
-	"io"
-	"os"
 
+	"sstrace/internal/session"
 	"sstrace/internal/view/diagram"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
-// diagramQuestion: which ways through the state diagram were travelled, and how long did each step take?
+// newDiagram returns the command that draws the state diagram.
 func newDiagram() *question {
 	return &question{
 		Command: cobra.Command{
 			Use:   "diagram",
-			Short: "Draw the state diagram of RFC 9293 with what was travelled of it",
-			Long: `diagram draws the state diagram of TCP (RFC 9293, figure 5): on each edge how often it was travelled, by clients and by servers, and the
-median time in the state that was left; at each state how many connections ended there in a way that the figure does not draw, and why. It is
-drawn once, at the end: of a recording, or live after Ctrl-C, --for, or the end of COMMAND. -o svg is for a browser, text for the terminal, dot
-for Graphviz, ndjson one line for each kind of change.`,
+			Short: "Draw the state diagram of RFC 9293 with the paths that connections took",
+			Long: `diagram draws the state diagram of TCP (RFC 9293, figure 5). Each edge shows how often clients and servers took it, and the median time spent
+in the state that was left; each state shows how many connections ended there in a way that the figure does not have, and why. It draws
+once, at the end: of a recording or, live, after Ctrl-C, --for, or the end of COMMAND. -o svg is for a browser, text for a terminal, dot
+for Graphviz, and ndjson has a line for each kind of change.`,
 			Example: `  sudo sstrace diagram --for 10s -w diagram.svg
   sudo sstrace diagram -o text -p 6379 -- redis-cli -p 6379 ping
   sstrace diagram -o text -r trace.ndjson`,
 		},
 		formats: diagram.Formats,
-		start: func(out io.Writer, format string, color bool) (view, error) {
-			if f, ok := out.(*os.File); ok && format == "svg" && term.IsTerminal(int(f.Fd())) {
-				return nil, usageError{errors.New("a terminal does not show SVG: -w diagram.svg, or -o text")}
+		start: func(out *session.Output, format string) (session.View, error) {
+			if format == "svg" && out.Terminal() {
+				return nil, usageError{errors.New("a terminal does not show SVG: use -w diagram.svg, or -o text")}
 			}
-			return diagram.New(out, format, color), nil
+			return diagram.New(out, format, out.Color()), nil
 		},
 	}
 }

@@ -1,4 +1,4 @@
-// Command sstrace shows every TCP state change of the host while it happens.
+// Command sstrace shows every TCP state change of the host as it happens.
 package main
 
 import (
@@ -7,12 +7,13 @@ import (
 	"os"
 
 	"sstrace/internal/explain"
+	"sstrace/internal/session"
 	"sstrace/internal/view/lines"
 
 	"github.com/spf13/cobra"
 )
 
-// Exit codes; that of a traced COMMAND comes before them.
+// Exit codes. If a traced COMMAND fails, its exit code takes precedence.
 const (
 	exitFailure = 1
 	exitUsage   = 2
@@ -22,29 +23,31 @@ const (
 // usageError is a mistake on the command line.
 type usageError struct{ error }
 
-// startError: the COMMAND could not be started; code is what a shell says then.
+func (u usageError) Unwrap() error { return u.error }
+
+// startError reports that COMMAND could not be started. code is the exit code of a shell in that case.
 type startError struct {
 	error
 	code int
 }
 
-// commandEnded: the COMMAND ended with a code other than 0. The error is the trace's own, or nil.
+// commandEnded reports that COMMAND failed with code. The error is that of the trace, or nil.
 type commandEnded struct {
 	error
 	code int
 }
 
-// unmetError: so many needs of tracing are not met, and check has told them.
+// unmetError is the number of unmet requirements; check has already printed them.
 type unmetError int
 
-func (u unmetError) Error() string { return fmt.Sprintf("%d needs are not met", int(u)) }
+func (u unmetError) Error() string { return fmt.Sprintf("%d requirements are not met", int(u)) }
 
 func main() {
 	c, err := newCommand().ExecuteC()
 	os.Exit(exitCode(err, c.CommandPath()))
 }
 
-// exitCode tells err of a command, once, and what it means to the shell.
+// exitCode prints the error of a command, unless it is printed already, and returns the exit code.
 func exitCode(err error, command string) int {
 	var (
 		unmet unmetError
@@ -78,53 +81,65 @@ func newCommand() *cobra.Command {
 	var o options
 	c := &cobra.Command{
 		Use:   "sstrace [flags] [-- COMMAND [ARG...]]",
-		Short: "Show every TCP state change of this host, with its connection, duration and owner, while it happens",
-		Long: `sstrace shows every TCP state change of this host while it happens: when, to the nanosecond, how long the socket was in
-the state that it left, both ends, and the process that did it. It runs as root until Ctrl-C, -n, --for, or until
-COMMAND ends. sstrace(8) tells what each column means; -r reads a recording, without root and on any system.`,
-		Example: `  sstrace                                   every change, until Ctrl-C
-  sstrace -p 6379,6389                      connections with one of these ports at either end
-  sstrace --edge SYN_SENT:CLOSE             connects that failed
-  sstrace --where 'dur_ns > 1e6 && rport == 443'
-  sstrace -o ndjson -w trace.ndjson         record; sstrace -r trace.ndjson prints it again
-  sstrace -- redis-cli -p 6379 ping         while a command runs
-  sstrace stats --interval 10s              how many of each change, and how long did the states last?
-  sstrace explain CLOSE_WAIT                what does it mean?
-  sstrace check                             can this machine run it?`,
-		Version:       version,
+		Short: "Show every TCP state change of this host as it happens",
+		Long: `sstrace shows every TCP state change of this host as it happens: when, to the nanosecond; how long the socket was in the state that it
+left; both ends of the connection; and the process that owns the socket. It runs as root until Ctrl-C, -n, --for, or the end of COMMAND.
+With -r it reads a recording, which needs no root and works on any system. sstrace(8) explains each column.`,
+		Example: `  sudo sstrace                              every change, until Ctrl-C
+  sudo sstrace -p 6379,6389                 connections with one of these ports at either end
+  sudo sstrace --edge SYN_SENT:CLOSE        connects that failed
+  sudo sstrace --where 'dur_ns > 1e6 && rport == 443'
+  sudo sstrace -- curl -s localhost:8080    while a command runs
+  sudo sstrace -o ndjson -w trace.ndjson    record
+  sstrace -r trace.ndjson -p 443            print a recording`,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			return run(c, &o, args, func(s *setting) (view, error) { return lines.New(s.out, o.format, o.clock, s.color) })
+			return run(c, &o, args, func(s *setting) (session.View, error) {
+				return lines.New(s.out, o.format, o.clock, s.out.Color()), nil
+			})
 		},
 	}
+	cobra.AddTemplateFunc("groupedUsages", groupedUsages)
+	c.SetUsageTemplate(usageTemplate)
+	c.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.CompletionOptions.HiddenDefaultCmd = false
-	c.Flags().SetInterspersed(false) // what follows a command's name is the command's
+	c.Flags().SetInterspersed(false) // the flags after a command's name are the command's
 	o.register(c)
-	c.AddCommand(newHandshakes().command(), newConns().command(), newStats().command(), newDiagram().command(), newLs(), newLeaks())
-	c.AddCommand(&cobra.Command{
+	c.AddCommand(newHandshakes().command(), newConns().command(), newStats().command(), newDiagram().command(), newLs(), newLeaks(), newCheck(), newExplain())
+	return c
+}
+
+// newCheck returns the command that checks the requirements of tracing.
+func newCheck() *cobra.Command {
+	return &cobra.Command{
 		Use:   "check",
-		Short: "Look whether this machine can trace, and say what to do if not",
-		Long: `check looks at each thing that tracing needs of this machine, and tries to attach. It prints a line for each, with what to do
-where something is missing, and exits with 0 if sstrace can run here and with 1 if not. A line begins with yes, NO, less (sstrace can
-run without it) or ? (unknown, because a container or a namespace hides it).`,
+		Short: "Check whether this machine can trace, and say what to do if not",
+		Long: `check looks at each requirement of tracing and tries to attach. It prints a line for each, with what to do if something is missing, and
+exits with 0 if sstrace can run here, else with 1. A line begins with yes, NO, less (sstrace can run without it) or ? (unknown,
+because a container or a namespace hides it).`,
 		Example: "  sudo sstrace check",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("check takes no argument, not %q", args[0])}
+				return usageError{fmt.Errorf("check takes no argument %q", args[0])}
 			}
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error { return check(os.Stdout) },
-	})
-	c.AddCommand(&cobra.Command{
+	}
+}
+
+// newExplain returns the command that explains states, changes, reasons and errnos.
+func newExplain() *cobra.Command {
+	return &cobra.Command{
 		Use:   "explain [STATE | OLD:NEW | REASON | ERRNO]",
-		Short: "Say what a state, a change, a reason or an errno means",
-		Long: `explain says what a TCP state means: on which side it occurs, what ends it, how long is normal, what it means to see many, and
-which sysctl matters. It knows the states, the changes from one to another, the reasons, and the errnos that a TCP socket has or connect() returns,
-by name or number; without an argument it explains all states.`,
+		Short: "Explain a state, a change, a reason or an errno",
+		Long: `explain explains a TCP state: on which side it occurs, what ends it, how long is normal, what many such sockets mean, and which sysctl
+matters. It also knows the changes from one state to another, the reasons, and, by name or number, the errnos that a TCP socket can have
+or that connect() returns. Without an argument it explains all states.`,
 		Example: `  sstrace explain CLOSE_WAIT
   sstrace explain SYN_SENT:CLOSE
   sstrace explain port_unreachable
@@ -133,22 +148,37 @@ by name or number; without an argument it explains all states.`,
 		ValidArgs: explain.Topics(),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usageError{fmt.Errorf("explain takes one argument, not %q", args[1])}
+				return usageError{fmt.Errorf("explain takes one argument: omit %q", args[1])}
 			}
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			what := ""
+			topic := ""
 			if len(args) > 0 {
-				what = args[0]
+				topic = args[0]
 			}
-			text, err := explain.Explain(what)
+			text, err := explain.Explain(topic)
 			if err != nil {
 				return usageError{err}
 			}
 			_, err = fmt.Print(text)
 			return err
 		},
-	})
-	return c
+	}
 }
+
+// usageTemplate is cobra's own, with the flags in groups.
+const usageTemplate = `Usage:
+  {{.UseLine}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} [command]{{end}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if (or .IsAvailableCommand (eq .Name "help"))}}
+  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+{{groupedUsages .}}{{end}}{{if .HasAvailableSubCommands}}
+
+"{{.CommandPath}} [command] --help" explains a command.{{end}}
+`

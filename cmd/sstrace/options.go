@@ -18,19 +18,17 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const version = "0.1.0"
-
 var vocabularies = []string{"rfc", "kernel"}
 
-// options are the flags.
+// options are the flags of a command.
 type options struct {
 	filter  filter.Options
-	formats []string // those that the command has
-	listing bool     // of what exists, not a trace
-	older   bool     // what is older than the trace matters, too
-	bound   bool     // sockets that only hold a port, too
-	stacks  bool     // of who connects and who accepts
-	answers bool     // it tells about the lines, it does not print them
+	formats []string // that the command has, the default first
+	listing bool     // the source is the sockets that exist, not a trace
+	older   bool     // sockets that are older than the trace matter, too
+	bound   bool     // so do sockets that only hold a port
+	stacks  bool     // record the stacks of connect() and accept()
+	answers bool     // the command reports about lines instead of printing them
 	format  string
 	clock   string
 	states  string
@@ -43,87 +41,95 @@ type options struct {
 	buffer      string
 }
 
-// register adds the flags of the trace itself.
+// register adds the flags of sstrace itself.
 func (o *options) register(c *cobra.Command) {
-	f := c.Flags()
-	f.SortFlags = false
+	f := newFlags(c)
 	o.formats = lines.Formats
-	o.registerFilters(c)
-	o.registerFormat(c)
+	o.registerFilters(f)
+	o.registerOutput(f)
 	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(lines.Clocks, ", "))
-	f.StringVar(&o.states, "states", "rfc", "`vocabulary`: rfc, the state machine of RFC 9293; kernel, the tracepoint's changes as they are")
-	f.VarP(&o.count, "count", "n", "stop after `N` changes")
+	f.tag(groupOutput)
+	f.StringVar(&o.states, "states", "rfc", "`vocabulary`: rfc, the state machine of RFC 9293, or kernel, the tracepoint's changes unaltered")
 	o.registerSource(f)
-	complete(c, "time", lines.Clocks)
-	complete(c, "states", vocabularies)
+	f.VarP(&o.count, "count", "n", "stop after `N` changes")
+	f.complete("time", lines.Clocks)
+	f.complete("states", vocabularies)
+	f.tag(groupSource)
 }
 
-// registerFilters adds those that decide which lines are wanted.
-func (o *options) registerFilters(c *cobra.Command) {
-	f := c.Flags()
-	o.registerConnections(f)
-	f.StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp,sctp; live, tcp if not said")
-	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: CLOSE_WAIT, or as in ss, close-wait")
+// registerFilters adds the flags that select lines.
+func (o *options) registerFilters(f *flags) {
+	o.registerConnections(f, "`protocols` to trace: tcp,mptcp,sctp; tcp if omitted", "tcp", "mptcp", "sctp")
+	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: CLOSE_WAIT, or close-wait as in ss")
 	f.StringArrayVar(&o.filter.Edges, "edge", nil, "changes from one state to another: `OLD:NEW`")
 	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "changes out of a state that lasted at least this `time`: 1ms")
-	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets that this `process` owns")
-	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets that a process of this `name` owns; up to 15 bytes, as the kernel has it")
+	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets owned by this `process`")
+	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets owned by a process of this `name`, of up to 15 bytes")
 	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
-	complete(c, "proto", []string{"tcp", "mptcp", "sctp"})
-	complete(c, "state", stateNames())
+	f.complete("state", stateNames())
+	f.tag(groupLines)
 }
 
-// registerListed adds --proto for those that look at what exists; live, its default is byDefault.
-func (o *options) registerListed(c *cobra.Command, byDefault string) {
-	c.Flags().StringArrayVar(&o.filter.Protos, "proto", nil, "`protocols` whose sockets to show: tcp,mptcp; live, "+byDefault+" if not said")
-	complete(c, "proto", []string{"tcp", "mptcp"})
+// registerSockets adds the filters of a command that lists sockets; --state, which each command
+// explains differently, is there already. keys names the keys of --where.
+func (o *options) registerSockets(f *flags, keys string) {
+	f.complete("state", stateNames())
+	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "sockets held by this `process`")
+	f.StringArrayVar(&o.filter.Comms, "comm", nil, "sockets held by a process of this `name`, of up to 15 bytes")
+	f.StringVar(&o.filter.Where, "where", "", "sockets for which this `expression` over "+keys+" is true: 'recv_q > 0'")
+	f.tag(groupSockets)
 }
 
-// checkProtos finds protocols whose existing sockets cannot be found.
+// checkProtos rejects protocols whose existing sockets the kernel does not list.
 func (o *options) checkProtos() error {
 	for _, list := range o.filter.Protos {
 		if slices.Contains(strings.Split(strings.ToLower(list), ","), "sctp") {
-			return errors.New("--proto: sockets of SCTP that exist cannot be found; expected tcp, mptcp")
+			return errors.New("--proto: existing SCTP sockets cannot be listed; expected tcp, mptcp")
 		}
 	}
 	return nil
 }
 
-// registerConnections adds the filters that decide about whole connections, in the kernel.
-func (o *options) registerConnections(f *pflag.FlagSet) {
+// registerConnections adds the filters that select whole connections, in the kernel. usage and protos
+// are the help and the values of --proto.
+func (o *options) registerConnections(f *flags, usage string, protos ...string) {
 	f.StringArrayVarP(&o.filter.Ports, "port", "p", nil, "connections with this `port` at either end; lists and ranges: 80,8000-8100")
 	f.StringArrayVar(&o.filter.LocalPorts, "lport", nil, "connections with this local `port`")
 	f.StringArrayVar(&o.filter.RemotePorts, "rport", nil, "connections with this remote `port`")
 	f.StringArrayVar(&o.filter.Hosts, "host", nil, "connections with this `address` or prefix at either end: 10.0.0.0/8")
-	f.BoolVarP(&o.filter.IPv4, "ipv4", "4", false, "IPv4 only, IPv4-mapped included")
+	f.BoolVarP(&o.filter.IPv4, "ipv4", "4", false, "IPv4 only, including IPv4-mapped")
 	f.BoolVarP(&o.filter.IPv6, "ipv6", "6", false, "IPv6 only")
 	f.StringArrayVar(&o.filter.NetNS, "netns", nil, "sockets of this network `namespace`: NAME, PATH, pid:N or INODE")
 	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets of this `user`, by name or number")
-	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil, "sockets of this cgroup v2 and those below it: the `path` as in /system.slice/redis.service")
+	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil, "sockets of the cgroup v2 at this `path` and below it: /system.slice/redis.service")
+	f.StringArrayVar(&o.filter.Protos, "proto", nil, usage)
+	f.complete("proto", protos)
+	f.tag(groupConnections)
 }
 
-// registerFormat adds where the lines go, and how they look.
-func (o *options) registerFormat(c *cobra.Command) {
-	f := c.Flags()
+// registerOutput adds the flags that say where lines go and what they look like.
+func (o *options) registerOutput(f *flags) {
 	f.StringVarP(&o.format, "output", "o", o.formats[0], "`format`: "+strings.Join(o.formats, ", "))
-	f.StringVarP(&o.write, "write", "w", "", "write the lines to this `file` (created with mode 0600) and leave stdout free; -: stdout")
-	complete(c, "output", o.formats)
+	f.StringVarP(&o.write, "write", "w", "", "write to this `file` (created with mode 0600) instead of stdout, which is -")
+	f.complete("output", o.formats)
+	f.tag(groupOutput)
 }
 
-// registerSource adds where the changes come from, and for how long.
-func (o *options) registerSource(f *pflag.FlagSet) {
-	f.StringVarP(&o.read, "read", "r", "", "read a recording made with -o ndjson from this `file`, - for stdin, instead of tracing")
+// registerSource adds the flags that say where changes come from, and for how long.
+func (o *options) registerSource(f *flags) {
+	o.registerRead(f)
 	f.Var(&o.duration, "for", "stop after this `time`: 30s")
 	o.registerBuffer(f)
 }
 
-func (o *options) registerBuffer(f *pflag.FlagSet) {
-	f.StringVar(&o.buffer, "buffer", "16M", "`size` of the ring buffer, rounded up to a power of two")
+func (o *options) registerRead(f *flags) {
+	f.StringVarP(&o.read, "read", "r", "", "read a recording made with -o ndjson from this `file`, or from stdin (-), instead of tracing")
+	f.tag(groupSource)
 }
 
-// complete tells the shell what a flag's values are. The flag must be there.
-func complete(c *cobra.Command, flag string, values []string) {
-	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+func (o *options) registerBuffer(f *flags) {
+	f.StringVar(&o.buffer, "buffer", "16M", "`size` of the ring buffer, rounded up to a power of two")
+	f.tag(groupSource)
 }
 
 func stateNames() (names []string) {
@@ -136,7 +142,7 @@ func stateNames() (names []string) {
 // positiveTime is a time on the command line.
 type positiveTime time.Duration
 
-func (p *positiveTime) String() string { return "" } // none is given
+func (p *positiveTime) String() string { return "" } // there is no default
 func (p *positiveTime) Type() string   { return "time" }
 
 // Set implements pflag.Value.
@@ -152,20 +158,20 @@ func (p *positiveTime) Set(text string) error {
 // number is a count on the command line.
 type number uint64
 
-func (n *number) String() string { return "" } // none is given
+func (n *number) String() string { return "" } // there is no default
 func (n *number) Type() string   { return "number" }
 
 // Set implements pflag.Value.
 func (n *number) Set(text string) error {
 	v, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || v == 0 {
-		return errors.New("expected a number from 1 on")
+		return errors.New("expected a number, 1 or more")
 	}
 	*n = number(v)
 	return nil
 }
 
-// checkGiven finds flags that are given and empty, as "$UNSET" is: they would ask for nothing.
+// checkGiven rejects flags with an empty value, which is what "$UNSET" expands to.
 func checkGiven(flags *pflag.FlagSet) (err error) {
 	flags.Visit(func(f *pflag.Flag) {
 		if text := f.Value.String(); err == nil && (f.Value.Type() == "string" && text == "" || f.Value.Type() == "stringArray" && text == "[]") {
@@ -175,7 +181,7 @@ func checkGiven(flags *pflag.FlagSet) (err error) {
 	return err
 }
 
-// check finds what is wrong with the flags that parse.
+// check rejects flags that parse but make no sense.
 func (o *options) check(command []string) error {
 	switch {
 	case !slices.Contains(o.formats, o.format):
@@ -185,16 +191,17 @@ func (o *options) check(command []string) error {
 	case o.states != "" && !slices.Contains(vocabularies, o.states):
 		return fmt.Errorf("--states %q: the vocabularies are %s", o.states, strings.Join(vocabularies, ", "))
 	case o.read != "" && len(command) > 0:
-		return fmt.Errorf("-r reads a recording: it cannot trace %q", command[0])
+		return fmt.Errorf("-r reads a recording; omit it to trace %q", command[0])
 	case o.read != "" && o.statesGiven:
-		return fmt.Errorf("-r reads a recording, which has the vocabulary that it was made with: --states goes with tracing")
+		return fmt.Errorf("-r reads a recording, which has the vocabulary it was made with; use --states when tracing")
 	case o.read != "" && o.duration != 0:
-		return fmt.Errorf("-r reads a recording: --for goes with tracing")
+		return errors.New("-r reads a recording; use --for when tracing")
 	}
 	return nil
 }
 
-// ringSize parses --buffer: bytes, or with K, M or G. The kernel wants a power of two of whole pages.
+// ringSize parses --buffer: bytes, or a number with K, M or G. It returns the next power of two that
+// is a multiple of the page size, as the kernel requires.
 func ringSize(text string) (int, error) {
 	digits, shift := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(text), "B"), "I"), 0
 	for i, unit := range "KMG" {

@@ -73,7 +73,7 @@ func TestPairedViewsOfACutRecording(t *testing.T) {
 
 func TestPairedViewsSayWhatIsRight(t *testing.T) {
 	for args, want := range map[string]string{
-		"handshakes --by host":                        "the groups are port, remote, process, container",
+		"handshakes --by host":                        "expected port, remote, process, container",
 		"handshakes -o csv":                           "the formats are text, ndjson",
 		"handshakes now":                              "handshakes takes no argument",
 		"conns --timeline -o ndjson -r " + os.DevNull: "--timeline draws in text",

@@ -25,15 +25,15 @@ func TestStatsOfARecording(t *testing.T) {
 
 func TestStatsUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"stats --by name -r -":               "the groups are port, remote, process, container",
-		"stats --by= -r -":                   "the groups are port, remote, process, container",
+		"stats --by name -r -":               "expected port, remote, process, container",
+		"stats --by= -r -":                   "expected port, remote, process, container",
 		"stats --interval 5 -r -":            "expected a time with its unit",
 		"stats --interval 0s -r -":           "expected a time with its unit",
 		"stats --histogram -o ndjson -r -":   "--histogram draws in text",
 		"stats -o csv -r -":                  "the formats are text, ndjson",
 		"stats curl localhost":               "sstrace stats [flags] -- curl",
 		"stats --states kernel -r -":         "unknown flag: --states",
-		"stats -r - --for 1s --by container": "--for goes with tracing",
+		"stats -r - --for 1s --by container": "use --for when tracing",
 	} {
 		if r := sstrace(t, recorded, strings.Fields(args)...); r.code != exitUsage || !strings.Contains(r.stderr, want) || r.stdout != "" {
 			t.Errorf("%s: exit code %d, stderr %q, stdout %q; want %d and %q", args, r.code, r.stderr, r.stdout, exitUsage, want)

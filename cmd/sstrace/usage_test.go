@@ -40,7 +40,7 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"--time utc", "the clocks are wall, mono, rel, delta"},
 		{"--states linux", "the vocabularies are rfc, kernel"},
 		{"--for 0", "expected a time with its unit"},
-		{"-n 0", "expected a number from 1 on"},
+		{"-n 0", "expected a number, 1 or more"},
 		{"--comm sixteen-bytes-xx", "expected 1 to 15 bytes"},
 		{"--port=", "--port \"\": expected a value"},
 		{"--read=", "--read \"\": expected a value"},
@@ -54,19 +54,19 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"ls now", "ls takes no argument"},
 		{"ls -o csv", "the formats are text, wide, ndjson"},
 		{"ls --where dur_ns>1", "unknown name dur_ns"},
-		{"ls --buffer 1M", "--buffer goes with --watch"},
-		{"ls --watch", "stdout is none"},
-		{"ls --watch -o ndjson", "-o ndjson does not go with it"},
-		{"ls --watch -w x", "-w does not go with it"},
-		{"ls --watch -r x", "-r does not go with it"},
+		{"ls --buffer 1M", "omit --buffer, or add --watch"},
+		{"ls --watch", "stdout is not one"},
+		{"ls --watch -o ndjson", "omit -o ndjson"},
+		{"ls --watch -w x", "omit -w"},
+		{"ls --watch -r x", "omit -r"},
 		{"explain ASLEEP", "unknown topic \"ASLEEP\"; the topics are CLOSE LISTEN"},
 		{"explain CLOSE LISTEN", "explain takes one argument"},
 		{"-r x -- true", "-r reads a recording"},
-		{"-r x --states kernel", "has the vocabulary that it was made with"},
-		{"leaks --once --for 1s", "--for goes with tracing"},
-		{"leaks --once --stacks", "goes with tracing"},
-		{"leaks --older 5m", "expected STATE=TIME, of the states that should pass: SYN_SENT=30s"},
-		{"leaks --older ESTABLISHED=5m", "expected STATE=TIME, of the states that should pass: SYN_SENT=30s"},
+		{"-r x --states kernel", "has the vocabulary it was made with"},
+		{"leaks --once --for 1s", "omit --for"},
+		{"leaks --once --stacks", "use it when tracing"},
+		{"leaks --older 5m", "expected STATE=TIME with one of these states: SYN_SENT=30s"},
+		{"leaks --older ESTABLISHED=5m", "expected STATE=TIME with one of these states: SYN_SENT=30s"},
 		{"stats --frobnicate", "Try sstrace stats --help"},
 		{"-r x --for 1s", "-r reads a recording"},
 	} {
@@ -279,7 +279,7 @@ func TestReplayOfBrokenRecordings(t *testing.T) {
 		})
 	}
 	gap := sstrace(t, lines[0]+lines[3]+lines[4], "-r", "-")
-	if gap.code != exitFailure || !strings.Contains(gap.stderr, "after line 1 comes line 4") || strings.Contains(gap.stderr, "report") {
+	if gap.code != exitFailure || !strings.Contains(gap.stderr, "line 1 is followed by line 4") || strings.Contains(gap.stderr, "report") {
 		t.Errorf("a gap in seq: exit code %d, stderr %q", gap.code, gap.stderr)
 	}
 	missing := sstrace(t, "", "-r", "/nonexistent/trace")

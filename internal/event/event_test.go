@@ -114,9 +114,9 @@ func TestDecodeOtherLines(t *testing.T) {
 		"keys of a later version": strings.Replace(
 			line, `{`, `{"new_key":{"a":[1,2,{"b":"}\""}],"c":null},"other":-1.5e3,"third":[],`, 1,
 		),
-		"white space":             " " + strings.ReplaceAll(line, ",", " ,\t ") + "\r\n",
-		"without null keys":       strings.Replace(line, `"reason":null,`, "", 1),
-		"escapes":                 strings.Replace(line, `"nc"`, `"\u006e\u0063"`, 1),
+		"white space":       " " + strings.ReplaceAll(line, ",", " ,\t ") + "\r\n",
+		"without null keys": strings.Replace(line, `"reason":null,`, "", 1),
+		"escapes":           strings.Replace(line, `"nc"`, `"\u006e\u0063"`, 1),
 	} {
 		if err := got.DecodeJSON([]byte(line)); err != nil || !reflect.DeepEqual(got, e) {
 			t.Errorf("%s: %v, got %+v", name, err, got)

@@ -78,6 +78,17 @@ func (l *Lines) Event(e *event.Event) error { return l.Encode(e, appendJSON) }
 
 func appendJSON(b []byte, e *event.Event) []byte { return e.AppendJSON(b) }
 
+// End writes everything that was added and the line that ends the output, unless its balance is
+// unknown.
+func (l *Lines) End(end *event.Event) error {
+	if end.Balance != nil {
+		if err := l.Event(end); err != nil {
+			return err
+		}
+	}
+	return l.Flush()
+}
+
 // Encode numbers e and adds what appendLine appends: one line with its newline.
 func (l *Lines) Encode(e *event.Event, appendLine func([]byte, *event.Event) []byte) error {
 	l.seq++

@@ -269,10 +269,7 @@ func BenchmarkRecordToLine(b *testing.B) {
 	var tracker track.Kernel
 	var clock clock
 	var f filter.Filter
-	p, err := lines.New(nowhere{}, "ndjson", "wall", false)
-	if err != nil {
-		b.Fatal(err)
-	}
+	p := lines.New(nowhere{}, "ndjson", "wall", false)
 	pass := func(e *event.Event) error { return f.Pass(e, p.Take) }
 	var e record.Record
 	b.ReportAllocs()

@@ -162,9 +162,6 @@ func (r *Rollup[K, T]) Finish() error {
 	)
 }
 
-// Finished reports whether the whole run was reported.
-func (r *Rollup[K, T]) Finished() bool { return r.finished }
-
 // idle reports whether nothing was counted in this interval.
 func (r *Rollup[K, T]) idle() bool { return !r.active && r.lost.interval == 0 }
 

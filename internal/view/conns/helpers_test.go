@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sstrace/internal/event"
+	"sstrace/internal/event/eventtest"
 )
 
 func TestMain(m *testing.M) {
@@ -84,17 +85,8 @@ func between(all []event.Event, addr string) []event.Event {
 func run(t *testing.T, format string, timeline bool, lines ...event.Event) string {
 	t.Helper()
 	var out bytes.Buffer
-	v := New(&out, format, false, timeline)
 	end := event.Event{Type: event.End, Mono: zero + 60001*ms, Wall: noon + zero + 60001*ms, Balance: &event.Balance{}}
-	lines = append(lines, end)
-	for i := range lines {
-		if err := v.Take(&lines[i]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.Flush(1); err != nil {
-		t.Fatal(err)
-	}
+	eventtest.Feed(t, New(&out, format, false, timeline), append(lines, end)...)
 	return out.String()
 }
 

@@ -21,10 +21,9 @@ type View struct {
 	timeline    bool
 	widths      text.Widths
 
-	table    pair.Table
-	now      int64 // Mono of the latest line
-	started  bool  // the first text is written
-	finished bool  // everything is reported
+	table   pair.Table
+	now     int64 // Mono of the latest line
+	started bool  // the first text is written
 }
 
 // New returns a View that writes to w in one of Formats. With timeline, which needs text, it draws
@@ -36,16 +35,14 @@ func New(w io.Writer, format string, color, timeline bool) *View {
 	}
 }
 
+// Begin does nothing: a recording without connections has no output.
+func (v *View) Begin() error { return nil }
+
 // Take takes a line.
 func (v *View) Take(e *event.Event) error {
 	v.now = max(v.now, e.Mono)
 	touched := v.table.Take(e)
 	switch {
-	case e.Type == event.End:
-		if err := v.finish(); err != nil || v.text {
-			return err
-		}
-		return v.lines.Event(e)
 	case e.Type == event.Lost && v.text:
 		if err := v.start(); err != nil {
 			return err
@@ -62,24 +59,15 @@ func (v *View) Take(e *event.Event) error {
 	return nil
 }
 
-// Flush writes the buffered output. now is 0 at the end of a recording, which may lack an End line
-// if it was cut off; Flush then reports what is open.
-func (v *View) Flush(now int64) error {
-	var err error
-	switch {
-	case v.finished:
-	case now == 0:
-		err = v.finish()
-	default:
-		err = v.start()
-	}
-	if err != nil {
+// Idle writes the header, which shows a person that the trace is running, and the buffered output.
+func (v *View) Idle(int64) error {
+	if err := v.start(); err != nil {
 		return err
 	}
 	return v.lines.Flush()
 }
 
-// start writes the header, which shows a person that the trace is running.
+// start writes the header, once.
 func (v *View) start() error {
 	if v.started || !v.text || v.timeline {
 		return nil
@@ -114,14 +102,11 @@ func (v *View) check(end *pair.End) error {
 	return nil
 }
 
-// finish reports what is still open.
-func (v *View) finish() error {
-	if v.finished {
-		return nil
-	}
-	v.finished = true
-	for _, end := range v.table.Open() {
-		conn := end.Conn()
+// End reports what is still open.
+func (v *View) End(end *event.Event) error {
+	v.now = max(v.now, end.Mono)
+	for _, e := range v.table.Open() {
+		conn := e.Conn()
 		if !conn.Wanted() {
 			continue
 		}
@@ -129,13 +114,16 @@ func (v *View) finish() error {
 		if v.timeline {
 			err = v.draw(conn)
 		} else {
-			err = v.report(end)
+			err = v.report(e)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	if v.text {
+		return v.lines.Flush()
+	}
+	return v.lines.End(end)
 }
 
 // report writes the line of an end, once.

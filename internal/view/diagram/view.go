@@ -29,7 +29,6 @@ type View struct {
 	begun       bool
 	first, last moment
 	balance     *event.Balance // nil: the recording has no end
-	drawn       bool
 }
 
 type moment struct{ wall, mono int64 }
@@ -48,12 +47,12 @@ func New(w io.Writer, format string, color bool) *View {
 	return &View{lines: ndjson.NewLines(w), format: format, color: color, counts: make(map[kind]*quantile.Tally)}
 }
 
-// Take takes one line. The End draws the picture.
+// Begin does nothing: the picture is drawn at the end.
+func (v *View) Begin() error { return nil }
+
+// Take takes one line.
 func (v *View) Take(e *event.Event) error {
-	v.last = moment{e.Wall, e.Mono}
-	if !v.begun {
-		v.begun, v.first = true, v.last
-	}
+	v.see(e)
 	switch e.Type {
 	case event.Change:
 		v.count(e)
@@ -62,26 +61,34 @@ func (v *View) Take(e *event.Event) error {
 		if v.format == "ndjson" {
 			return v.lines.Event(e)
 		}
-	case event.End:
-		v.balance = e.Balance
-		v.lost = max(v.lost, e.Balance.RingFull)
-		if err := v.draw(); err != nil || v.format != "ndjson" {
-			return err
-		}
-		return v.lines.Event(e)
 	}
 	return nil
 }
 
-// Flush writes what is ready. now is 0 at the end of a recording; one without an End was cut off, and
-// what it has is drawn.
-func (v *View) Flush(now int64) error {
-	if now == 0 && !v.drawn {
-		if err := v.draw(); err != nil {
-			return err
-		}
+// Idle does nothing: the picture is drawn at the end.
+func (v *View) Idle(int64) error { return nil }
+
+// End draws the picture.
+func (v *View) End(end *event.Event) error {
+	if v.balance = end.Balance; v.balance != nil {
+		v.see(end)
+		v.lost = max(v.lost, v.balance.RingFull)
+	}
+	if err := v.draw(); err != nil {
+		return err
+	}
+	if v.format == "ndjson" {
+		return v.lines.End(end)
 	}
 	return v.lines.Flush()
+}
+
+// see notes the time of a line.
+func (v *View) see(e *event.Event) {
+	v.last = moment{e.Wall, e.Mono}
+	if !v.begun {
+		v.begun, v.first = true, v.last
+	}
 }
 
 func (v *View) count(e *event.Event) {
@@ -99,7 +106,6 @@ func (v *View) count(e *event.Event) {
 }
 
 func (v *View) draw() error {
-	v.drawn = true
 	if v.format == "ndjson" {
 		return v.ndjson()
 	}

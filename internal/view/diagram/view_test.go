@@ -37,17 +37,12 @@ func draw(t *testing.T, format string, end *event.Balance, events ...event.Event
 			t.Fatal(err)
 		}
 		if e.Mono == mono && format != "ndjson" {
-			if err := v.Flush(e.Mono); err != nil || out.Len() > 0 {
+			if err := v.Idle(e.Mono); err != nil || out.Len() > 0 {
 				t.Fatalf("%d bytes before the end, %v", out.Len(), err)
 			}
 		}
 	}
-	if end != nil {
-		if err := v.Take(&event.Event{Type: event.End, Wall: wall + 10e9, Mono: mono + 10e9, Balance: end}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.Flush(0); err != nil {
+	if err := v.End(&event.Event{Type: event.End, Wall: wall + 10e9, Mono: mono + 10e9, Balance: end}); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sstrace/internal/event"
+	"sstrace/internal/event/eventtest"
 )
 
 func TestMain(m *testing.M) {
@@ -114,15 +115,7 @@ func with(all []event.Event, set func(i int, e *event.Event)) []event.Event {
 func run(t *testing.T, format string, o Options, lines ...event.Event) string {
 	t.Helper()
 	var out bytes.Buffer
-	v := New(&out, format, false, o)
-	for i := range lines {
-		if err := v.Take(&lines[i]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.Flush(0); err != nil {
-		t.Fatal(err)
-	}
+	eventtest.Feed(t, New(&out, format, false, o), lines...)
 	return out.String()
 }
 

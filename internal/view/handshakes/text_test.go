@@ -210,7 +210,7 @@ func TestPending(t *testing.T) {
 				} else {
 					take(change(3, ns, event.Established, event.CloseWait, event.Unknown))
 				}
-				if err := v.Flush(now); err != nil {
+				if err := v.Idle(now); err != nil {
 					t.Fatal(err)
 				}
 				return strings.Contains(out.String(), "established")

@@ -42,19 +42,18 @@ type View struct {
 	table   pair.Table
 	pending []*pair.End // clients that are ESTABLISHED and unpaired: the server's end may still appear
 
-	groups   map[string]*group
-	others   *group                          // the groups that were too many
-	lost     struct{ before, period uint64 } // changes lost in earlier periods, in this one
-	begun    bool                            // begin, period and now are known
-	begin    int64                           // of the run; CLOCK_MONOTONIC, as are the next two
-	period   int64                           // when the current interval began
-	now      int64                           // the latest time seen
-	clocked  bool                            // wall is known
-	wall     int64                           // wall clock minus CLOCK_MONOTONIC
-	started  bool                            // the first text is written
-	wrote    bool                            // any text is written
-	tabled   bool                            // the latest text was a table
-	finished bool                            // everything is reported
+	groups  map[string]*group
+	others  *group                          // the groups that were too many
+	lost    struct{ before, period uint64 } // changes lost in earlier periods, in this one
+	begun   bool                            // begin, period and now are known
+	begin   int64                           // of the run; CLOCK_MONOTONIC, as are the next two
+	period  int64                           // when the current interval began
+	now     int64                           // the latest time seen
+	clocked bool                            // wall is known
+	wall    int64                           // wall clock minus CLOCK_MONOTONIC
+	started bool                            // the first text is written
+	wrote   bool                            // any text is written
+	tabled  bool                            // the latest text was a table
 }
 
 // New returns a View that writes to w in one of Formats.
@@ -66,6 +65,9 @@ func New(w io.Writer, format string, color bool, o Options) *View {
 	}
 }
 
+// Begin does nothing: only a live source has a header.
+func (v *View) Begin() error { return nil }
+
 // Take takes a line.
 func (v *View) Take(e *event.Event) error {
 	v.clocked, v.wall = true, e.Wall-e.Mono
@@ -73,11 +75,6 @@ func (v *View) Take(e *event.Event) error {
 		return err
 	}
 	switch e.Type {
-	case event.End:
-		if err := v.finish(); err != nil || v.text {
-			return err
-		}
-		return v.lines.Event(e)
 	case event.Lost:
 		v.table.Take(e)
 		v.lost.period += e.RingFull
@@ -97,23 +94,32 @@ func (v *View) Take(e *event.Event) error {
 	return nil
 }
 
-// Flush reports what is due at now and writes the buffered output. now is 0 at the end of a
-// recording, which may lack an End line if it was cut off; Flush then reports what is open.
-func (v *View) Flush(now int64) error {
-	var err error
-	switch {
-	case v.finished:
-	case now == 0:
-		err = v.finish()
-	default:
-		if err = v.start(); err == nil {
-			err = v.advance(now, now-patience)
-		}
+// Idle reports what is due at mono.
+func (v *View) Idle(mono int64) error {
+	if err := v.start(); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := v.advance(mono, mono-patience); err != nil {
 		return err
 	}
 	return v.lines.Flush()
+}
+
+// End reports what is open, and the whole run.
+func (v *View) End(end *event.Event) error {
+	if end.Balance != nil {
+		v.clocked, v.wall = true, end.Wall-end.Mono
+		if err := v.advance(end.Mono, end.Mono); err != nil {
+			return err
+		}
+	}
+	if err := v.finish(); err != nil {
+		return err
+	}
+	if v.text {
+		return v.lines.Flush()
+	}
+	return v.lines.End(end)
 }
 
 // start writes the header, which shows a person that the trace is running.
@@ -168,10 +174,9 @@ func (v *View) advance(now, complete int64) error {
 
 // finish reports what is not over, and the percentiles of the whole run.
 func (v *View) finish() error {
-	if v.finished || !v.clocked {
+	if !v.clocked {
 		return nil
 	}
-	v.finished = true
 	for _, end := range v.table.Open() {
 		if c := end.Conn(); !c.Reported() && isHandshake(c) {
 			if err := v.report(c); err != nil {

@@ -140,7 +140,7 @@ func TestStart(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out strings.Builder
-			if err := New(&out, "text", false, test.o).Flush(zero); err != nil {
+			if err := New(&out, "text", false, test.o).Idle(zero); err != nil {
 				t.Fatal(err)
 			}
 			if !strings.HasPrefix(out.String(), test.want) {

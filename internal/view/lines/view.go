@@ -2,7 +2,6 @@
 package lines
 
 import (
-	"errors"
 	"io"
 
 	"sstrace/internal/event"
@@ -18,36 +17,49 @@ var (
 // View prints lines. It is not safe for concurrent use.
 type View struct {
 	lines      *ndjson.Lines
+	header     string
 	appendLine func(b []byte, e *event.Event) []byte // nil for NDJSON
 }
 
-// New returns a View that writes to w in one of Formats. It writes the header at once, which shows
-// a person that the trace is running. Only the text formats use clock, one of Clocks, and color.
-func New(w io.Writer, format, clock string, color bool) (*View, error) {
+// New returns a View that writes to w in one of Formats. Only the text formats use clock, one of
+// Clocks, and color.
+func New(w io.Writer, format, clock string, color bool) *View {
 	v := &View{lines: ndjson.NewLines(w)}
-	var err error
 	switch format {
 	case "csv":
 		v.appendLine = appendCSV
-		err = v.lines.Text(string(appendCSVHeader(nil)))
+		v.header = string(appendCSVHeader(nil))
 	case "text", "wide":
 		t := newTable(clock, color, format == "wide")
 		v.appendLine = t.appendLine
-		err = v.lines.Text(string(t.appendHeader(nil)))
+		v.header = string(t.appendHeader(nil))
 	}
-	return v, errors.Join(err, v.lines.Flush())
+	return v
+}
+
+// Begin writes the header, which shows a person that the trace is running.
+func (v *View) Begin() error {
+	if err := v.lines.Text(v.header); err != nil {
+		return err
+	}
+	return v.lines.Flush()
 }
 
 // Take prints e.
 func (v *View) Take(e *event.Event) error {
-	switch {
-	case v.appendLine == nil:
+	if v.appendLine == nil {
 		return v.lines.Event(e)
-	case e.Type == event.End: // only NDJSON has a line for the balance
-		return nil
 	}
 	return v.lines.Encode(e, v.appendLine)
 }
 
-// Flush writes the buffered lines.
-func (v *View) Flush(int64) error { return v.lines.Flush() }
+// Idle writes the buffered lines.
+func (v *View) Idle(int64) error { return v.lines.Flush() }
+
+// End writes the buffered lines and, in NDJSON, the balance; the other formats have no line for it.
+func (v *View) End(end *event.Event) error {
+	if v.appendLine == nil {
+		return v.lines.End(end)
+	}
+	return v.lines.Flush()
+}

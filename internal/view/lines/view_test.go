@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sstrace/internal/event"
+	"sstrace/internal/event/eventtest"
 )
 
 func change(local, remote string) event.Event {
@@ -25,18 +26,7 @@ func change(local, remote string) event.Event {
 func lines(t *testing.T, format, clock string, color bool, events ...event.Event) []string {
 	t.Helper()
 	var out bytes.Buffer
-	v, err := New(&out, format, clock, color)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range events {
-		if err := v.Take(&events[i]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.Flush(0); err != nil {
-		t.Fatal(err)
-	}
+	eventtest.Feed(t, New(&out, format, clock, color), events...)
 	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 }
 
@@ -104,13 +94,11 @@ func (f failingWriter) Write([]byte) (int, error) { return 0, f.err }
 
 func TestWriteErrors(t *testing.T) {
 	broken := errors.New("broken")
-	if _, err := New(failingWriter{broken}, "text", "wall", false); !errors.Is(err, broken) {
+	if err := New(failingWriter{broken}, "text", "wall", false).Begin(); !errors.Is(err, broken) {
 		t.Errorf("header: got %v, want %v", err, broken)
 	}
-	v, err := New(failingWriter{broken}, "ndjson", "wall", false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := New(failingWriter{broken}, "ndjson", "wall", false)
+	var err error
 	all := slices.Repeat([]event.Event{change("127.0.0.1:1", "127.0.0.1:2")}, 1000) // more than the buffer holds
 	for i := range all {
 		if err = v.Take(&all[i]); err != nil {
@@ -125,10 +113,7 @@ func TestWriteErrors(t *testing.T) {
 func BenchmarkPrint(b *testing.B) {
 	for _, format := range Formats {
 		b.Run(format, func(b *testing.B) {
-			v, err := New(io.Discard, format, "wall", false)
-			if err != nil {
-				b.Fatal(err)
-			}
+			v := New(io.Discard, format, "wall", false)
 			e := change("127.0.0.1:1", "127.0.0.1:2")
 			b.ReportAllocs()
 			for b.Loop() {

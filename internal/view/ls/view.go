@@ -34,7 +34,10 @@ func New(out io.Writer, format string) *View {
 	return v
 }
 
-// Take takes the Sockets, and then the End, which writes the table.
+// Begin does nothing: columns are as wide as their widest cell.
+func (v *View) Begin() error { return nil }
+
+// Take takes a Socket.
 func (v *View) Take(e *event.Event) error {
 	switch {
 	case v.json:
@@ -43,14 +46,25 @@ func (v *View) Take(e *event.Event) error {
 		v.add(e)
 	case e.Type == event.Lost:
 		v.lost = true
-	case e.Type == event.End:
-		return v.writeTable()
 	}
 	return nil
 }
 
-// Flush writes what was added.
-func (v *View) Flush(int64) error { return v.lines.Flush() }
+// Idle does nothing: a listing ends at once.
+func (v *View) Idle(int64) error { return nil }
+
+// End writes the table. A listing whose end is missing has none.
+func (v *View) End(end *event.Event) error {
+	if v.json {
+		return v.lines.End(end)
+	}
+	if end.Balance != nil {
+		if err := v.writeTable(); err != nil {
+			return err
+		}
+	}
+	return v.lines.Flush()
+}
 
 // writeTable writes the header, the block of each state, and the sums.
 func (v *View) writeTable() error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sstrace/internal/event"
+	"sstrace/internal/event/eventtest"
 )
 
 func TestShort(t *testing.T) {
@@ -102,15 +103,7 @@ func TestTable(t *testing.T) {
 	}
 	table := func(all ...event.Event) string {
 		var out strings.Builder
-		v := New(&out, "text")
-		for _, e := range append(all, event.Event{Type: event.End}) {
-			if err := v.Take(&e); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := v.Flush(0); err != nil {
-			t.Fatal(err)
-		}
+		eventtest.Feed(t, New(&out, "text"), append(all, *eventtest.New(event.End))...)
 		return "\n" + out.String()
 	}
 	first := socket(0, "127.0.0.1:40001", 2e9, event.Holder{PID: 7, FD: 3, Comm: "größer"}, event.Holder{PID: 7, FD: 4, Comm: "größer"}, event.Holder{PID: 8, FD: 3, Comm: "nc"})
@@ -143,15 +136,7 @@ func TestLongCell(t *testing.T) {
 	e.Type, e.Cgroup = event.Socket, "/"+unit
 	e.Status = &event.Status{Left: event.Unknown, Holders: []event.Holder{{PID: 7, FD: 3, Comm: "nc"}}}
 	var out strings.Builder
-	v := New(&out, "wide")
-	for _, e := range []event.Event{e, {Type: event.End}} {
-		if err := v.Take(&e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.Flush(0); err != nil {
-		t.Fatal(err)
-	}
+	eventtest.Feed(t, New(&out, "wide"), e, *eventtest.New(event.End))
 	if want := strings.Repeat(`\x7f`, 16_371) + ".service 7/nc fd 3\n"; !strings.Contains(out.String(), want) {
 		t.Errorf("the unit is missing: %d bytes in all, want at least %d", out.Len(), len(want))
 	}
@@ -175,7 +160,7 @@ func BenchmarkListing(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				if err := v.Take(&event.Event{Type: event.End, Balance: &event.Balance{}}); err != nil {
+				if err := v.End(eventtest.New(event.End)); err != nil {
 					b.Fatal(err)
 				}
 			}

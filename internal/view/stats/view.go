@@ -42,17 +42,15 @@ func New(w io.Writer, format string, o Options) *View {
 	return v
 }
 
+// Begin does nothing: only a live source has a header.
+func (v *View) Begin() error { return nil }
+
 // Take counts one line.
 func (v *View) Take(e *event.Event) error {
 	if err := v.groups.See(e); err != nil {
 		return err
 	}
 	switch e.Type {
-	case event.End:
-		if err := v.groups.Finish(); err != nil || v.text {
-			return err
-		}
-		return v.lines.Event(e)
 	case event.Lost:
 		v.groups.Lost(e.RingFull)
 		if v.text { // the report of this interval has the number
@@ -69,26 +67,33 @@ func (v *View) Take(e *event.Event) error {
 	return nil
 }
 
-// Flush reports the intervals that have ended. now is 0 at the end of a recording; one without an End
-// was cut off, and what it has is reported.
-func (v *View) Flush(now int64) error {
-	var err error
-	switch {
-	case v.groups.Finished():
-	case now == 0:
-		err = v.groups.Finish()
-	default:
-		if v.text && !v.greeted {
-			err = v.greet()
-		}
-		if err == nil {
-			err = v.groups.Advance(now)
+// Idle reports the intervals that ended before mono.
+func (v *View) Idle(mono int64) error {
+	if v.text && !v.greeted {
+		if err := v.greet(); err != nil {
+			return err
 		}
 	}
-	if err != nil {
+	if err := v.groups.Advance(mono); err != nil {
 		return err
 	}
 	return v.lines.Flush()
+}
+
+// End reports the last interval and the whole run.
+func (v *View) End(end *event.Event) error {
+	if end.Balance != nil { // the lines of a recording that was cut off ended with the last one
+		if err := v.groups.See(end); err != nil {
+			return err
+		}
+	}
+	if err := v.groups.Finish(); err != nil {
+		return err
+	}
+	if v.text {
+		return v.lines.Flush()
+	}
+	return v.lines.End(end)
 }
 
 func (v *View) report(r *report) error {

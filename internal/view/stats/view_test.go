@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sstrace/internal/event"
+	"sstrace/internal/event/eventtest"
 	"sstrace/internal/rollup"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -90,15 +91,7 @@ func story() (lines []event.Event) {
 func run(t testing.TB, format string, o Options, lines []event.Event) string {
 	t.Helper()
 	var out bytes.Buffer
-	v := New(&out, format, o)
-	for _, e := range lines {
-		if err := v.Take(&e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.Flush(0); err != nil {
-		t.Fatal(err)
-	}
+	eventtest.Feed(t, New(&out, format, o), lines...)
 	return out.String()
 }
 
@@ -256,60 +249,44 @@ func TestIntervalsLive(t *testing.T) {
 		out.Reset()
 		return text
 	}
-	flush := func(now int64) string {
-		if err := v.Flush(now); err != nil {
+	idle := func(mono int64) string {
+		if err := v.Idle(mono); err != nil {
 			t.Fatal(err)
 		}
 		return since()
 	}
-	if got := flush(began); got != "Counting: one table every 1s, and one of the whole run at the end\n" {
+	if got := idle(began); got != "Counting: one table every 1s, and one of the whole run at the end\n" {
 		t.Errorf("at first: %q", got)
 	}
-	if got := flush(began + 3*second + 1); got != "" {
+	if got := idle(began + 3*second + 1); got != "" {
 		t.Errorf("before the first line, when the time of day is unknown: %q", got)
 	}
 	e := connection(began+3*second+2, 1000, 443, "10.0.0.2", "nc")[2]
 	if err := v.Take(&e); err != nil {
 		t.Fatal(err)
 	}
-	if got := flush(began + 3*second + 5000); got != "\n14:16:43  no changes in 3s\n" {
+	if got := idle(began + 3*second + 5000); got != "\n14:16:43  no changes in 3s\n" {
 		t.Errorf("at the first change: %q", got)
 	}
-	if got := flush(began + 4*second - 1); got != "" {
+	if got := idle(began + 4*second - 1); got != "" {
 		t.Errorf("within an interval: %q", got)
 	}
-	if got := flush(began + 4*second); !strings.HasPrefix(got, "\n14:16:44  1 change in 1s\n") {
+	if got := idle(began + 4*second); !strings.HasPrefix(got, "\n14:16:44  1 change in 1s\n") {
 		t.Errorf("after it: %q", got)
 	}
-	if got := flush(began + 5*second); got != "\n14:16:45  no changes in 1s\n" {
+	if got := idle(began + 5*second); got != "\n14:16:45  no changes in 1s\n" {
 		t.Errorf("after one without changes: %q", got)
 	}
 	last := end(began + 5*second + 250_000_000)
-	if err := v.Take(&last); err != nil {
+	if err := v.End(&last); err != nil {
 		t.Fatal(err)
 	}
-	if got := flush(began + 9*second); !strings.HasPrefix(got, "\n14:16:45  1 change in 5.25s, the whole run\n") || flush(began+20*second) != "" {
+	if got := since(); !strings.HasPrefix(got, "\n14:16:45  1 change in 5.25s, the whole run\n") {
 		t.Errorf("at the end: %q", got)
 	}
-	if got := flushed(t, Options{}, end(began)); got != "14:16:40  no changes in 0s, the whole run\n" {
-		t.Errorf("a flush after the end of a recording: %q", got)
+	if got := run(t, "text", Options{}, []event.Event{end(began)}); got != "14:16:40  no changes in 0s, the whole run\n" {
+		t.Errorf("a recording without changes: %q", got)
 	}
-}
-
-// flushed returns what a View writes for a recording, whose source flushes it after the end, too.
-func flushed(t *testing.T, o Options, lines ...event.Event) string {
-	t.Helper()
-	var out bytes.Buffer
-	v := New(&out, "text", o)
-	for _, e := range lines {
-		if err := v.Take(&e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := v.Flush(began + 20*second); err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
 }
 
 // A recording that was cut off is reported as far as it goes; an empty one has no tables.

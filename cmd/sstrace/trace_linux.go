@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"sstrace/internal/probe"
+	"sstrace/internal/session"
+	"sstrace/internal/stack"
+	"sstrace/internal/track"
+	"sstrace/internal/view/leaks"
+)
+
+// trace takes the kernel as the source, until a signal, -n, --for, or the end of the command.
+func (j *job) trace(argv []string) error {
+	size, err := ringSize(j.buffer)
+	if err != nil {
+		return usageError{err}
+	}
+	if len(argv) > 0 {
+		if err := findCommand(argv[0]); err != nil {
+			return err
+		}
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+
+	rfc := j.states == "rfc"
+	p, err := probe.Open(j.filter, size, rfc, j.stacks)
+	if errors.Is(err, probe.ErrNoCgroup) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	j.warn(p)
+	j.filter.CgroupsDecided = true
+	out, v, err := j.view(kernelOf(p))
+	if err != nil {
+		return err
+	}
+	var c *command
+	if len(argv) > 0 {
+		if c, err = startCommand(argv, signals, p.Stop); err != nil {
+			return errors.Join(err, out.Close())
+		}
+	} else {
+		go func() {
+			<-signals
+			signal.Stop(signals) // a second signal kills us
+			p.Stop()
+		}()
+	}
+	if j.write != "" {
+		fmt.Fprintf(os.Stderr, "sstrace: tracing, to %s\n", j.write)
+	}
+	if j.duration > 0 {
+		time.AfterFunc(time.Duration(j.duration), p.Stop)
+	}
+	err = j.drive(session.NewTrace(p, tracker(p, rfc)), out, v)
+	if c != nil {
+		return c.wait(err)
+	}
+	return err
+}
+
+// kernelOf returns what a view may ask p.
+func kernelOf(p *probe.Probe) kernel {
+	var namer stack.Namer
+	k := kernel{
+		sockets: p.Sockets, listeners: p.Listeners, program: stack.Program, process: leaks.Process, stop: p.Stop,
+		stack: func(pid, id uint32) []string { return namer.Names(pid, p.Stack(id)) },
+	}
+	if !probe.ProcIsOurs() { // the PIDs that the kernel reports are those of other processes in /proc
+		k.stack = func(_, id uint32) []string { return namer.Names(0, p.Stack(id)) }
+		k.program, k.process = func(uint32) string { return "" }, nil
+	}
+	return k
+}
+
+// tracker returns the tracker of the vocabulary that was asked for.
+func tracker(p *probe.Probe, rfc bool) track.Tracker {
+	if !rfc {
+		return new(track.Kernel)
+	}
+	m := &track.RFC{TimersUnavailable: p.Blind() != nil, CallsUnavailable: p.Deaf() != nil}
+	if probe.ProcIsOurs() {
+		m.Heirs = p.Heirs
+	}
+	return m
+}
+
+// warn reports what this trace cannot show on this machine.
+func (j *job) warn(p *probe.Probe) {
+	if err := p.Blind(); err != nil {
+		fmt.Fprintf(os.Stderr, "sstrace: half-open and TIME_WAIT connections are not traced: %v (`sstrace check` says what to do)\n", err)
+	}
+	if err := p.Deaf(); err != nil {
+		fmt.Fprintf(os.Stderr, "sstrace: accept() and connect() are not traced: %v (until it closes, a connection belongs to the process that listens, "+
+			"and a connect() that sends no SYN has no line)\n", err)
+	}
+	warnPIDNamespace()
+}
+
+// warnPIDNamespace reports what a PID namespace other than the host's hides from sstrace.
+func warnPIDNamespace() {
+	if probe.InPIDNamespace() {
+		fmt.Fprintln(os.Stderr, "sstrace: running in a PID namespace other than the host's: PIDs are those of that namespace, and processes outside it are not seen (`sstrace check` says what to do)")
+	}
+}
+
+// hurry tunes the runtime for a program that runs for a moment. Garbage collection starts at a heap of
+// 64 MB instead of 4, by when most runs are over. And four threads may run Go code, since some of them
+// sit in system calls, which the runtime counts as running.
+func hurry() {
+	if os.Getenv("GOGC") == "" {
+		usual := debug.SetGCPercent(1600) // of 4 MB, the minimum
+		runtime.AddCleanup(new([64]byte), func(int) { debug.SetGCPercent(usual) }, 0)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(4, runtime.GOMAXPROCS(0)))
+	}
+}
+
+// list takes the sockets that exist as the source.
+func (j *job) list() error {
+	hurry()
+	l, err := probe.List(j.filter, j.bound)
+	if errors.Is(err, probe.ErrNoCgroup) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	warnPIDNamespace()
+	var k kernel
+	if probe.ProcIsOurs() {
+		k.process = leaks.Process
+	}
+	out, v, err := j.view(k)
+	if err != nil {
+		return err
+	}
+	return j.drive(listedSrc{l}, out, v)
+}
