@@ -8,41 +8,66 @@ import (
 	"time"
 
 	"sstrace/internal/event"
+	"sstrace/internal/event/eventtest"
 )
 
+// change returns a change with an owner, a user, a cgroup and a network namespace.
 func change(id uint64, local, remote string, from, to event.State) event.Event {
-	e := event.Event{
-		Type: event.Change, ID: id, Old: from, New: to, Family: event.IPv4, Proto: event.TCP, Dur: 2e6, NetNS: 100, UID: 1000, Cgroup: "/system.slice/redis.service",
-		OwnerPID: 30, OwnerComm: "redis-server", Role: event.Client,
-	}
-	if local != "" {
-		e.Local = netip.MustParseAddrPort(local)
-	}
-	if remote != "" {
-		e.Remote = netip.MustParseAddrPort(remote)
-	}
+	e := *eventtest.Change(local, remote, from, to)
+	e.ID, e.Dur, e.NetNS, e.UID, e.Cgroup = id, 2e6, 100, 1000, "/system.slice/redis.service"
+	e.OwnerPID, e.OwnerComm, e.Role = 30, "redis-server", event.Client
 	return e
 }
 
-func TestFilter(t *testing.T) {
-	e := change(1, "127.0.0.1:40602", "10.1.2.3:443", event.SynSent, event.Established)
-	mapped := e
+// filterTest is a filter, an Event, and whether it passes.
+type filterTest struct {
+	name string
+	o    Options
+	e    event.Event
+	want bool
+}
+
+func checkFilters(t *testing.T, tests []filterTest) {
+	t.Helper()
+	for _, test := range tests {
+		f, err := New(&test.o)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		passed := false
+		if err := f.Pass(&test.e, func(*event.Event) error { passed = true; return nil }); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if passed != test.want || f.Filtered() != map[bool]uint64{true: 0, false: 1}[test.want] {
+			t.Errorf("%s: passed %v, filtered %d; want %v", test.name, passed, f.Filtered(), test.want)
+		}
+	}
+}
+
+// established returns a change that matches most of the filters here.
+func established() event.Event {
+	return change(1, "127.0.0.1:40602", "10.1.2.3:443", event.SynSent, event.Established)
+}
+
+// unknown returns the same change with less known about it.
+func unknown() event.Event {
+	e := established()
+	e.Dur, e.OwnerPID, e.Cgroup = event.Unknown, 0, ""
+	return e
+}
+
+// ofHost returns the same change with processes of the initial PID namespace.
+func ofHost() event.Event {
+	e := established()
+	e.OwnerPID, e.TaskPID = 8471|event.HostPID, 8472|event.HostPID
+	return e
+}
+
+func TestConnectionFilters(t *testing.T) {
+	e, unknown, mapped := established(), unknown(), established()
 	mapped.Family = event.Mapped
-	unknown := e
-	unknown.Dur, unknown.OwnerPID, unknown.Cgroup = event.Unknown, 0, ""
-	counted := e
-	counted.Totals = event.Totals{Known: true, SRTTOpen: 35}
-	counted.IfIndex, counted.IfName, counted.ISN, counted.Deferred = 3, "eth0", 1<<32-1, 5
-	hosts := e
-	hosts.OwnerPID, hosts.TaskPID = 8471|event.HostPID, 8472|event.HostPID
-	noSyn := change(1, "", "10.1.2.3:443", 0, 0)
-	noSyn.Type, noSyn.Dur, noSyn.Reason, noSyn.Err = event.ConnectFailed, event.Unknown, event.ReasonUnreachable, 113
-	for _, test := range []struct {
-		name string
-		o    Options
-		e    event.Event
-		want bool
-	}{
+	checkFilters(t, []filterTest{
 		{"nothing", Options{}, e, true},
 		{"remote port by -p", Options{Ports: []string{"443"}}, e, true},
 		{"local port by -p", Options{Ports: []string{"1,40600-40610"}}, e, true},
@@ -70,6 +95,12 @@ func TestFilter(t *testing.T) {
 		{"cgroup unknown", Options{Cgroups: []string{"/"}}, unknown, false},
 		{"proto", Options{Protos: []string{"MPTCP,tcp"}}, e, true},
 		{"other proto", Options{Protos: []string{"sctp"}}, e, false},
+	})
+}
+
+func TestLineFilters(t *testing.T) {
+	e, unknown, hosts := established(), unknown(), ofHost()
+	checkFilters(t, []filterTest{
 		{"old state", Options{States: []string{"syn-sent"}}, e, true},
 		{"new state", Options{States: []string{"TCP_ESTABLISHED"}}, e, true},
 		{"other state", Options{States: []string{"TIME_WAIT,closewait"}}, e, false},
@@ -82,46 +113,64 @@ func TestFilter(t *testing.T) {
 		{"pid unknown", Options{PIDs: []string{"30"}}, unknown, false},
 		{"comm", Options{Comms: []string{"nc", "redis-server"}}, e, true},
 		{"comm is whole", Options{Comms: []string{"redis"}}, e, false},
-		{"where", Options{Where: `dur_ns > 1e6 && rport == 443`}, e, true},
-		{"where, null compared", Options{Where: `dur_ns > 1e6 || dur_ns <= 1e6`}, unknown, false},
-		{"where, null computed", Options{Where: `dur_ns / 1000 == 2000`}, unknown, false},
-		{"where, null asked", Options{Where: `dur_ns == nil && owner_comm == nil`}, unknown, true},
-		{"where, null beside", Options{Where: `dur_ns > 1e6 || new == "ESTABLISHED"`}, unknown, true},
-		{"where, strings", Options{Where: `owner_comm startsWith "redis" and cgroup contains "slice" and raddr matches "^10\\."`}, e, true},
-		{"where, an object's null compared", Options{Where: `totals.srtt_us < 100 || totals.srtt_us >= 0`}, counted, false},
-		{"where, an object's null asked", Options{Where: `totals.srtt_us == nil && totals.srtt_open_us == 35 && totals.retrans == 0`}, counted, true},
-		{"where, null's member asked", Options{Where: `totals.srtt_us == nil && !(totals.srtt_us != nil)`}, e, true},
-		{"where, a device", Options{Where: `ifname == "eth0" && ifindex == 3 && isn == 4294967295 && defer_ns > 4`}, counted, true},
 		{"pid of the host's", Options{PIDs: []string{"8471"}}, hosts, false},
-		{"where, pid of the host's", Options{Where: `owner_pid == nil && owner_host_pid == 8471 && task_host_pid == 8472 && task_pid == nil`}, hosts, true},
 		{"comm of the host's", Options{Comms: []string{"redis-server"}}, hosts, true},
-		{"failed connect", Options{RemotePorts: []string{"443"}, Hosts: []string{"10.1.2.3"}, UIDs: []string{"1000"}, NetNS: []string{"100"}, IPv4: true, PIDs: []string{"30"}}, noSyn, true},
-		{"failed connect, other port", Options{Ports: []string{"444"}}, noSyn, false},
-		{"failed connect, a local port that never came", Options{LocalPorts: []string{"40602"}}, noSyn, false},
-		{"failed connect, state", Options{States: []string{"CLOSE", "SYN_SENT"}}, noSyn, false},
-		{"failed connect, edge", Options{Edges: []string{"SYN_SENT:CLOSE"}}, noSyn, false},
-		{"failed connect, long", Options{MinDur: 1}, noSyn, false},
-		{"failed connect, where", Options{Where: `old == nil && new == nil && dur_ns == nil && origin == nil && err == 113 && reason == "unreachable"`}, noSyn, true},
-		{"where, in", Options{Where: `rport in [80, 443] and role == "client" and uid >= 1000`}, e, true},
-	} {
-		f, err := New(&test.o)
-		if err != nil {
-			t.Errorf("%s: %v", test.name, err)
-			continue
-		}
-		passed := false
-		ev := test.e
-		if err := f.Pass(&ev, func(*event.Event) error { passed = true; return nil }); err != nil {
-			t.Errorf("%s: %v", test.name, err)
-		}
-		if passed != test.want || f.Filtered() != map[bool]uint64{true: 0, false: 1}[test.want] {
-			t.Errorf("%s: passed %v, filtered %d; want %v", test.name, passed, f.Filtered(), test.want)
-		}
-	}
+	})
 }
 
-// A change whose connection is not whole yet waits for the next of its socket, and comes before it,
-// or not at all.
+func TestWhere(t *testing.T) {
+	e, unknown, hosts, counted := established(), unknown(), ofHost(), established()
+	counted.Totals = event.Totals{Known: true, SRTTOpen: 35}
+	counted.IfIndex, counted.IfName, counted.ISN, counted.Deferred = 3, "eth0", 1<<32-1, 5
+	checkFilters(t, []filterTest{
+		{"comparisons", Options{Where: `dur_ns > 1e6 && rport == 443`}, e, true},
+		{"null compared", Options{Where: `dur_ns > 1e6 || dur_ns <= 1e6`}, unknown, false},
+		{"null computed", Options{Where: `dur_ns / 1000 == 2000`}, unknown, false},
+		{"nil compared", Options{Where: `dur_ns == nil && owner_comm == nil`}, unknown, true},
+		{"null beside", Options{Where: `dur_ns > 1e6 || new == "ESTABLISHED"`}, unknown, true},
+		{"strings", Options{
+			Where: `owner_comm startsWith "redis" and cgroup contains "slice" and raddr matches "^10\\."`,
+		}, e, true},
+		{"an object's null compared", Options{
+			Where: `totals.srtt_us < 100 || totals.srtt_us >= 0`,
+		}, counted, false},
+		{"an object's nil compared", Options{
+			Where: `totals.srtt_us == nil && totals.srtt_open_us == 35 && totals.retrans == 0`,
+		}, counted, true},
+		{"null's member compared", Options{Where: `totals.srtt_us == nil && !(totals.srtt_us != nil)`}, e, true},
+		{"a device", Options{
+			Where: `ifname == "eth0" && ifindex == 3 && isn == 4294967295 && defer_ns > 4`,
+		}, counted, true},
+		{"pid of the host's", Options{
+			Where: `owner_pid == nil && owner_host_pid == 8471 && task_host_pid == 8472 && task_pid == nil`,
+		}, hosts, true},
+		{"in", Options{Where: `rport in [80, 443] and role == "client" and uid >= 1000`}, e, true},
+	})
+}
+
+func TestFilterFailedConnect(t *testing.T) {
+	noSyn := change(1, "", "10.1.2.3:443", 0, 0)
+	noSyn.Type, noSyn.Dur, noSyn.Origin = event.ConnectFailed, event.Unknown, 0
+	noSyn.Reason, noSyn.Err = event.ReasonUnreachable, 113
+	checkFilters(t, []filterTest{
+		{"its connection", Options{
+			RemotePorts: []string{"443"}, Hosts: []string{"10.1.2.3"}, UIDs: []string{"1000"}, NetNS: []string{"100"},
+			IPv4: true, PIDs: []string{"30"},
+		}, noSyn, true},
+		{"other port", Options{Ports: []string{"444"}}, noSyn, false},
+		{"a local port that never came", Options{LocalPorts: []string{"40602"}}, noSyn, false},
+		{"state", Options{States: []string{"CLOSE", "SYN_SENT"}}, noSyn, false},
+		{"edge", Options{Edges: []string{"SYN_SENT:CLOSE"}}, noSyn, false},
+		{"long", Options{MinDur: 1}, noSyn, false},
+		{"where", Options{
+			Where: `old == nil && new == nil && dur_ns == nil && origin == nil && err == 113 && ` +
+				`reason == "unreachable"`,
+		}, noSyn, true},
+	})
+}
+
+// A change that lacks a port or an address is held until the next change of its socket, and then
+// passes before it or is dropped.
 func TestHeld(t *testing.T) {
 	first := change(1, "127.0.0.1:0", "127.0.0.1:7781", event.Close, event.SynSent)
 	second := change(1, "127.0.0.1:40602", "127.0.0.1:7781", event.SynSent, event.Established)
@@ -140,8 +189,14 @@ func TestHeld(t *testing.T) {
 		{"the remote port matches", Options{RemotePorts: []string{"40602"}}, "2:SYN_RECV 2:ESTABLISHED", 3},
 		{"it does not", Options{Ports: []string{"40603"}}, "", 5},
 		{"known at once", Options{RemotePorts: []string{"7781"}}, "1:SYN_SENT 1:ESTABLISHED 3:SYN_SENT", 2},
-		{"by host", Options{Hosts: []string{"127.0.0.1"}}, "1:SYN_SENT 1:ESTABLISHED 3:SYN_SENT 2:SYN_RECV 2:ESTABLISHED", 0},
-		{"its own line is not wanted", Options{Ports: []string{"40602"}, States: []string{"ESTABLISHED"}}, "1:ESTABLISHED 2:ESTABLISHED", 3},
+		{
+			"by host", Options{Hosts: []string{"127.0.0.1"}},
+			"1:SYN_SENT 1:ESTABLISHED 3:SYN_SENT 2:SYN_RECV 2:ESTABLISHED", 0,
+		},
+		{
+			"a line filter drops it", Options{Ports: []string{"40602"}, States: []string{"ESTABLISHED"}},
+			"1:ESTABLISHED 2:ESTABLISHED", 3,
+		},
 	} {
 		f, err := New(&test.o)
 		if err != nil {
@@ -182,13 +237,14 @@ func TestNetNS(t *testing.T) {
 	}
 }
 
-// A listing is filtered by what its sockets are, and by any of their holders.
+// Line filters on a listing look at the socket and at any of its holders.
 func TestListed(t *testing.T) {
-	e := event.Event{
-		Type: event.Socket, Family: event.IPv4, Proto: event.TCP, New: event.CloseWait, Dur: event.Unknown, Local: netip.MustParseAddrPort("127.0.0.1:80"),
-		Remote: netip.MustParseAddrPort("10.1.2.3:40602"), Status: &event.Status{RecvQueue: 5, AtLeast: 7e9, Holders: []event.Holder{
-			{PID: 7, FD: 3, Comm: "nc"}, {PID: 8, FD: 3, Comm: "sh"}, {PID: 8, FD: 9, Comm: "sh", How: event.BySlot, Slot: 5},
-		}},
+	e := eventtest.Ends(eventtest.New(event.Socket), "127.0.0.1:80", "10.1.2.3:40602")
+	e.New, e.Status.RecvQueue, e.Status.AtLeast = event.CloseWait, 5, 7e9
+	e.Status.Holders = []event.Holder{
+		{PID: 7, FD: 3, Comm: "nc"},
+		{PID: 8, FD: 3, Comm: "sh"},
+		{PID: 8, FD: 9, Comm: "sh", How: event.BySlot, Slot: 5},
 	}
 	for _, test := range []struct {
 		o    Options
@@ -216,7 +272,7 @@ func TestListed(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := false
-		if err := f.Pass(&e, func(*event.Event) error {
+		if err := f.Pass(e, func(*event.Event) error {
 			got = true
 			return nil
 		}); err != nil || got != test.want || f.Trouble() != nil {
@@ -225,10 +281,11 @@ func TestListed(t *testing.T) {
 	}
 }
 
-// Where the holders are not known the owner stands for them; and whose socket is in which cgroup
-// the kernel side has not decided.
+// If the holders are unknown, the owner is used instead. The kernel does not decide about the cgroup
+// of a Socket.
 func TestListedByOwner(t *testing.T) {
-	e := event.Event{Type: event.Socket, New: event.Established, Dur: event.Unknown, OwnerPID: 7, OwnerComm: "nc", Status: &event.Status{AtLeast: event.Unknown}, Cgroup: "/a/b"}
+	e := eventtest.New(event.Socket)
+	e.OwnerPID, e.OwnerComm, e.Cgroup = 7, "nc", "/a/b"
 	for _, test := range []struct {
 		o    Options
 		want bool
@@ -244,18 +301,18 @@ func TestListedByOwner(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.CgroupsDecided = true
-		if got := f.Connection(&e) && f.Listed(&e); got != test.want {
+		if got := f.Connection(e) && f.Listed(e); got != test.want {
 			t.Errorf("%+v: %v", test.o, got)
 		}
 	}
 	e.Status.Holders = []event.Holder{}
 	f, err := New(&Options{PIDs: []string{"7"}, Listing: true})
-	if err != nil || f.Listed(&e) {
-		t.Errorf("one that nobody holds: %v", err)
+	if err != nil || f.Listed(e) {
+		t.Errorf("a socket that nobody holds: %v", err)
 	}
 }
 
-// An expression that fails drops its line, and tells.
+// A line on which the expression fails is dropped and reported.
 func TestWhereFails(t *testing.T) {
 	f, err := New(&Options{Where: "1 % cpu == 0"})
 	if err != nil {
@@ -273,13 +330,14 @@ func TestWhereFails(t *testing.T) {
 	}
 }
 
-// Up to Linux 6.12 the first change of a child of [::] does not tell whether it is IPv6 or mapped.
+// Up to Linux 6.12 the first change of a child of a listener on [::] may be IPv6 or mapped.
 func TestFamilyOfLateRemoteEnd(t *testing.T) {
 	f, err := New(&Options{IPv6: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := event.Event{ID: 1, Sk: 1, Family: event.IPv6, Old: event.Listen, New: event.SynRecv, Local: netip.MustParseAddrPort("[::]:80")}
+	e := *eventtest.Change("[::]:80", "", event.Listen, event.SynRecv)
+	e.Sk, e.Family = 1, event.IPv6
 	next := change(1, "127.0.0.1:80", "127.0.0.1:40602", event.SynRecv, event.Established)
 	next.Sk, next.Family = 1, event.Mapped
 	for _, e := range []event.Event{e, next} {
