@@ -248,5 +248,24 @@ func markdown(o *object) string {
 		}
 		fmt.Fprintf(&w, "| `%s` | %s | %s | %s |\n", k.Name, null, k.Unit, k.DocIn(o.in))
 	}
+	if o.in&event.InSockets != 0 && o.in != event.InChange {
+		fmt.Fprintf(&w, "\nThe other keys are those of a change, without %s.\n", missing(o))
+	}
 	return w.String()
+}
+
+// missing returns the keys of a change that o lacks.
+func missing(o *object) string {
+	has := make(map[string]bool)
+	for _, k := range o.in.Keys() {
+		has[k.Name] = true
+	}
+	var all []string
+	for _, k := range event.InChange.Keys() {
+		if !has[k.Name] {
+			all = append(all, "`"+k.Name+"`")
+		}
+	}
+	last := len(all) - 1
+	return strings.Join(all[:last], ", ") + " and " + all[last]
 }
