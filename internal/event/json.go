@@ -34,26 +34,30 @@ func (d *decoder) intern(b []byte) string {
 	return s
 }
 
-// members iterates over the keys of an object. The caller must decode the value of a key before the
-// next iteration.
-func (d *decoder) members(yield func(key []byte, err error) bool) {
+// open skips the beginning of an object.
+func (d *decoder) open() error {
 	if !d.take('{') {
-		yield(nil, d.fail("not a JSON object: a recording is made with -o ndjson"))
-		return
+		return d.fail("not a JSON object: a recording is made with -o ndjson")
 	}
-	for first := true; !d.take('}'); first = false {
-		if !first && !d.take(',') {
-			yield(nil, d.fail("expected , or }"))
-			return
-		}
-		key, err := d.text()
-		if err == nil && !d.take(':') {
-			err = d.fail("expected :")
-		}
-		if !yield(key, err) {
-			return
-		}
+	return nil
+}
+
+// next returns the next key of an object, or false at its end. The caller must decode the value
+// before it calls next again. first is true for the first call.
+func (d *decoder) next(first bool) (key []byte, ok bool, err error) {
+	if d.take('}') {
+		return nil, false, nil
 	}
+	if !first && !d.take(',') {
+		return nil, false, d.fail("expected , or }")
+	}
+	if key, err = d.text(); err != nil {
+		return nil, false, err
+	}
+	if !d.take(':') {
+		return nil, false, d.fail("expected :")
+	}
+	return key, true, nil
 }
 
 // bool decodes true or false.

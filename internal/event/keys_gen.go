@@ -383,8 +383,12 @@ func (h *Holder) append(b []byte) []byte {
 
 // line decodes the keys of a line of any type.
 func (d *decoder) line(e *Event, l *line) error {
-	for key, err := range d.members {
-		if err != nil {
+	if err := d.open(); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		key, ok, err := d.next(first)
+		if err != nil || !ok {
 			return err
 		}
 		switch string(key) {
@@ -510,12 +514,15 @@ func (d *decoder) line(e *Event, l *line) error {
 			return fmt.Errorf("key %q: %w", key, err)
 		}
 	}
-	return nil
 }
 
 func (d *decoder) totalsKeys(t *Totals) error {
-	for key, err := range d.members {
-		if err != nil {
+	if err := d.open(); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		key, ok, err := d.next(first)
+		if err != nil || !ok {
 			return err
 		}
 		switch string(key) {
@@ -544,12 +551,15 @@ func (d *decoder) totalsKeys(t *Totals) error {
 			return fmt.Errorf("key %q: %w", key, err)
 		}
 	}
-	return nil
 }
 
 func (d *decoder) holderKeys(h *Holder) error {
-	for key, err := range d.members {
-		if err != nil {
+	if err := d.open(); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		key, ok, err := d.next(first)
+		if err != nil || !ok {
 			return err
 		}
 		switch string(key) {
@@ -568,7 +578,6 @@ func (d *decoder) holderKeys(h *Holder) error {
 			return fmt.Errorf("key %q: %w", key, err)
 		}
 	}
-	return nil
 }
 
 var columns = []Column{

@@ -208,12 +208,13 @@ func writeSwitch(w *bytes.Buffer, objects []*object) {
 			keys[statement] = append(keys[statement], k.Name)
 		}
 	}
-	w.WriteString("for key, err := range d.members {\nif err != nil {\nreturn err\n}\nswitch string(key) {\n")
+	w.WriteString("if err := d.open(); err != nil {\nreturn err\n}\nfor first := true; ; first = false {\n" +
+		"key, ok, err := d.next(first)\nif err != nil || !ok {\nreturn err\n}\nswitch string(key) {\n")
 	for _, s := range statements {
 		fmt.Fprintf(w, "case \"%s\":\n%s\n", strings.Join(keys[s], `", "`), s)
 	}
 	w.WriteString("default:\nerr = d.skip(0)\n}\n" +
-		"if err != nil {\nreturn fmt.Errorf(\"key %q: %w\", key, err)\n}\n}\nreturn nil\n}\n")
+		"if err != nil {\nreturn fmt.Errorf(\"key %q: %w\", key, err)\n}\n}\n}\n")
 }
 
 // writeColumns writes how CSV gets each cell from an Event.
