@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"sstrace/internal/event/eventtest"
+
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -55,26 +57,8 @@ func sstrace(t *testing.T, stdin string, args ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// ndjsonSchema is that of docs. It is read by us: its absolute path need not be open to who runs the tests.
+// ndjsonSchema returns the schema in docs/, which here forbids keys that it lacks.
 func ndjsonSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	const name = "ndjson.schema.json"
-	text, err := os.Open("../../docs/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer text.Close()
-	doc, err := jsonschema.UnmarshalJSON(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := jsonschema.NewCompiler()
-	if err := c.AddResource(name, doc); err != nil {
-		t.Fatal(err)
-	}
-	schema, err := c.Compile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return schema
+	return eventtest.Schema(t)
 }
