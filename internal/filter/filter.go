@@ -110,9 +110,9 @@ func (f *Filter) Lines() bool {
 // Connection reports whether e matches the connection filters.
 func (f *Filter) Connection(e *event.Event) bool { return f.connection(e) == yes }
 
-// settle emits or drops e. wanted reports whether its connection matches.
-func (f *Filter) settle(e *event.Event, wanted bool, emit func(*event.Event) error) error {
-	if !wanted {
+// settle emits or drops e. match reports whether its connection matches.
+func (f *Filter) settle(e *event.Event, match bool, emit func(*event.Event) error) error {
+	if !match {
 		f.filtered++
 		return nil
 	}
@@ -185,9 +185,9 @@ func (f *Filter) ports(e *event.Event, first bool) verdict {
 }
 
 // end decides about the port of one end.
-func end(wanted *PortSet, port uint16, first bool) verdict {
+func end(ports *PortSet, port uint16, first bool) verdict {
 	switch {
-	case wanted == nil || wanted.Has(port):
+	case ports == nil || ports.Has(port):
 		return yes
 	case port == 0 && first:
 		return undecided

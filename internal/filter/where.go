@@ -127,14 +127,14 @@ func (f *Filter) matches(e *event.Event) bool {
 	} else {
 		env = newTraceEnv(e)
 	}
-	wanted, err := expr.Run(f.where, env)
+	match, err := expr.Run(f.where, env)
 	if err != nil {
 		if f.failed++; f.failure == nil {
 			f.failure = err
 		}
 		return false
 	}
-	return wanted.(bool)
+	return match.(bool)
 }
 
 // Trouble returns an error if lines were dropped because the expression failed on them.
