@@ -25,7 +25,7 @@ func TestUsageErrorsSayWhatIsRight(t *testing.T) {
 		{"--netns nowhere", "expected a network namespace"},
 		{"--netns pid:0", "expected a process that exists"},
 		{"--uid nobody-at-all", "expected the name of a user"},
-		{"--cgroup system.slice", "expected a path from the root of the cgroup v2 tree"},
+		{"--cgroup system.slice", "expected a path in the cgroup v2 tree"},
 		{"--state TIMEWAITING", "expected a TCP state: ESTABLISHED, SYN_SENT"},
 		{"--edge CLOSE", "expected OLD:NEW"},
 		{"--edge CLOSE:NOWHERE", "expected a TCP state"},

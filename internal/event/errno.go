@@ -136,7 +136,8 @@ func ErrnoName(number int32) string {
 	return ""
 }
 
-// ErrnoReason returns the reason that number in sk_err means by itself on a change to CLOSE, or ReasonUnexplained.
+// ErrnoReason returns the reason that number in sk_err means by itself on a change to CLOSE, or
+// ReasonUnexplained.
 func ErrnoReason(number int32) Reason {
 	if e := findErrno(number); e != nil {
 		return e.Reason

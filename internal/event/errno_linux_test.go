@@ -33,8 +33,8 @@ func TestErrnosAreTheSystems(t *testing.T) {
 }
 
 // Whatever error ICMP makes of an unreachable destination (icmp_err_convert in net/ipv4/icmp.c,
-// tab_unreach and icmpv6_err_convert in net/ipv6/icmp.c), the reason is the same. An unreachable port
-// is the exception, because it has the same error as RST.
+// tab_unreach and icmpv6_err_convert in net/ipv6/icmp.c), the reason is the same. An unreachable
+// port is the exception, because it has the same error as RST.
 func TestICMPErrnos(t *testing.T) {
 	for _, err := range []unix.Errno{
 		unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENOPROTOOPT, unix.EMSGSIZE, unix.EOPNOTSUPP, unix.EHOSTDOWN,

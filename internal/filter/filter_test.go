@@ -281,8 +281,8 @@ func TestListed(t *testing.T) {
 	}
 }
 
-// If the holders are unknown, the owner is used instead. The kernel does not decide about the cgroup
-// of a Socket.
+// If the holders are unknown, the owner is used instead. The kernel does not decide about the
+// cgroup of a Socket.
 func TestListedByOwner(t *testing.T) {
 	e := eventtest.New(event.Socket)
 	e.OwnerPID, e.OwnerComm, e.Cgroup = 7, "nc", "/a/b"

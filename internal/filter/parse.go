@@ -188,7 +188,7 @@ func parseNetNS(v string) (uint32, error) {
 	case isPID:
 		return 0, fmt.Errorf("expected a process that exists and may be inspected: %w", err)
 	}
-	return 0, fmt.Errorf("expected a network namespace (`ip netns` lists those with a name, `lsns -t net` all): %w", err)
+	return 0, fmt.Errorf("expected a network namespace (see `ip netns` and `lsns -t net`): %w", err)
 }
 
 func parseUID(v string) (uint32, error) {
@@ -205,7 +205,7 @@ func parseUID(v string) (uint32, error) {
 
 func parseCgroup(v string) (string, error) {
 	if !strings.HasPrefix(v, "/") {
-		return "", fmt.Errorf("expected a path from the root of the cgroup v2 tree, such as /system.slice/redis.service")
+		return "", fmt.Errorf("expected a path in the cgroup v2 tree, such as /system.slice/redis.service")
 	}
 	return v, nil
 }
