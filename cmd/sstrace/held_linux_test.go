@@ -230,7 +230,7 @@ func TestLeaksOfMPTCPWhileTracing(t *testing.T) {
 			}
 			comm, err := os.ReadFile("/proc/self/comm")
 			h.must("read our name", err)
-			want := fmt.Sprintf("Nothing is known to be stuck.\n%d/%s: 1 MPTCP socket in CLOSE_WAIT, for an unknown time: sstrace leaks watches it\n", os.Getpid(), strings.TrimSpace(string(comm)))
+			want := fmt.Sprintf("Nothing is known to be stuck.\n%d/%s: 1 MPTCP socket in CLOSE_WAIT for an unknown time: sstrace leaks can watch it\n", os.Getpid(), strings.TrimSpace(string(comm)))
 			if r := once("--older", "CLOSE_WAIT=1ns"); r.code != 0 || r.stdout != want || r.stderr != "" {
 				t.Errorf("--once: exit code %d, %s%s", r.code, r.stdout, r.stderr)
 			}
@@ -381,7 +381,7 @@ func TestListingOfWhatNobodyHolds(t *testing.T) {
 			waiting.shutdown(unix.SHUT_WR)
 			await(t, "their FINs", func() bool { return h.inStates(unix.BPF_TCP_CLOSE_WAIT) == 3 })
 			once := sstrace(t, "", "leaks", "--once", "--older", "CLOSE_WAIT=1ns", "--netns", h.netns()).stdout
-			for _, want := range []string{"    no process's descriptor was found: it may be in flight", "    not accepted yet: ", "no process found: 2 sockets in CLOSE_WAIT"} {
+			for _, want := range []string{"    holder not found: the descriptor may be in flight", "    held by no process: not accepted yet", "no process found: 2 sockets in CLOSE_WAIT"} {
 				if strings.Count(once, want) != 1 {
 					t.Errorf("no %q in\n%s", want, once)
 				}

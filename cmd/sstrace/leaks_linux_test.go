@@ -207,7 +207,7 @@ func TestLeaksFindsFullQueues(t *testing.T) {
 		t.Errorf("%+v", found)
 	}
 	once := sstrace(t, "", "leaks", "--once", "--netns", h.netns())
-	if once.code != exitFound || !strings.Contains(once.stdout, "accept queue full: 2 wait, 1 may") {
+	if once.code != exitFound || !strings.Contains(once.stdout, "accept queue full: 2 waiting, backlog 1") {
 		t.Errorf("exit code %d, %s%s", once.code, once.stdout, once.stderr)
 	}
 	l.accept()

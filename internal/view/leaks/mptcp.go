@@ -6,18 +6,18 @@ import (
 	"sstrace/internal/event"
 )
 
-// connections finds sockets by the MPTCP connection and the state that they are in: a subflow and its MPTCP
-// socket are one leak, for there is one descriptor to close.
-type connections map[connection]*sock
+// connections finds sockets by their MPTCP connection and state. A subflow and its MPTCP socket are one
+// leak, since there is one descriptor to close.
+type connections map[connection]*socket
 
 // connection is what a subflow and its MPTCP socket have in common.
 type connection struct {
-	mptcp uint64 // the address of the MPTCP socket; or, where a subflow's is unknown, as in a recording:
-	at    ends   // those of the first subflow, without the protocol
+	mptcp uint64         // the address of the MPTCP socket; or, where a subflow's is unknown, as in a recording:
+	at    event.Identity // that of the first subflow, without the protocol
 	state event.State
 }
 
-func byConnection(all []*sock) connections {
+func byConnection(all []*socket) connections {
 	c := make(connections)
 	for _, s := range all {
 		c.add(s)
@@ -25,7 +25,7 @@ func byConnection(all []*sock) connections {
 	return c
 }
 
-func (c connections) add(s *sock) {
+func (c connections) add(s *socket) {
 	for _, key := range connectionsOf(&s.Event) {
 		if c[key] == nil {
 			c[key] = s
@@ -34,7 +34,7 @@ func (c connections) add(s *sock) {
 }
 
 // find returns a socket of the MPTCP connection that e belongs to, in the same state; nil if c has none.
-func (c connections) find(e *event.Event) *sock {
+func (c connections) find(e *event.Event) *socket {
 	for _, key := range connectionsOf(e) {
 		if s := c[key]; s != nil {
 			return s
@@ -43,21 +43,23 @@ func (c connections) find(e *event.Event) *sock {
 	return nil
 }
 
+// connectionsOf returns the keys under which the connection of e may be found.
 func connectionsOf(e *event.Event) []connection {
-	at := endsOf(e)
-	at.proto = 0
-	byEnds := connection{at: at, state: e.New}
+	at := e.Identity()
+	at.Proto = 0
+	byTuple := connection{at: at, state: e.New}
 	switch {
 	case e.Proto == event.MPTCP && e.Sk != 0:
-		return []connection{{mptcp: e.Sk, state: e.New}, byEnds}
+		return []connection{{mptcp: e.Sk, state: e.New}, byTuple}
 	case e.Proto != event.MPTCP && e.Status != nil && e.Status.HeldAs != 0:
 		return []connection{{mptcp: e.Status.HeldAs, state: e.New}}
 	}
-	return []connection{byEnds}
+	return []connection{byTuple}
 }
 
-// release has the sockets that were merged into s, which is not stuck any more, reported if they still are.
-func (s *sock) release() {
+// release undoes the merging of sockets into s, which is no longer stuck: they are reported if they still
+// are.
+func (s *socket) release() {
 	for _, m := range s.merged {
 		m.decided = false
 	}
@@ -65,8 +67,8 @@ func (s *sock) release() {
 }
 
 // mptcpFirst orders MPTCP sockets before subflows, which are merged into them.
-func mptcpFirst(a, b *sock) int {
-	rank := func(s *sock) int {
+func mptcpFirst(a, b *socket) int {
+	rank := func(s *socket) int {
 		if s.Proto == event.MPTCP {
 			return 0
 		}

@@ -1,0 +1,223 @@
+// Package leaks watches for sockets that stay too long in a state that should pass, because somebody
+// forgot to close them or a peer is gone, and for listeners whose accept queue is full.
+package leaks
+
+import (
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+
+	"sstrace/internal/event"
+)
+
+// Limits are the states that should pass, and how long each may last. The limits are far above the time
+// that is normal in a state (a round trip, or until a program has read to the end), and below the
+// kernel's own, where there are any: see `sstrace explain`.
+var Limits = map[event.State]time.Duration{
+	event.CloseWait: time.Minute,
+	event.FinWait1:  time.Minute,
+	event.FinWait2:  5 * time.Minute, // after shutdown() the peer may still have much to send
+	event.LastAck:   time.Minute,
+	event.Closing:   time.Minute,
+	event.SynSent:   30 * time.Second,
+	event.SynRecv:   30 * time.Second,
+}
+
+// States has the keys of Limits, in the order of a connection's life.
+var States = slices.DeleteFunc(event.Lifecycle(), func(s event.State) bool { return Limits[s] == 0 })
+
+// Kernel has what may be asked while the source is live. All its fields are nil if it is not.
+type Kernel struct {
+	Sockets   func() ([]event.Event, error)                // all that exist
+	Listeners func() ([]event.Event, error)                // all listeners
+	Stack     func(pid, id uint32) []string                // the functions of an Event.Stack of a process
+	Program   func(pid uint32) string                      // differs between two programs that a process has executed
+	Process   func(pid uint32) (executable, cgroup string) // of a process
+}
+
+// View watches sockets. It is not safe for concurrent use.
+type View struct {
+	kernel Kernel
+	wanted func(*event.Event) bool // of a Socket
+	limits map[event.State]time.Duration
+	out    writer
+	found  bool
+
+	openers     map[uint64]opener          // of connections, by id, until they are closed
+	manyOpen    int                        // with more openers than this, those of closed connections are looked for
+	watched     map[event.Identity]*socket // sockets in one of the states of limits
+	full        map[event.Identity]*socket // listeners whose accept queue is full
+	agesUnknown []*socket                  // of a listing: sockets in one of the states of limits for an unknown time
+	swept       int64                      // Mono of the last sweep
+	lost        bool                       // changes, since then
+}
+
+// minOpen is the least value of View.manyOpen.
+const minOpen = 4096
+
+// opener is the thread that connected or accepted.
+type opener struct {
+	sk       uint64
+	via      event.Via
+	pid, tid uint32
+	comm     string
+	stack    uint32 // an Event.Stack
+	program  string // Kernel.Program of pid at that time, if there is a stack
+}
+
+// socket is a socket that is in a state that should pass, or a listener whose accept queue is full.
+type socket struct {
+	event.Event       // its latest; the state is New
+	since       int64 // Mono of the beginning of the state,
+	exact       bool  // or, if this is not set, of a later moment
+	decided     bool  // it was decided whether to report it
+	reported    bool
+	merged      []*socket // subflows, or their MPTCP socket, that are not reported because this one is
+	unsure      bool      // changes were lost since, and nobody could be asked
+	missed      int       // how many looks have not found it in its state
+}
+
+// New returns a View that writes text or ndjson. wanted decides whether a socket that is stuck is reported.
+func New(out io.Writer, format string, limits map[event.State]time.Duration, wanted func(*event.Event) bool, kernel Kernel) *View {
+	return &View{
+		kernel: kernel, wanted: wanted, limits: limits, out: newWriter(out, format, kernel),
+		openers: make(map[uint64]opener), manyOpen: minOpen,
+		watched: make(map[event.Identity]*socket), full: make(map[event.Identity]*socket),
+	}
+}
+
+// Found reports whether anything was reported.
+func (v *View) Found() bool { return v.found }
+
+// Take takes a Socket that existed already, or one line.
+func (v *View) Take(e *event.Event) error {
+	if err := v.sweepRecording(e); err != nil {
+		return err
+	}
+	switch e.Type {
+	case event.Socket:
+		v.exists(e)
+	case event.Accept:
+		v.openers[e.ID] = v.opener(e, event.ViaAccept)
+	case event.Change:
+		return v.change(e)
+	case event.Lost:
+		v.lost = true
+		return v.out.event(e)
+	case event.End:
+		if err := v.sweep(e.Mono); err != nil {
+			return err
+		}
+		if err := v.out.sums(v.stuckNow(), v.agesUnknownNow(), e); err != nil {
+			return err
+		}
+		return v.out.event(e)
+	}
+	return nil
+}
+
+// Flush sweeps if it is time and the source is live.
+func (v *View) Flush(now int64) error {
+	if v.kernel.Sockets != nil && now-v.swept >= sweepInterval {
+		if err := v.sweep(now); err != nil {
+			return err
+		}
+	}
+	return v.out.lines.Flush()
+}
+
+// sweepRecording sweeps if it is time and e is from a recording, where only the lines show the time.
+func (v *View) sweepRecording(e *event.Event) error {
+	if v.kernel.Sockets != nil || e.Type == event.Socket || e.Mono-v.swept < sweepInterval {
+		return nil
+	}
+	return v.sweep(e.Mono)
+}
+
+// exists takes a socket that is older than the trace, or of a listing.
+func (v *View) exists(e *event.Event) {
+	if isFull(e) && v.wanted(e) {
+		v.full[e.Identity()] = &socket{Event: clone(e), since: e.Mono}
+	}
+	if _, ok := v.limits[e.New]; !ok {
+		return
+	}
+	s := &socket{Event: clone(e), since: e.Mono}
+	if v.kernel.Sockets == nil && e.Dur == event.Unknown && e.Status.AtLeast == event.Unknown {
+		if e.Status.Left == event.Unknown { // else a timer is about to end it
+			v.agesUnknown = append(v.agesUnknown, s)
+		}
+		return
+	}
+	switch {
+	case e.Dur != event.Unknown:
+		s.since, s.exact = e.Mono-e.Dur, true
+	case e.Status.AtLeast != event.Unknown:
+		s.since = e.Mono - e.Status.AtLeast
+	}
+	v.watched[e.Identity()] = s
+}
+
+// clone returns a copy of a Socket, which its source reuses.
+func clone(e *event.Event) event.Event {
+	s := *e
+	s.Status = new(*e.Status)
+	return s
+}
+
+// isFull reports whether a listener's accept queue takes no more connections: more are waiting than the
+// backlog (sk_acceptq_is_full in include/net/sock.h).
+func isFull(e *event.Event) bool {
+	return e.New == event.Listen && e.Status.RecvQueue > e.Status.SendQueue
+}
+
+func (v *View) change(e *event.Event) error {
+	if e.Old == event.SynSent {
+		v.learnPort(e)
+	}
+	at := e.Identity()
+	if s := v.watched[at]; s != nil {
+		delete(v.watched, at)
+		if s.reported && s.New == e.Old {
+			if err := v.out.over(s, e); err != nil {
+				return err
+			}
+		}
+		s.release()
+	}
+	switch e.New {
+	case event.Close, event.TimeWait:
+		delete(v.openers, e.ID)
+	case event.SynSent:
+		v.openers[e.ID] = v.opener(e, event.ViaConnect)
+	}
+	if _, ok := v.limits[e.New]; ok {
+		v.watched[at] = &socket{Event: *e, since: e.Mono, exact: true}
+	}
+	return nil
+}
+
+// learnPort takes a client that is or was in SYN_SENT, and whose port may have been unknown before.
+func (v *View) learnPort(e *event.Event) {
+	before := *e
+	before.Local = netip.AddrPort{}
+	at := before.Identity()
+	if s := v.watched[at]; s != nil && e.Local.Port() != 0 {
+		delete(v.watched, at)
+		s.Local = e.Local
+		v.watched[s.Identity()] = s
+	}
+}
+
+// opener returns the task of e if that is the owner; no opener otherwise.
+func (v *View) opener(e *event.Event, via event.Via) opener {
+	if e.OwnerPID == 0 || e.OwnerPID != e.TaskPID {
+		return opener{}
+	}
+	program := ""
+	if e.Stack != 0 && v.kernel.Program != nil {
+		program = v.kernel.Program(e.OwnerPID)
+	}
+	return opener{program: program, sk: e.Sk, via: via, pid: e.OwnerPID, tid: e.TaskTID, comm: e.TaskComm, stack: e.Stack}
+}
