@@ -139,7 +139,7 @@ func TestWatch(t *testing.T) {
 		t.Errorf("a filter leaves:\n%s", screen)
 	}
 	term.press("?")
-	term.shows("reverse the order", "any key: back")
+	term.shows("reverse the order", "press any key to go back")
 	term.press("x")
 	term.press("p")
 	term.shows("paused")

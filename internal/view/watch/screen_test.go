@@ -14,7 +14,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// many makes a table of n sockets, in six states, and its snapshot at 10 s. The socket i is i/1000 s older than that.
+// many returns the snapshot at 10 s of a table with n sockets in six states. Socket i is i ms old.
 func many(n int) *snapshot {
 	table := newTable()
 	states := []event.State{event.Listen, event.Established, event.SynSent, event.CloseWait, event.FinWait2, event.TimeWait}
@@ -31,7 +31,7 @@ func many(n int) *snapshot {
 	return table.snapshot(10*second, all)
 }
 
-// texts gives the screen without styles.
+// texts returns the lines of the screen without styles.
 func (s *screen) texts() []string {
 	var all []string
 	for _, line := range s.lines() {
@@ -66,7 +66,7 @@ func TestScreen(t *testing.T) {
 	s.set(table.snapshot(10*second, all))
 	got := s.texts()
 	want := []string{
-		"1-4 of 4; 12 changes lost, not all is right until the next look",
+		"1-4 of 4; 12 changes lost: the table may be wrong until the next look",
 		"  STATE▲       RECV-Q  SEND-Q LOCAL                 REMOTE                     AGE  LEFT HOLDERS",
 		"  LISTEN            2     128 127.0.0.1:40001       -                          ≥9s     - 7/nc fd 3",
 		"+ SYN_SENT          -       - 127.0.0.1:40003       127.0.0.1:7781              1s     - 7/nc",
@@ -84,19 +84,19 @@ func TestScreen(t *testing.T) {
 	raw := strings.Join(s.lines(), "")
 	for _, color := range []string{green, red, "\x1b[33m", "\x1b[34m"} {
 		if strings.Contains(raw, color) {
-			t.Errorf("%q without colour", color)
+			t.Errorf("%q without color", color)
 		}
 	}
 	if !strings.Contains(raw, "- "+faint+struck+"LAST_ACK") || !strings.Contains(raw, "+ "+bold+"SYN_SENT") {
-		t.Errorf("marks without colour: %q", raw)
+		t.Errorf("marks without color: %q", raw)
 	}
 	s.color = true
 	if raw := strings.Join(s.lines(), ""); !strings.Contains(raw, "\x1b[34mLISTEN\x1b[0m") || !strings.Contains(raw, "+ "+bold+green) {
-		t.Errorf("with colour: %q", raw)
+		t.Errorf("with color: %q", raw)
 	}
 }
 
-// Whatever the size, each line fits, and there are as many as the terminal has.
+// Whatever the size of the terminal, each line fits, and there is one for each of its lines.
 func TestSizes(t *testing.T) {
 	for _, wide := range []bool{false, true} {
 		for _, size := range [][2]int{{40, 10}, {80, 24}, {300, 100}, {20, 3}, {1, 1}, {2, 2}} {
@@ -162,7 +162,7 @@ func TestScroll(t *testing.T) {
 	}
 }
 
-// Each column is sorted, both ways, by what it says; what is not known is last.
+// Each column sorts both ways by its values; unknown ones are last.
 func TestSort(t *testing.T) {
 	s := newScreen("host", true, false)
 	s.resize(200, 40)
@@ -172,7 +172,7 @@ func TestSort(t *testing.T) {
 		c := s.columns[s.by]
 		for range 2 {
 			if (c.number == nil) == (c.compare == nil) {
-				t.Fatalf("%s cannot be sorted", c.title)
+				t.Fatalf("%s does not sort", c.title)
 			}
 			unknown := false
 			for i := 1; i < len(s.shown); i++ {
@@ -182,7 +182,7 @@ func TestSort(t *testing.T) {
 					x, known := c.number(a)
 					y, alsoKnown := c.number(b)
 					if unknown = unknown || !known; unknown && alsoKnown {
-						t.Errorf("%s: one that is known comes after one that is not", c.title)
+						t.Errorf("%s: a known value comes after an unknown one", c.title)
 					}
 					if known && alsoKnown {
 						order = int(y - x)
@@ -230,7 +230,7 @@ func TestFilter(t *testing.T) {
 	}
 	s.press("enter", "")
 	if s.set(many(120)); len(s.shown) != 20 || s.editing {
-		t.Errorf("it does not hold: %d rows", len(s.shown))
+		t.Errorf("the filter does not last: %d rows", len(s.shown))
 	}
 	s.press("/", "/")
 	if s.press("esc", ""); s.filter != "" || len(s.shown) != 120 {
@@ -284,7 +284,7 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// Words of Events that are gone are forgotten.
+// The words of Events that no longer exist are dropped.
 func TestWordsAreBounded(t *testing.T) {
 	s := testScreen(80, 24, 10)
 	s.filter = "p1"

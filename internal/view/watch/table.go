@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"net/netip"
 	"slices"
 
 	"sstrace/internal/event"
@@ -9,37 +8,38 @@ import (
 )
 
 const (
-	// linger is how long what has happened to a socket stays marked, in ns.
-	linger = 2e9
-	// mostGone bounds those that are still shown although they are gone: nobody reads more.
-	mostGone = 500
-	// ours marks the ids of sockets that no line has told of: see look.
-	ours = 1 << 63
+	// markTime is how long a change stays marked, in ns.
+	markTime = 2e9
+	// maxGone is how many closed sockets are still shown: nobody reads more.
+	maxGone = 500
+	// foundID is set in the ids that look gives to sockets without lines.
+	foundID = 1 << 63
 )
 
-// mark tells what has just happened to a socket.
+// mark is what has just happened to a socket.
 type mark uint8
 
 const (
-	nothing mark = iota
+	unmarked mark = iota
 	born
 	changed
 	gone
 )
 
-// row is a socket. Neither it nor its Event changes once it is made, so it may be read while the table goes on.
+// row is a socket. Neither it nor its Event is changed after it was made, so the terminal may read it
+// without a lock.
 type row struct {
-	*event.Event       // a Socket; Mono is when its Status was so
-	since        int64 // CLOCK_MONOTONIC: when it came to its state,
-	exact        bool  // or, if this does not say so, a moment at which it was in it
+	*event.Event       // a Socket; Mono is the time of its Status
+	since        int64 // CLOCK_MONOTONIC: the beginning of the state if exact is set, else a later moment
+	exact        bool
 	mark         mark
 	marked       int64 // when that happened
-	came         int64 // when it was born, or 0
-	before       *row  // what it was before that; nil at the latest when a look comes by after the mark has faded
-	doubt        int   // so many looks in a row have found it otherwise, and no line has told of it meanwhile
+	opened       int64 // when the socket was opened; 0: before the trace
+	before       *row  // the row before the mark; a look after markTime drops it
+	mismatches   int   // how many looks in a row found something else, without a line in between
 }
 
-// at makes a Socket of what r is like now.
+// at returns the Socket that r is now.
 func (r *row) at(now int64) event.Event {
 	if r.mark == gone {
 		now = r.marked
@@ -58,39 +58,24 @@ func (r *row) at(now int64) event.Event {
 	return e
 }
 
-// place is where a socket is: at most one connection at a time has these ends. What has no two ends (yet) is known by the address of its sock.
-type place struct {
-	netns, device uint32
-	proto         event.Proto // a subflow and its MPTCP socket have the same ends
-	local, remote netip.AddrPort
-	sk            uint64
-}
-
-func placeOf(e *event.Event) place {
-	if e.Remote.Addr().IsValid() && e.Remote.Port() != 0 && e.Local.Port() != 0 {
-		return place{netns: e.NetNS, device: e.IfIndex, proto: e.Proto, local: e.Local, remote: e.Remote}
-	}
-	return place{netns: e.NetNS, sk: e.Sk}
-}
-
-// table has the sockets that exist, and those that did a moment ago.
+// table has the sockets that exist, and those that were closed a moment ago.
 type table struct {
-	rows   map[uint64]*row // by id
-	places map[place]uint64
-	gone   []*row // the oldest first
+	rows map[uint64]*row // by id
+	ids  map[event.Identity]uint64
+	gone []*row // the oldest first
 
-	lost      uint64 // changes that are lost
-	unsure    bool   // some were, since the last look
-	strangers map[place]bool
-	lastOurs  uint64
-	offset    int64 // of wall time to CLOCK_MONOTONIC; 0: not known
+	lost    uint64                  // changes
+	unsure  bool                    // some were lost since the last look
+	unknown map[event.Identity]bool // sockets that the last look found, but no line
+	founds  uint64                  // how many ids look has given
+	offset  int64                   // of wall time to CLOCK_MONOTONIC; 0: unknown
 }
 
 func newTable() *table {
-	return &table{rows: make(map[uint64]*row), places: make(map[place]uint64)}
+	return &table{rows: make(map[uint64]*row), ids: make(map[event.Identity]uint64)}
 }
 
-// take takes a line.
+// take takes one line.
 func (t *table) take(e *event.Event) {
 	t.offset = e.Wall - e.Mono
 	switch e.Type {
@@ -102,11 +87,11 @@ func (t *table) take(e *event.Event) {
 		if old := t.known(e); old != nil {
 			next := *old.Event
 			status := *old.Status
-			status.Holders, status.Attached = nil, 0 // it is who accepts, and the next look tells by which descriptor
+			status.Holders, status.Attached = nil, 0 // the process that accepted holds it; the next look finds the descriptor
 			next.Status, next.UID = &status, e.UID
 			next.OwnerPID, next.OwnerComm, next.OwnerVia = e.OwnerPID, e.OwnerComm, e.OwnerVia
 			r := *old
-			r.Event, r.doubt, r.before = &next, 0, nil
+			r.Event, r.mismatches, r.before = &next, 0, nil
 			r.mark, r.marked = markOf(old, e.Mono), e.Mono
 			t.put(e.ID, &r)
 		}
@@ -116,15 +101,15 @@ func (t *table) take(e *event.Event) {
 	}
 }
 
-// found makes a row of a Socket.
+// found returns the row of a Socket.
 func found(e *event.Event) *row {
 	kept := *e
 	return &row{Event: &kept, since: e.Mono - max(e.Dur, e.Status.AtLeast, 0), exact: e.Dur != event.Unknown}
 }
 
-// markOf gives the mark of a row that changes: one that was born a moment ago is still new.
+// markOf returns the mark of a row that changes: a socket that was opened a moment ago is still new.
 func markOf(old *row, now int64) mark {
-	if old.came != 0 && now-old.came < linger {
+	if old.opened != 0 && now-old.opened < markTime {
 		return born
 	}
 	return changed
@@ -138,8 +123,8 @@ func (t *table) change(e *event.Event) {
 			last := *old
 			last.mark, last.marked = gone, e.Mono
 			t.gone = append(t.gone, &last)
-			if len(t.gone) > mostGone {
-				t.gone = slices.Delete(t.gone, 0, len(t.gone)-mostGone)
+			if len(t.gone) > maxGone {
+				t.gone = slices.Delete(t.gone, 0, len(t.gone)-maxGone)
 			}
 		}
 		return
@@ -147,9 +132,9 @@ func (t *table) change(e *event.Event) {
 	next := *e
 	next.Type, next.Dur = event.Socket, event.Unknown
 	status := event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown}
-	r := &row{Event: &next, since: e.Mono, exact: true, mark: born, marked: e.Mono, came: e.Mono}
+	r := &row{Event: &next, since: e.Mono, exact: true, mark: born, marked: e.Mono, opened: e.Mono}
 	if old != nil {
-		r.mark, r.came = markOf(old, e.Mono), old.came
+		r.mark, r.opened = markOf(old, e.Mono), old.opened
 		last := *old
 		last.mark, last.marked, last.before = gone, e.Mono, nil
 		r.before = &last
@@ -161,19 +146,20 @@ func (t *table) change(e *event.Event) {
 		status.RecvQueue, status.SendQueue = event.Unknown, event.Unknown
 		fallthrough
 	case e.New == event.SynRecv && e.Old == event.Listen, old == nil && e.OwnerVia == event.ViaListener:
-		status.Holders, status.Attached = []event.Holder{}, 0 // no process has it, or not yet
+		status.Holders, status.Attached = []event.Holder{}, 0 // no process holds it, or not yet
 	}
 	next.Status = &status
 	t.put(e.ID, r)
 }
 
-// known gives the row that a line is about, or nil. It is under the line's id then, also if a look had brought it.
+// known returns the row that a line is about, or nil. If a look had found the socket, the row moves to
+// the line's id.
 func (t *table) known(e *event.Event) *row {
 	if r := t.rows[e.ID]; r != nil {
 		return r
 	}
-	id := t.places[placeOf(e)]
-	if id&ours == 0 {
+	id := t.ids[e.Identity()]
+	if id&foundID == 0 {
 		return nil
 	}
 	r := t.rows[id]
@@ -182,37 +168,38 @@ func (t *table) known(e *event.Event) *row {
 	return r
 }
 
-// put sets a row. Whatever else was there is gone: its end is lost.
+// put sets a row. Another socket with the same identity must have been closed by a change that was lost.
 func (t *table) put(id uint64, r *row) {
-	at := placeOf(r.Event)
-	if old := t.rows[id]; old != nil && placeOf(old.Event) != at {
+	at := r.Identity()
+	if old := t.rows[id]; old != nil && old.Identity() != at {
 		t.remove(id)
 	}
-	if other, ok := t.places[at]; ok && other != id {
+	if other, ok := t.ids[at]; ok && other != id {
 		t.remove(other)
 	}
-	t.rows[id], t.places[at] = r, id
+	t.rows[id], t.ids[at] = r, id
 }
 
 func (t *table) remove(id uint64) {
-	at := placeOf(t.rows[id].Event)
-	if t.places[at] == id {
-		delete(t.places, at)
+	at := t.rows[id].Identity()
+	if t.ids[at] == id {
+		delete(t.ids, at)
 	}
 	delete(t.rows, id)
 }
 
-// look takes what a full look at the sockets has found: all that lines do not tell, and what they should have told but was lost. A look takes a
-// while, and lines about that while are still to come: so where it differs from them it is believed only if they lacked something, or if it has
-// differed twice. wanted tells which sockets may be in the table.
+// look takes all sockets that exist: lines do not show queues and holders, and some may have been lost. A
+// look takes a while, and lines about that time are still to come. So where it contradicts the lines it
+// counts only if lines were lost, or if the next look finds the same. wanted reports which sockets may be
+// in the table.
 func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 	listed := make(map[uint64]bool, len(t.rows))
-	strangers := make(map[place]bool)
+	unknown := make(map[event.Identity]bool)
 	for i := range all {
 		s := &all[i]
 		t.offset = s.Wall - s.Mono
-		at := placeOf(s)
-		id, ok := t.places[at]
+		at := s.Identity()
+		id, ok := t.ids[at]
 		if ok && sameSocket(t.rows[id].Event, s) {
 			listed[id] = true
 			t.confirm(id, s)
@@ -220,47 +207,47 @@ func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 		}
 		switch {
 		case !wanted(s):
-		case t.unsure || t.strangers[at]:
-			t.lastOurs++
-			s.ID = ours | t.lastOurs
+		case t.unsure || t.unknown[at]:
+			t.founds++
+			s.ID = foundID | t.founds
 			t.put(s.ID, found(s))
 			listed[s.ID] = true
 		default:
-			strangers[at] = true
+			unknown[at] = true
 		}
 	}
 	for id, r := range t.rows {
-		if !listed[id] && t.doubted(id, r) {
+		if !listed[id] && t.mismatch(id, r) {
 			t.remove(id)
 		}
 	}
-	t.strangers, t.unsure = strangers, false
+	t.unknown, t.unsure = unknown, false
 }
 
-// sameSocket reports whether a and b, which have the same tuple, are the same socket. A mini-socket
-// has a cookie of its own, or none.
+// sameSocket reports whether a and b, which have the same identity, are the same socket. A mini-socket has
+// a cookie of its own, or none.
 func sameSocket(a, b *event.Event) bool {
 	return mini(a) || mini(b) || a.Cookie == 0 || b.Cookie == 0 || a.Cookie == b.Cookie
 }
 
-// mini reports whether e may be about a mini-socket.
+// mini reports whether e may be a mini-socket: a request sock or a timewait sock.
 func mini(e *event.Event) bool {
 	return e.Status != nil && e.Status.Mini || e.New == event.SynRecv || e.New == event.TimeWait
 }
 
-// doubted notes that a look has found r otherwise, and reports whether the look is right.
-func (t *table) doubted(id uint64, r *row) bool {
+// mismatch notes that a look contradicts r, and reports whether the look counts.
+func (t *table) mismatch(id uint64, r *row) bool {
 	next := *r
-	next.doubt++
+	next.mismatches++
 	t.rows[id] = &next
-	return t.unsure || next.doubt > 1
+	return t.unsure || next.mismatches > 1
 }
 
-// confirm adds what a look has found of a row.
+// confirm updates a row from what a look has found.
 func (t *table) confirm(id uint64, s *event.Event) {
 	r := t.rows[id]
 	if s.New != r.New {
-		if t.doubted(id, r) {
+		if t.mismatch(id, r) {
 			next := found(s)
 			next.ID, next.mark, next.marked = id, changed, s.Mono
 			t.put(id, next)
@@ -268,8 +255,8 @@ func (t *table) confirm(id uint64, s *event.Event) {
 		return
 	}
 	next := *r
-	next.doubt = 0
-	if s.Mono-r.marked >= linger {
+	next.mismatches = 0
+	if s.Mono-r.marked >= markTime {
 		next.before = nil
 	}
 	if seen := found(s); !r.exact && (seen.exact || seen.since < r.since) {
@@ -288,28 +275,30 @@ func (t *table) confirm(id uint64, s *event.Event) {
 	}
 }
 
-// sameStatus reports whether b says nothing new about a. A time that is left is the same if it ends at the same moment, but for what a jiffy may be.
+// sameStatus reports whether the Status of b is that of a. Timers are the same if they expire at the same
+// time, to the length of a jiffy.
 func sameStatus(a, b *event.Event) bool {
 	x, y := a.Status, b.Status
 	const jiffies = 50e6
 	end := (a.Mono + x.Left) - (b.Mono + y.Left)
-	return x.RecvQueue == y.RecvQueue && x.SendQueue == y.SendQueue && slices.Equal(x.Holders, y.Holders) && (x.Holders == nil) == (y.Holders == nil) &&
+	return x.RecvQueue == y.RecvQueue && x.SendQueue == y.SendQueue &&
+		slices.Equal(x.Holders, y.Holders) && (x.Holders == nil) == (y.Holders == nil) &&
 		x.Attached == y.Attached && x.V6Only == y.V6Only &&
 		(x.Left == event.Unknown) == (y.Left == event.Unknown) && (x.Left == event.Unknown || max(end, -end) < jiffies)
 }
 
-// snapshot is what the table is like at a moment.
+// snapshot is the table at one time.
 type snapshot struct {
 	now    int64 // CLOCK_MONOTONIC
-	wall   int64 // 0: not known
+	wall   int64 // 0: unknown
 	rows   []*row
-	there  int // of them; the others are gone
+	exist  int // how many of rows exist; the rest was closed
 	sums   ls.Sums
 	lost   uint64
 	unsure bool
 }
 
-// snapshot gives the rows that listed wants.
+// snapshot returns the table with the rows that listed wants.
 func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 	s := &snapshot{now: now, rows: make([]*row, 0, len(t.rows)), lost: t.lost, unsure: t.unsure}
 	if t.offset != 0 {
@@ -320,12 +309,12 @@ func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 		if e := r.at(now); listed(&e) {
 			s.rows = append(s.rows, r)
 			s.sums[r.New]++
-		} else if r.before != nil && now-r.marked < linger && len(left) < mostGone { // it may have left what is asked for
+		} else if r.before != nil && now-r.marked < markTime && len(left) < maxGone { // it may no longer be wanted because it has changed
 			left = append(left, r.before)
 		}
 	}
-	s.there = len(s.rows)
-	old := slices.IndexFunc(t.gone, func(r *row) bool { return now-r.marked < linger })
+	s.exist = len(s.rows)
+	old := slices.IndexFunc(t.gone, func(r *row) bool { return now-r.marked < markTime })
 	if old < 0 {
 		old = len(t.gone)
 	}

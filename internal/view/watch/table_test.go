@@ -12,14 +12,14 @@ import (
 	"sstrace/internal/view/ls"
 )
 
-// second is the first of the tests' time.
+// second is also the time at which the tests begin.
 const second = int64(1e9)
 
 func status() *event.Status {
 	return &event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown}
 }
 
-// line makes what a trace tells of the socket id, a client of port 7781 with the port 40000+id.
+// line returns a change of socket id, a client of port 7781 with the port 40000+id.
 func line(id uint64, at int64, old, state event.State) event.Event {
 	return event.Event{
 		Type: event.Change, ID: id, Mono: at, Wall: at + 100*second, Sk: 0x1000 + id, Cookie: id, NetNS: 5, Family: event.IPv4, Proto: event.TCP, Old: old, New: state, Dur: event.Unknown,
@@ -28,7 +28,7 @@ func line(id uint64, at int64, old, state event.State) event.Event {
 	}
 }
 
-// socket makes what a look finds of it.
+// socket returns the same socket as a look finds it.
 func socket(id uint64, at int64, state event.State) event.Event {
 	e := line(id, at, 0, state)
 	e.Type, e.ID = event.Socket, 0
@@ -36,6 +36,7 @@ func socket(id uint64, at int64, state event.State) event.Event {
 	return e
 }
 
+// older returns the same socket as a trace finds it when it begins.
 func older(id uint64, at int64, state event.State) event.Event {
 	e := socket(id, at, state)
 	e.ID = id
@@ -44,15 +45,15 @@ func older(id uint64, at int64, state event.State) event.Event {
 
 func all(*event.Event) bool { return true }
 
-// rows writes what the table shows at the moment now: mark, state, age and holders of each, by local port.
+// rows returns what the table shows at a time: mark, state, age and holders of each socket, by local port.
 func rows(t *table, now int64) string {
 	s := t.snapshot(now, all)
-	slices.SortFunc(s.rows, func(a, b *row) int { return cmp.Or(compareEnds(a.Local, b.Local), cmp.Compare(a.marked, b.marked)) })
+	slices.SortFunc(s.rows, func(a, b *row) int { return cmp.Or(a.Local.Compare(b.Local), cmp.Compare(a.marked, b.marked)) })
 	var b strings.Builder
 	for _, r := range s.rows {
 		e := r.at(now)
 		sign := ""
-		if now-r.marked < linger {
+		if now-r.marked < markTime {
 			sign = []string{"", "+", "*", "-"}[r.mark]
 		}
 		cells := ls.Row(&e, false)
@@ -61,7 +62,17 @@ func rows(t *table, now int64) string {
 	return b.String()
 }
 
-func TestTable(t *testing.T) {
+// tableTest is a table that takes lines, then looks, then more lines, and what it shows after that.
+type tableTest struct {
+	name  string
+	lines []event.Event
+	looks [][]event.Event // after the lines
+	more  []event.Event   // after the looks
+	now   int64
+	want  string
+}
+
+func tableTests() []tableTest {
 	const (
 		s = second
 		E = event.Established
@@ -84,48 +95,45 @@ func TestTable(t *testing.T) {
 	noPort.Local = netip.AddrPortFrom(noPort.Local.Addr(), 0)
 	other := socket(1, 6*s, E)
 	other.Cookie = 1000
-	for _, test := range []struct {
-		name  string
-		lines []event.Event
-		looks [][]event.Event // after the lines
-		more  []event.Event   // after the looks
-		now   int64
-		want  string
-	}{
-		{"an older socket has been so at least since it was seen", []event.Event{older(1, 2*s, E)}, nil, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
-		{"or as long as it was quiet", []event.Event{quiet}, nil, nil, 5 * s, "1 CLOSE_WAIT ≥43s 7/nc fd 3\n"},
-		{"or as its SYN says", []event.Event{known}, nil, nil, 3 * s, "1 SYN_RECV 1.5s 7/nc fd 3\n"},
-		{"a new one", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, nil, nil, 3 * s, "+1 SYN_SENT 1s 7/nc\n"},
-		{"is new for a while, whatever it does", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, E)}, nil, nil, 4 * s, "+1 ESTABLISHED 1s 7/nc\n"},
-		{"and then changes", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 5*s, event.SynSent, E)}, nil, nil, 6 * s, "*1 ESTABLISHED 1s 7/nc\n"},
-		{"a mark fades", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, nil, nil, 4 * s, "1 SYN_SENT 2s 7/nc\n"},
-		{"a change", []event.Event{older(1, 2*s, E), line(1, 4*s, E, event.CloseWait)}, nil, nil, 5 * s, "*1 CLOSE_WAIT 1s 7/nc fd 3\n"},
-		{"one goes, and its age with it", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, event.Close)}, nil, nil, 4 * s, "-1 SYN_SENT 1s 7/nc\n"},
-		{"and is gone", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, event.Close)}, nil, nil, 5 * s, ""},
-		{"the end of one that was never known", []event.Event{line(1, 3*s, E, event.Close)}, nil, nil, 3 * s, ""},
-		{"a connection in the queue has no holder", []event.Event{child, child2}, nil, nil, 3 * s, "+1 ESTABLISHED 999ms -\n"},
-		{"until it is accepted", []event.Event{child, child2, accept}, nil, nil, 5 * s, "1 ESTABLISHED 3s 8/srv\n"},
-		{"an accept is a change", []event.Event{older(1, s, E), accept}, nil, nil, 4 * s, "*1 ESTABLISHED ≥3s 8/srv\n"},
-		{"a connect gets its port", []event.Event{noPort, line(1, 3*s, event.SynSent, E)}, nil, nil, 6 * s, "1 ESTABLISHED 3s 7/nc\n"},
-		{"a look tells holders", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, event.SynSent)}}, nil, 5 * s, "1 SYN_SENT 3s 7/nc fd 3\n"},
-		{"a look is ahead of the lines", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}}, nil, 5 * s, "1 SYN_SENT 3s 7/nc\n"},
-		{"but two are right", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}, {socket(1, 6*s, E)}}, nil, 7 * s, "*1 ESTABLISHED ≥1s 7/nc fd 3\n"},
-		{"unless a line tells of it", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}}, []event.Event{line(1, 3*s, event.SynSent, E)}, 5 * s, "1 ESTABLISHED 2s 7/nc\n"},
-		{"a look misses one", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}}, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
-		{"and another look, too", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}, {}}, nil, 5 * s, ""},
-		{"and not twice in a row", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}, {socket(1, 4*s, E)}, {}}, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
-		{"after a loss the next look is right: gone", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{}}, nil, 6 * s, ""},
-		{"another state", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{socket(1, 6*s, event.CloseWait)}}, nil, 9 * s, "1 CLOSE_WAIT ≥3s 7/nc fd 3\n"},
-		{"one more", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, nil, 9 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
-		{"another one at the same ends", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{other}}, nil, 9 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
-		{"whose lines come", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(17, 7*s, E, event.CloseWait)}, 8 * s, "1 ESTABLISHED ≥2s 7/nc fd 3\n+17 CLOSE_WAIT 1s 7/nc\n"},
-		{"under an id of their own", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(1, 7*s, E, event.CloseWait)}, 8 * s, "*1 CLOSE_WAIT 1s 7/nc fd 3\n"},
-		{"and end", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(1, 7*s, E, event.Close)}, 8 * s, "-1 ESTABLISHED ≥1s 7/nc fd 3\n"},
-		{"what no line told is believed the second time", nil, [][]event.Event{{socket(1, 4*s, E)}}, nil, 5 * s, ""},
-		{"as here", nil, [][]event.Event{{socket(1, 4*s, E)}, {socket(1, 6*s, E)}}, nil, 7 * s, "1 ESTABLISHED ≥1s 7/nc fd 3\n"},
+	return []tableTest{
+		{"older socket: at least since it was seen", []event.Event{older(1, 2*s, E)}, nil, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"older socket: as long as it was quiet", []event.Event{quiet}, nil, nil, 5 * s, "1 CLOSE_WAIT ≥43s 7/nc fd 3\n"},
+		{"older socket: age known by its SYN", []event.Event{known}, nil, nil, 3 * s, "1 SYN_RECV 1.5s 7/nc fd 3\n"},
+		{"new", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, nil, nil, 3 * s, "+1 SYN_SENT 1s 7/nc\n"},
+		{"new for a while, although it changes", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, E)}, nil, nil, 4 * s, "+1 ESTABLISHED 1s 7/nc\n"},
+		{"changed after a while", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 5*s, event.SynSent, E)}, nil, nil, 6 * s, "*1 ESTABLISHED 1s 7/nc\n"},
+		{"mark fades", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, nil, nil, 4 * s, "1 SYN_SENT 2s 7/nc\n"},
+		{"change of an older socket", []event.Event{older(1, 2*s, E), line(1, 4*s, E, event.CloseWait)}, nil, nil, 5 * s, "*1 CLOSE_WAIT 1s 7/nc fd 3\n"},
+		{"closed, with its age", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, event.Close)}, nil, nil, 4 * s, "-1 SYN_SENT 1s 7/nc\n"},
+		{"closed a while ago", []event.Event{line(1, 2*s, event.Close, event.SynSent), line(1, 3*s, event.SynSent, event.Close)}, nil, nil, 5 * s, ""},
+		{"end of an unknown socket", []event.Event{line(1, 3*s, E, event.Close)}, nil, nil, 3 * s, ""},
+		{"in the accept queue: no holder", []event.Event{child, child2}, nil, nil, 3 * s, "+1 ESTABLISHED 999ms -\n"},
+		{"accepted: held by who accepts", []event.Event{child, child2, accept}, nil, nil, 5 * s, "1 ESTABLISHED 3s 8/srv\n"},
+		{"accept is a change", []event.Event{older(1, s, E), accept}, nil, nil, 4 * s, "*1 ESTABLISHED ≥3s 8/srv\n"},
+		{"client gets its port", []event.Event{noPort, line(1, 3*s, event.SynSent, E)}, nil, nil, 6 * s, "1 ESTABLISHED 3s 7/nc\n"},
+		{"look finds holders", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, event.SynSent)}}, nil, 5 * s, "1 SYN_SENT 3s 7/nc fd 3\n"},
+		{"look is ahead of the lines", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}}, nil, 5 * s, "1 SYN_SENT 3s 7/nc\n"},
+		{"two looks agree against the lines", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}, {socket(1, 6*s, E)}}, nil, 7 * s, "*1 ESTABLISHED ≥1s 7/nc fd 3\n"},
+		{"line after a look that was ahead", []event.Event{line(1, 2*s, event.Close, event.SynSent)}, [][]event.Event{{socket(1, 4*s, E)}}, []event.Event{line(1, 3*s, event.SynSent, E)}, 5 * s, "1 ESTABLISHED 2s 7/nc\n"},
+		{"look misses a socket", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}}, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"two looks miss a socket", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}, {}}, nil, 5 * s, ""},
+		{"two looks miss a socket, but not in a row", []event.Event{older(1, 2*s, E)}, [][]event.Event{{}, {socket(1, 4*s, E)}, {}}, nil, 5 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"loss: look misses a socket", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{}}, nil, 6 * s, ""},
+		{"loss: look finds another state", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{socket(1, 6*s, event.CloseWait)}}, nil, 9 * s, "1 CLOSE_WAIT ≥3s 7/nc fd 3\n"},
+		{"loss: look finds another socket", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, nil, 9 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"loss: look finds another socket with the same tuple", []event.Event{older(1, 2*s, E), lost}, [][]event.Event{{other}}, nil, 9 * s, "1 ESTABLISHED ≥3s 7/nc fd 3\n"},
+		{"loss: lines of another socket", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(17, 7*s, E, event.CloseWait)}, 8 * s, "1 ESTABLISHED ≥2s 7/nc fd 3\n+17 CLOSE_WAIT 1s 7/nc\n"},
+		{"loss: lines of a socket that a look found", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(1, 7*s, E, event.CloseWait)}, 8 * s, "*1 CLOSE_WAIT 1s 7/nc fd 3\n"},
+		{"loss: end of a socket that a look found", []event.Event{lost}, [][]event.Event{{socket(1, 6*s, E)}}, []event.Event{line(1, 7*s, E, event.Close)}, 8 * s, "-1 ESTABLISHED ≥1s 7/nc fd 3\n"},
+		{"one look finds a socket without lines", nil, [][]event.Event{{socket(1, 4*s, E)}}, nil, 5 * s, ""},
+		{"two looks find a socket without lines", nil, [][]event.Event{{socket(1, 4*s, E)}, {socket(1, 6*s, E)}}, nil, 7 * s, "1 ESTABLISHED ≥1s 7/nc fd 3\n"},
 		{"TIME_WAIT has no holder", []event.Event{older(1, 2*s, event.FinWait2), line(1, 4*s, event.FinWait2, event.TimeWait)}, nil, nil, 7 * s, "1 TIME_WAIT 3s -\n"},
-		{"and is found by its ends", []event.Event{line(1, 4*s, event.FinWait2, event.TimeWait)}, [][]event.Event{{timeWait}, {timeWait}}, nil, 7 * s, "1 TIME_WAIT 3s -\n"},
-	} {
+		{"TIME_WAIT is found by its tuple", []event.Event{line(1, 4*s, event.FinWait2, event.TimeWait)}, [][]event.Event{{timeWait}, {timeWait}}, nil, 7 * s, "1 TIME_WAIT 3s -\n"},
+	}
+}
+
+func TestTable(t *testing.T) {
+	for _, test := range tableTests() {
 		t.Run(test.name, func(t *testing.T) {
 			table := newTable()
 			for i := range test.lines {
@@ -140,14 +148,14 @@ func TestTable(t *testing.T) {
 			if got := rows(table, test.now); got != test.want {
 				t.Errorf("got:\n%swant:\n%s", got, test.want)
 			}
-			if len(table.rows) != len(table.places) {
-				t.Errorf("%d rows at %d places", len(table.rows), len(table.places))
+			if len(table.rows) != len(table.ids) {
+				t.Errorf("%d rows and %d identities", len(table.rows), len(table.ids))
 			}
 		})
 	}
 }
 
-// What is left of TIME_WAIT goes on between looks.
+// The timer of TIME_WAIT runs on between looks.
 func TestLeft(t *testing.T) {
 	table := newTable()
 	e := line(1, second, event.FinWait2, event.TimeWait)
@@ -166,11 +174,12 @@ func TestLeft(t *testing.T) {
 	later.Mono, later.Status = 5*second, status()
 	later.Status.RecvQueue, later.Status.SendQueue, later.Status.Holders, later.Status.Left = 0, 0, s.Status.Holders, 56*second
 	if table.look([]event.Event{later}, all); table.rows[1] != before {
-		t.Error("a look that tells nothing new makes a new row")
+		t.Error("a look that finds nothing new makes a new row")
 	}
 }
 
-// A socket that the filters of connections do not want is not taken from a look, and those of lines decide at each moment.
+// The filters of connections decide which sockets a look adds to the table; those of lines decide at each
+// snapshot.
 func TestWanted(t *testing.T) {
 	table := newTable()
 	lost := event.Event{Type: event.Lost, RingFull: 1}
@@ -188,7 +197,7 @@ func TestWanted(t *testing.T) {
 	}
 }
 
-// A socket that leaves what is asked for is seen to go, too.
+// A socket that no longer matches the filter is shown as gone.
 func TestLeavesTheFilter(t *testing.T) {
 	table := newTable()
 	for _, e := range []event.Event{older(1, second, event.CloseWait), line(1, 3*second, event.CloseWait, event.LastAck)} {
@@ -196,18 +205,18 @@ func TestLeavesTheFilter(t *testing.T) {
 	}
 	closeWait := func(e *event.Event) bool { return e.New == event.CloseWait }
 	s := table.snapshot(4*second, closeWait)
-	if len(s.rows) != 1 || s.rows[0].mark != gone || s.rows[0].New != event.CloseWait || s.there != 0 {
+	if len(s.rows) != 1 || s.rows[0].mark != gone || s.rows[0].New != event.CloseWait || s.exist != 0 {
 		t.Errorf("%d rows: %+v", len(s.rows), s.rows)
 	}
 	if s := table.snapshot(5*second, closeWait); len(s.rows) != 0 {
 		t.Errorf("%d rows later", len(s.rows))
 	}
 	if table.look([]event.Event{socket(1, 6*second, event.LastAck)}, all); table.rows[1].before != nil {
-		t.Error("what it was is kept")
+		t.Error("the row before is kept")
 	}
 }
 
-// Those that are gone do not pile up, however fast they go.
+// Closed sockets do not accumulate, however fast they are closed.
 func TestGoneIsBounded(t *testing.T) {
 	table := newTable()
 	for id := uint64(1); id < 5000; id++ {
@@ -215,8 +224,8 @@ func TestGoneIsBounded(t *testing.T) {
 		table.take(&born)
 		table.take(&end)
 	}
-	if s := table.snapshot(second, all); len(s.rows) != mostGone || s.there != 0 || len(table.rows) != 0 || len(table.places) != 0 {
-		t.Errorf("%d rows, %d there", len(s.rows), s.there)
+	if s := table.snapshot(second, all); len(s.rows) != maxGone || s.exist != 0 || len(table.rows) != 0 || len(table.ids) != 0 {
+		t.Errorf("%d rows, %d exist", len(s.rows), s.exist)
 	}
 	if s := table.snapshot(4*second, all); len(s.rows) != 0 || len(table.gone) != 0 {
 		t.Errorf("%d rows later", len(s.rows))

@@ -1,11 +1,10 @@
-// Package watch keeps a listing of the sockets that exist on the screen of a terminal, live.
+// Package watch shows a live listing of the sockets that exist on a terminal.
 package watch
 
 import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,28 +14,28 @@ import (
 )
 
 const (
-	// showEvery is how often the screen gets what is new, in ns; ages go on each ageEvery.
-	showEvery = 200e6
-	ageEvery  = 1e9
-	// lookEvery is how often queues and holders are looked at, in ns.
-	lookEvery = 2e9
-	// share: what costs time is done again only after so many times what it took.
-	share = 10
+	// showInterval is how often the screen gets changes, and ageInterval how often it gets ages, in ns.
+	showInterval = 200e6
+	ageInterval  = 1e9
+	// lookInterval is how often queues and holders are looked at, in ns.
+	lookInterval = 2e9
+	// pause is how long to wait after something that takes time, as a multiple of that time.
+	pause = 10
 )
 
-// Options are what a View has around it.
+// Options configure a View.
 type Options struct {
 	Out         io.Writer // a terminal
 	Host        string
 	Wide, Color bool
-	Wanted      func(*event.Event) bool       // whether a socket is to be followed,
-	Listed      func(*event.Event) bool       // and whether to be shown as it is now
-	Sockets     func() ([]event.Event, error) // a full look
+	Wanted      func(*event.Event) bool       // whether a socket is to be followed
+	Listed      func(*event.Event) bool       // whether it is to be shown as it is now
+	Sockets     func() ([]event.Event, error) // all that exist
 	Stop        func()                        // ends the trace
 }
 
-// View is a view of a trace. It takes lines in the trace's goroutine; the terminal has one of its own and takes what is there, so neither waits for the
-// other.
+// View shows a trace on a terminal. It takes lines in the goroutine of the trace. The terminal has a
+// goroutine of its own, which fetches the latest snapshot, so neither waits for the other.
 type View struct {
 	Options
 	table    *table
@@ -46,18 +45,19 @@ type View struct {
 	nextAge  int64
 	nextLook int64
 
-	terminal *tea.Program // nil: not yet
+	terminal *tea.Program // nil before the first Flush
 	ended    chan struct{}
-	err      error // of the terminal, once it has ended
+	err      error // of the terminal, after ended is closed
 	over     bool
 }
 
-// New makes a View. The terminal is left alone until the first Flush, and given back by the End, or Close.
+// New returns a View. It takes the terminal over at the first Flush, and restores it at the End or by
+// Close.
 func New(o Options) *View {
 	return &View{Options: o, table: newTable(), ended: make(chan struct{})}
 }
 
-// Take takes a line; at the End the terminal is as it was.
+// Take takes one line. The End restores the terminal.
 func (v *View) Take(e *event.Event) error {
 	if e.Type == event.End {
 		v.Close()
@@ -65,23 +65,23 @@ func (v *View) Take(e *event.Event) error {
 	}
 	v.table.take(e)
 	v.changed = true
-	if v.terminal != nil { // under load it may be long until a Flush
+	if v.terminal != nil { // under load the next Flush may be far
 		v.show(e.Mono)
 	}
 	return nil
 }
 
-// Flush shows what there is at the moment now.
+// Flush shows the sockets as they are now.
 func (v *View) Flush(now int64) error {
 	switch {
 	case v.over:
 		return nil
 	case v.terminal == nil:
-		v.nextLook = now + lookEvery // what is older than the trace has just been looked at
+		v.nextLook = now + lookInterval // the sockets older than the trace were just looked at
 		v.open()
 	}
 	select {
-	case <-v.ended: // somebody has quit, and the trace is about to end
+	case <-v.ended: // the user has quit, and the trace is about to end
 		return v.err
 	default:
 	}
@@ -90,13 +90,14 @@ func (v *View) Flush(now int64) error {
 		if err != nil {
 			return err
 		}
-		v.nextLook = now + max(lookEvery, share*took)
+		v.nextLook = now + max(lookInterval, pause*took)
 		now += took
 	}
 	v.show(now)
 	return nil
 }
 
+// look takes what exists into the table.
 func (v *View) look() (took int64, err error) {
 	begin := time.Now()
 	all, err := v.Sockets()
@@ -108,7 +109,7 @@ func (v *View) look() (took int64, err error) {
 	return time.Since(begin).Nanoseconds(), nil
 }
 
-// show hands over a snapshot, if it is time.
+// show stores a snapshot for the terminal if it is time.
 func (v *View) show(now int64) {
 	if now < v.nextShow || !v.changed && now < v.nextAge {
 		return
@@ -116,14 +117,16 @@ func (v *View) show(now int64) {
 	begin := time.Now()
 	v.latest.Store(v.table.snapshot(now, v.Listed))
 	v.changed = false
-	v.nextShow = now + max(showEvery, share*time.Since(begin).Nanoseconds())
-	v.nextAge = now + ageEvery
+	v.nextShow = now + max(showInterval, pause*time.Since(begin).Nanoseconds())
+	v.nextAge = now + ageInterval
 }
 
-// open starts the terminal program.
+// open starts the program on the terminal.
 func (v *View) open() {
-	// Signals end it, too, at once: it may take a while until the trace has ended, and a second signal ends us the hard way.
-	v.terminal = tea.NewProgram(&program{screen: newScreen(v.Host, v.Wide, v.Color), latest: &v.latest}, tea.WithOutput(v.Out), tea.WithFPS(20))
+	// Signals end the program at once. The trace may take a while to end, and a second signal kills us.
+	v.terminal = tea.NewProgram(
+		&program{screen: newScreen(v.Host, v.Wide, v.Color), latest: &v.latest}, tea.WithOutput(v.Out), tea.WithFPS(20),
+	)
 	go func() {
 		_, err := v.terminal.Run()
 		if err != nil && !errors.Is(err, tea.ErrInterrupted) {
@@ -134,57 +137,11 @@ func (v *View) open() {
 	}()
 }
 
-// Close gives the terminal back, if that has not been done.
+// Close restores the terminal, unless that was done.
 func (v *View) Close() {
 	v.over = true
 	if v.terminal != nil {
 		v.terminal.Quit()
 		<-v.ended
 	}
-}
-
-// program is the screen as Bubble Tea has it.
-type program struct {
-	screen *screen
-	latest *atomic.Pointer[snapshot]
-	shown  *snapshot
-}
-
-type tick struct{}
-
-func next() tea.Cmd {
-	return tea.Tick(showEvery/4, func(time.Time) tea.Msg { return tick{} })
-}
-
-// Init implements tea.Model.
-func (p *program) Init() tea.Cmd { return next() }
-
-// Update implements tea.Model.
-func (p *program) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	quit := false
-	switch msg := msg.(type) {
-	case tick:
-		if s := p.latest.Load(); s != p.shown && !p.screen.paused {
-			p.screen.set(s)
-			p.shown = s
-		}
-		return p, next()
-	case tea.WindowSizeMsg:
-		p.screen.resize(msg.Width, msg.Height)
-	case tea.KeyPressMsg:
-		quit = p.screen.press(msg.String(), msg.Text)
-	case tea.PasteMsg:
-		quit = p.screen.press("", msg.Content)
-	}
-	if quit {
-		return p, tea.Quit
-	}
-	return p, nil
-}
-
-// View implements tea.Model.
-func (p *program) View() tea.View {
-	v := tea.NewView(strings.Join(p.screen.lines(), "\n"))
-	v.AltScreen = true
-	return v
 }

@@ -9,17 +9,17 @@ import (
 	tea "charm.land/bubbletea/v2"
 )
 
-// testView makes a View whose terminal is there, and does nothing.
+// testView returns a View with a terminal that does nothing.
 func testView(o Options) *View {
 	o.Listed, o.Wanted = all, all
 	v := New(o)
 	v.terminal = &tea.Program{}
-	v.nextLook = lookEvery
+	v.nextLook = lookInterval
 	return v
 }
 
-// Snapshots are made a few times a second, and at least once, looks seldom.
-func TestPace(t *testing.T) {
+// Snapshots are taken a few times a second, looks every few seconds.
+func TestIntervals(t *testing.T) {
 	looks, snapshots := 0, 0
 	v := testView(Options{Sockets: func() ([]event.Event, error) {
 		looks++
@@ -39,18 +39,18 @@ func TestPace(t *testing.T) {
 	if err := v.Take(&e); err != nil {
 		t.Fatal(err)
 	}
-	for now := int64(0); now < 10*second; now += second / 100 { // it changes all the time
+	for now := int64(0); now < 10*second; now += second / 100 { // changes all the time
 		v.changed = true
 		step(now)
 	}
-	// A look or a snapshot may take long here, and then they are made less often.
+	// On a slow machine a look or a snapshot takes long, and there are fewer.
 	if snapshots > 51 || snapshots < 2 || looks > 4 || looks < 1 {
 		t.Errorf("%d snapshots and %d looks in 10 s", snapshots, looks)
 	}
 	v = testView(Options{Sockets: func() ([]event.Event, error) { return nil, nil }})
 	v.nextLook = 1 << 62
 	snapshots, last = 0, nil
-	for now := int64(0); now < 10*second; now += second / 100 { // nothing changes, but ages
+	for now := int64(0); now < 10*second; now += second / 100 { // only ages change
 		step(now)
 	}
 	if snapshots > 11 || snapshots < 2 {
@@ -61,12 +61,12 @@ func TestPace(t *testing.T) {
 func TestErrors(t *testing.T) {
 	broken := errors.New("broken")
 	v := testView(Options{Sockets: func() ([]event.Event, error) { return nil, broken }})
-	if err := v.Flush(lookEvery); !errors.Is(err, broken) {
+	if err := v.Flush(lookInterval); !errors.Is(err, broken) {
 		t.Errorf("a look: %v", err)
 	}
 	v.err = broken
 	close(v.ended)
-	if err := v.Flush(2 * lookEvery); !errors.Is(err, broken) {
+	if err := v.Flush(2 * lookInterval); !errors.Is(err, broken) {
 		t.Errorf("the terminal: %v", err)
 	}
 }
