@@ -102,7 +102,7 @@ to be too old, as the subflow.`,
 				found = leaks.New(s.out, o.format, older, wanted, leaks.Kernel{
 					Sockets: s.sockets, Listeners: s.listeners, Stack: s.stack, Program: s.program, Process: s.process,
 				})
-				return flushing{found}, nil
+				return found, nil
 			})
 			if err == nil && once && found.Found() {
 				return errFound

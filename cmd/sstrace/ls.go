@@ -66,7 +66,7 @@ scrolled; ? shows the keys.`,
 					Out: s.out, Host: host, Wide: o.format == "wide", Color: s.out.Color(),
 					Wanted: s.filter.Connection, Listed: s.filter.Listed, Sockets: s.sockets, Stop: s.stop,
 				})
-				return flushing{screen}, nil
+				return screen, nil
 			})
 		},
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"os/signal"
 	"runtime"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"sstrace/internal/event"
 	"sstrace/internal/probe"
 	"sstrace/internal/session"
 	"sstrace/internal/stack"
@@ -149,5 +151,20 @@ func (j *job) list() error {
 	if err != nil {
 		return err
 	}
-	return j.drive(listedSrc{l}, out, v)
+	return j.drive(listing{l}, out, v)
+}
+
+type listing struct{ *probe.Listing }
+
+func (l listing) Events(func(int64) error) iter.Seq2[*event.Event, error] {
+	return l.All(func() error { return nil })
+}
+func (l listing) Stop() {}
+func (l listing) End() (*event.Event, error) {
+	wall, mono := l.Now()
+	end := &event.Event{Type: event.End, Wall: wall, Mono: mono, Balance: &event.Balance{Seen: l.Seen()}}
+	if n := l.Closed(); n > 0 {
+		return end, fmt.Errorf("sockets are missing: %d network namespaces may not be entered (`sstrace check` says what to do)", n)
+	}
+	return end, nil
 }

@@ -128,7 +128,7 @@ func (r *Recording) End() (*event.Event, error) {
 		cut = fmt.Errorf("%s has no end line: its writer was killed, or is still writing; %s", r.name(), what)
 	}
 	if r.sockets && !r.want.Existing {
-		sockets = fmt.Errorf("%s: %w; print it with: sstrace ls -r %s", r.name(), ErrSockets, r.file)
+		sockets = fmt.Errorf("%s: %w; sstrace ls -r %s prints it", r.name(), ErrSockets, r.file)
 	}
 	return end, errors.Join(cut, partial, sockets, r.gap)
 }

@@ -35,6 +35,14 @@ func (w *writer) event(e *event.Event) error {
 	return nil
 }
 
+// end writes everything, and in NDJSON the line that ends the run.
+func (w *writer) end(e *event.Event) error {
+	if w.json {
+		return w.lines.End(e)
+	}
+	return w.lines.Flush()
+}
+
 // stuck reports that s has been in its state for too long, or that its accept queue is full.
 func (w *writer) stuck(s *socket, by opener) error {
 	l := newLeak(s, w.kernel.Process)

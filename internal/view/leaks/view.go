@@ -90,6 +90,9 @@ func New(out io.Writer, format string, limits map[event.State]time.Duration, wan
 // Found reports whether anything was reported.
 func (v *View) Found() bool { return v.found }
 
+// Begin does nothing: the command has said what is watched.
+func (v *View) Begin() error { return nil }
+
 // Take takes a Socket that existed already, or one line.
 func (v *View) Take(e *event.Event) error {
 	if err := v.sweepRecording(e); err != nil {
@@ -105,26 +108,33 @@ func (v *View) Take(e *event.Event) error {
 	case event.Lost:
 		v.lost = true
 		return v.out.event(e)
-	case event.End:
-		if err := v.sweep(e.Mono); err != nil {
-			return err
-		}
-		if err := v.out.sums(v.stuckNow(), v.agesUnknownNow(), e); err != nil {
-			return err
-		}
-		return v.out.event(e)
 	}
 	return nil
 }
 
-// Flush sweeps if it is time and the source is live.
-func (v *View) Flush(now int64) error {
-	if v.kernel.Sockets != nil && now-v.swept >= sweepInterval {
-		if err := v.sweep(now); err != nil {
+// Idle sweeps if it is time.
+func (v *View) Idle(mono int64) error {
+	if v.kernel.Sockets != nil && mono-v.swept >= sweepInterval {
+		if err := v.sweep(mono); err != nil {
 			return err
 		}
 	}
 	return v.out.lines.Flush()
+}
+
+// End sweeps once more, and writes the sums. A recording that was cut off has none: which of its
+// sockets are still stuck is unknown.
+func (v *View) End(end *event.Event) error {
+	if end.Balance == nil {
+		return v.out.lines.Flush()
+	}
+	if err := v.sweep(end.Mono); err != nil {
+		return err
+	}
+	if err := v.out.sums(v.stuckNow(), v.agesUnknownNow(), end); err != nil {
+		return err
+	}
+	return v.out.end(end)
 }
 
 // sweepRecording sweeps if it is time and e is from a recording, where only the lines show the time.

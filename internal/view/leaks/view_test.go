@@ -50,7 +50,7 @@ func run(t *testing.T, wanted func(*event.Event) bool, kernel Kernel, feed func(
 	var out bytes.Buffer
 	v := New(&out, "text", second, wanted, kernel)
 	feed(v)
-	if err := v.Flush(0); err != nil {
+	if err := v.out.lines.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
@@ -59,7 +59,11 @@ func run(t *testing.T, wanted func(*event.Event) bool, kernel Kernel, feed func(
 func take(t *testing.T, v *View, events ...event.Event) {
 	t.Helper()
 	for _, e := range events {
-		if err := v.Take(&e); err != nil {
+		do := v.Take
+		if e.Type == event.End {
+			do = v.End
+		}
+		if err := do(&e); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -106,7 +110,7 @@ func TestLatePort(t *testing.T) {
 	}
 	expect(t, run(t, everything, kernel, func(v *View) {
 		take(t, v, early)
-		if err := v.Flush(2100e6); err != nil {
+		if err := v.Idle(2100e6); err != nil {
 			t.Fatal(err)
 		}
 		take(t, v, line(1, 4000, event.SynSent, event.Close))
@@ -137,7 +141,7 @@ func TestLive(t *testing.T) {
 	expect(t, run(t, everything, kernel, func(v *View) {
 		take(t, v, line(1, 1000, event.Established, event.CloseWait), line(2, 1000, event.Established, event.CloseWait))
 		for ms := int64(1100); ms < 3500; ms += 100 {
-			if err := v.Flush(ms * 1e6); err != nil {
+			if err := v.Idle(ms * 1e6); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -167,7 +171,7 @@ func TestUnwanted(t *testing.T) {
 	expect(t, run(t, func(*event.Event) bool { return false }, kernel, func(v *View) {
 		take(t, v, line(1, 1000, event.Established, event.CloseWait))
 		for ms := int64(1100); ms < 5000; ms += 100 {
-			if err := v.Flush(ms * 1e6); err != nil {
+			if err := v.Idle(ms * 1e6); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -192,7 +196,7 @@ func TestFullQueue(t *testing.T) {
 			if ms > 4000 {
 				waiting = 1
 			}
-			if err := v.Flush(ms * 1e6); err != nil {
+			if err := v.Idle(ms * 1e6); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -210,7 +214,7 @@ func TestLoss(t *testing.T) {
 	}
 	got := run(t, everything, kernel, func(v *View) {
 		take(t, v, line(1, 1000, event.Established, event.CloseWait), line(2, 1000, event.Established, event.CloseWait), lost(1500))
-		if err := v.Flush(1600e6); err != nil {
+		if err := v.Idle(1600e6); err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range v.watched {
@@ -264,7 +268,7 @@ func TestLooksAreFew(t *testing.T) {
 		one.Cookie, two.Cookie = 5, 6
 		take(t, v, one, two)
 		for ms := int64(1100); ms < 60000; ms += 100 {
-			if err := v.Flush(ms * 1e6); err != nil {
+			if err := v.Idle(ms * 1e6); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -329,7 +333,7 @@ func TestSubflowsAreMerged(t *testing.T) {
 	}
 	live := func(ms int64, v *View) {
 		t.Helper()
-		if err := v.Flush(ms * 1e6); err != nil {
+		if err := v.Idle(ms * 1e6); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -395,7 +399,7 @@ func TestFullQueueOfMPTCP(t *testing.T) {
 				if name == "once" {
 					both, _ := listeners()
 					take(t, v, append(both, end(1100))...)
-				} else if err := v.Flush(1100e6); err != nil {
+				} else if err := v.Idle(1100e6); err != nil {
 					t.Fatal(err)
 				}
 			})

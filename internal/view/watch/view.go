@@ -45,38 +45,39 @@ type View struct {
 	nextAge  int64
 	nextLook int64
 
-	terminal *tea.Program // nil before the first Flush
+	terminal *tea.Program // nil before the first Idle
 	ended    chan struct{}
 	err      error // of the terminal, after ended is closed
-	over     bool
 }
 
-// New returns a View. It takes the terminal over at the first Flush, and restores it at the End or by
-// Close.
+// New returns a View. It takes the terminal over when it is idle for the first time, and restores it
+// at the End, or by Close.
 func New(o Options) *View {
 	return &View{Options: o, table: newTable(), ended: make(chan struct{})}
 }
 
-// Take takes one line. The End restores the terminal.
+// Begin does nothing: the sockets that exist come first.
+func (v *View) Begin() error { return nil }
+
+// Take takes one line.
 func (v *View) Take(e *event.Event) error {
-	if e.Type == event.End {
-		v.Close()
-		return nil
-	}
 	v.table.take(e)
 	v.changed = true
-	if v.terminal != nil { // under load the next Flush may be far
+	if v.terminal != nil { // under load the next Idle may be far
 		v.show(e.Mono)
 	}
 	return nil
 }
 
-// Flush shows the sockets as they are now.
-func (v *View) Flush(now int64) error {
-	switch {
-	case v.over:
-		return nil
-	case v.terminal == nil:
+// End restores the terminal.
+func (v *View) End(*event.Event) error {
+	v.Close()
+	return nil
+}
+
+// Idle shows the sockets as they are at now.
+func (v *View) Idle(now int64) error {
+	if v.terminal == nil {
 		v.nextLook = now + lookInterval // the sockets older than the trace were just looked at
 		v.open()
 	}
@@ -139,7 +140,6 @@ func (v *View) open() {
 
 // Close restores the terminal, unless that was done.
 func (v *View) Close() {
-	v.over = true
 	if v.terminal != nil {
 		v.terminal.Quit()
 		<-v.ended

@@ -27,7 +27,7 @@ func TestIntervals(t *testing.T) {
 	}})
 	var last *snapshot
 	step := func(now int64) {
-		if err := v.Flush(now); err != nil {
+		if err := v.Idle(now); err != nil {
 			t.Fatal(err)
 		}
 		if s := v.latest.Load(); s != last {
@@ -61,12 +61,12 @@ func TestIntervals(t *testing.T) {
 func TestErrors(t *testing.T) {
 	broken := errors.New("broken")
 	v := testView(Options{Sockets: func() ([]event.Event, error) { return nil, broken }})
-	if err := v.Flush(lookInterval); !errors.Is(err, broken) {
+	if err := v.Idle(lookInterval); !errors.Is(err, broken) {
 		t.Errorf("a look: %v", err)
 	}
 	v.err = broken
 	close(v.ended)
-	if err := v.Flush(2 * lookInterval); !errors.Is(err, broken) {
+	if err := v.Idle(2 * lookInterval); !errors.Is(err, broken) {
 		t.Errorf("the terminal: %v", err)
 	}
 }
