@@ -108,10 +108,16 @@ func TestAcceptedByAWorker(t *testing.T) {
 
 // A socket that two processes hold is closed by the last of them, and that one is then its owner.
 func TestInheritedSocket(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(at, func(t *testing.T) { inheritedSocket(t, at) })
+	}
+}
+
+func inheritedSocket(t *testing.T, at string) {
 	h := newHost(t)
 	var holder int
 	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
-		l, c, s := h.connection("127.0.0.1:7781", "127.0.0.1:7781")
+		l, c, s := h.connection(at, at)
 		cmd := self("holder")
 		cmd.ExtraFiles = []*os.File{s.file()}
 		stdin, err := cmd.StdinPipe()
@@ -127,6 +133,7 @@ func TestInheritedSocket(t *testing.T) {
 		h.quiet()
 		l.close()
 	})
+	checkViews(t, r.file)
 	for _, e := range r.changes {
 		switch {
 		case e.Role == event.Server && e.New == event.Established && e.OwnerPID != uint32(os.Getpid()),

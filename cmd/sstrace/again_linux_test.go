@@ -143,6 +143,7 @@ func TestConnectAgain(t *testing.T) {
 				})
 				r := readRecording(t, file)
 				checkPaths(t, &r)
+				checkViews(t, file)
 				if r.end.RingFull != 0 {
 					t.Errorf("changes were lost: %+v", *r.end)
 				}

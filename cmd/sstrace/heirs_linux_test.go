@@ -132,6 +132,7 @@ func TestDaemon(t *testing.T) {
 				traffic := func() {
 					c := h.dial(at)
 					await(t, "the queue", func() bool { return h.inStates(unix.BPF_TCP_ESTABLISHED) == 2 })
+					checkQueued(t, h, at, c.local(), daemon)
 					p.goOn()
 					c.close()
 					await(t, "TIME_WAIT", func() bool { return h.inStates(unix.BPF_TCP_TIME_WAIT) == 1 })
@@ -149,6 +150,9 @@ func TestDaemon(t *testing.T) {
 				}
 				r := readRecording(t, file)
 				checkPaths(t, &r)
+				if !older { // a filter of lines leaves a recording of which ls and leaks tell nothing
+					checkViews(t, file)
+				}
 				server := 0
 				for _, e := range append(r.changes, r.accepts...) {
 					switch {
@@ -171,6 +175,23 @@ func TestDaemon(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// checkQueued checks that ls shows who has the listener at this address, and that no process has its connection with peer.
+func checkQueued(t *testing.T, h *host, at, peer string, pid uint32) {
+	t.Helper()
+	all := h.list(t)
+	l := find(t, all, event.TCP, at, netip.AddrPort{}.String())
+	if held := l.Status.Holders; len(held) != 1 || held[0].PID != pid {
+		t.Errorf("the listener is held by %+v, not by %d", held, pid)
+	}
+	c := find(t, all, event.TCP, at, peer)
+	if want := map[event.State]event.Attached{event.SynRecv: event.AttachedNothing, event.Established: event.AttachedQueue}[c.New]; len(c.Status.Holders) > 0 || c.Status.Attached != want {
+		t.Errorf("in %v, held by %+v, attached to %v", c.New, c.Status.Holders, c.Status.Attached)
+	}
+	if some := h.list(t, "--pid", fmt.Sprint(pid)); len(some) != 1 || some[0].New != event.Listen {
+		t.Errorf("of %d: %+v", pid, some)
 	}
 }
 
@@ -203,6 +224,7 @@ func TestMigratedListener(t *testing.T) {
 					old.end()
 					h := p.h
 					await(t, "one listener", func() bool { return h.inStates(unix.BPF_TCP_LISTEN) == 1 })
+					checkQueued(t, h, p.host.String(), p.peer.String(), uint32(heir.cmd.Process.Pid))
 					switch how {
 					case "the ACK comes at once":
 						acknowledge()
@@ -218,6 +240,7 @@ func TestMigratedListener(t *testing.T) {
 				})
 				r := readRecording(t, file)
 				checkPaths(t, &r)
+				checkViews(t, file)
 				ids := make(map[uint64]bool)
 				pid := uint32(heir.cmd.Process.Pid)
 				for _, e := range append(r.changes, r.accepts...) {

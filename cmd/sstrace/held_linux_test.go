@@ -177,9 +177,16 @@ func TestListingOfMPTCP(t *testing.T) {
 
 // The accept queue of an MPTCP listener is full, and one of its connections is forgotten: both are its process's.
 func TestLeaksOfMPTCP(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(at, func(t *testing.T) { leaksOfMPTCP(t, at) })
+	}
+}
+
+func leaksOfMPTCP(t *testing.T, at string) {
 	h := newHost(t)
-	l := h.mptcp(unix.AF_INET).listenAt("127.0.0.1:7781", 1)
-	c := h.mptcp(unix.AF_INET).connectTo("127.0.0.1:7781")
+	fam := family(netip.MustParseAddrPort(at))
+	l := h.mptcp(fam).listenAt(at, 1)
+	c := h.mptcp(fam).connectTo(at)
 	l.accept()
 	c.shutdown(unix.SHUT_WR) // of the MPTCP connection: its subflow goes on
 	await(t, "the end of data", func() bool {
@@ -187,7 +194,7 @@ func TestLeaksOfMPTCP(t *testing.T) {
 		return len(all) == 1 && all[0].OwnerPID == uint32(os.Getpid())
 	})
 	for range 2 {
-		h.dial("127.0.0.1:7781")
+		h.dial(at)
 	}
 	once := sstrace(t, "", "leaks", "--once", "--netns", h.netns(), "--pid", fmt.Sprint(os.Getpid()))
 	if once.code != exitFound || strings.Count(once.stdout, "    held by "+fmt.Sprint(os.Getpid())+"/") != 1 || !strings.Contains(once.stdout, "accept queue full") {
@@ -397,19 +404,21 @@ func TestListingOfWhatNobodyHolds(t *testing.T) {
 }
 
 func init() {
-	// pid-namespace is process 1 of a PID namespace: it has a connection that the peer has closed, and runs sstrace with each of its arguments.
+	// pid-namespace is process 1 of a PID namespace: it has a connection at the address that is its first argument, which the peer has
+	// closed, and runs sstrace with each of the others.
 	roles["pid-namespace"] = func() {
-		l, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		c, _ := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		a := sockaddr(netip.MustParseAddrPort("[::1]:7781"), unix.AF_INET6)
-		err = errors.Join(err, unix.Bind(l, a), unix.Listen(l, 1), unix.Connect(c, a))
+		at := netip.MustParseAddrPort(os.Args[1])
+		l, err := unix.Socket(family(at), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		c, _ := unix.Socket(family(at), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		a := sockaddr(at, family(at))
+		err = errors.Join(err, unix.Bind(l, a), unix.Listen(l, 8), unix.Connect(c, a))
 		_, _, acceptErr := unix.Accept4(l, unix.SOCK_CLOEXEC)
 		if err = errors.Join(err, acceptErr, unix.Close(c)); err != nil {
 			fmt.Println(err)
 			return
 		}
 		fmt.Println("pid", os.Getpid())
-		for _, args := range os.Args[1:] {
+		for _, args := range os.Args[2:] {
 			cmd := self("sstrace", strings.Fields(args)...)
 			cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 			_ = cmd.Run()
@@ -419,57 +428,68 @@ func init() {
 
 // In a PID namespace PIDs are its own, sstrace says so, and nobody's program is named by the number that another has.
 func TestInPIDNamespace(t *testing.T) {
-	for _, test := range []struct {
-		name  string
-		own   bool // it has its own /proc
-		wants []string
-		not   string
-	}{
-		{"its own /proc", true, []string{"held by 1/", " fd ", "\n1/", "a PID namespace of its own (", "  " + os.Args[0]}, ""},
-		{"the /proc outside", false, []string{"held by 1/", "\n1/", "a PID namespace of its own ("}, "  /"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			h := newHost(t)
-			dial := filepath.Join(t.TempDir(), "dial")
-			h.must("write", os.WriteFile(dial, []byte("#!/bin/bash\necho dialling as $$\nexec 3<>/dev/tcp/::1/7781\n"), 0o755))
-			cmd := self("pid-namespace", "ls --pid 1", "leaks --once --older CLOSE_WAIT=1ns --state close-wait", "check",
-				"-n 1 --edge CLOSE:SYN_SENT -o ndjson -- "+dial)
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
-			if test.own {
-				script := `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" "$@"`
-				shell := exec.Command("sh", append([]string{"-c", script, cmd.Path}, cmd.Args[1:]...)...)
-				shell.Env, shell.SysProcAttr = cmd.Env, cmd.SysProcAttr
-				cmd = shell
-			}
-			out, err := cmd.StdoutPipe()
-			h.must("pipe", err)
-			h.do(func() { h.must("start", cmd.Start()) })
-			text, err := io.ReadAll(out)
-			h.must("read", err)
-			h.must("wait", cmd.Wait())
-			listing, rest, _ := strings.Cut(string(text), "sockets:")
-			if !strings.HasPrefix(listing, "pid 1\n") || strings.Count(listing, " 1/") != 2 {
-				t.Errorf("of process 1:\n%s", text)
-			}
-			for _, want := range test.wants {
-				if !strings.Contains(rest, want) {
-					t.Errorf("no %q in:\n%s", want, text)
-				}
-			}
-			_, dialled, _ := strings.Cut(rest, "dialling as ")
-			pid, line, _ := strings.Cut(dialled, "\n")
-			if !strings.Contains(line, `"owner_pid":`+pid+`,"owner_comm":"dial"`) || !strings.Contains(line, `"owner_host_pid":null`) {
-				t.Errorf("of process %s of the trace:\n%s", pid, line)
-			}
-			if n := strings.Count(string(text), "sstrace: running in a PID namespace other than the host's"); n != 3 {
-				t.Errorf("it says so %d times:\n%s", n, text)
-			}
-			for line := range strings.Lines(rest) {
-				if strings.Contains(line, "held by") && test.not != "" && strings.Contains(line, test.not) {
-					t.Errorf("a program is named that is another's: %s", line)
-				}
-			}
+	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(at+" its own /proc", func(t *testing.T) {
+			inPIDNamespace(t, at, true, []string{"held by 1/", " fd ", "\n1/", "a PID namespace of its own (", "  " + os.Args[0]}, "")
 		})
+		t.Run(at+" the /proc outside", func(t *testing.T) {
+			inPIDNamespace(t, at, false, []string{"held by 1/", "\n1/", "a PID namespace of its own ("}, "  /")
+		})
+	}
+}
+
+// inPIDNamespace checks that what sstrace prints there has wants, and that no line about holders has not. own: the namespace has its
+// own /proc.
+func inPIDNamespace(t *testing.T, at string, own bool, wants []string, not string) {
+	h := newHost(t)
+	dial := filepath.Join(t.TempDir(), "dial")
+	a := netip.MustParseAddrPort(at)
+	h.must("write", os.WriteFile(dial, fmt.Appendf(nil, "#!/bin/bash\necho dialling as $$\nexec 3<>/dev/tcp/%v/%d\n", a.Addr(), a.Port()), 0o755))
+	traces := []string{"-n 1 --edge CLOSE:SYN_SENT", "conns -p 7781 --comm dial", "handshakes -p 7781 --comm dial"}
+	args := []string{at, "ls --pid 1", "leaks --once --older CLOSE_WAIT=1ns --state close-wait", "check"}
+	for _, trace := range traces {
+		args = append(args, trace+" -o ndjson -- "+dial)
+	}
+	cmd := self("pid-namespace", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	if own {
+		script := `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" "$@"`
+		shell := exec.Command("sh", append([]string{"-c", script, cmd.Path}, cmd.Args[1:]...)...)
+		shell.Env, shell.SysProcAttr = cmd.Env, cmd.SysProcAttr
+		cmd = shell
+	}
+	out, err := cmd.StdoutPipe()
+	h.must("pipe", err)
+	h.do(func() { h.must("start", cmd.Start()) })
+	text, err := io.ReadAll(out)
+	h.must("read", err)
+	h.must("wait", cmd.Wait())
+	listing, rest, _ := strings.Cut(string(text), "sockets:")
+	if !strings.HasPrefix(listing, "pid 1\n") || strings.Count(listing, " 1/") != 2 {
+		t.Errorf("of process 1:\n%s", text)
+	}
+	for _, want := range wants {
+		if !strings.Contains(rest, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+	parts := strings.Split(rest, "dialling as ")
+	if len(parts) != len(traces)+1 {
+		t.Fatalf("%d of %d traces:\n%s", len(parts)-1, len(traces), text)
+	}
+	for i, part := range parts[1:] {
+		pid, line, _ := strings.Cut(part, "\n")
+		if !strings.Contains(line, `"owner_pid":`+pid+`,"owner_`) || !strings.Contains(line, `"owner_host_pid":null`) || !strings.Contains(line, `"owner_comm":"dial"`) {
+			t.Errorf("%s: of process %s:\n%s", traces[i], pid, line)
+		}
+	}
+	if n := strings.Count(string(text), "sstrace: running in a PID namespace other than the host's"); n != 2+len(traces) {
+		t.Errorf("it says so %d times:\n%s", n, text)
+	}
+	for line := range strings.Lines(rest) {
+		if strings.Contains(line, "held by") && not != "" && strings.Contains(line, not) {
+			t.Errorf("a program is named that is another's: %s", line)
+		}
 	}
 }
 
@@ -584,15 +604,19 @@ func TestListingOfBound(t *testing.T) {
 
 // The subflow that an MPTCP socket has made for bind() has the port.
 func TestListingOfBoundMPTCP(t *testing.T) {
-	h := newHost(t)
-	s := h.mptcp(unix.AF_INET)
-	a := netip.MustParseAddrPort("127.0.0.1:7781")
-	h.must("bind", unix.Bind(s.fd, sockaddr(a, unix.AF_INET)))
-	all := h.list(t, "--bound", "--proto", "tcp,mptcp")
-	for _, proto := range []event.Proto{event.TCP, event.MPTCP} {
-		if e := find(t, all, proto, a.String(), netip.AddrPort{}.String()); e.New != event.Close || !slices.Equal(e.Status.Holders, h.heldBy(s.fd)) {
-			t.Errorf("%+v, %+v", e, e.Status)
-		}
+	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(at, func(t *testing.T) {
+			h := newHost(t)
+			a := netip.MustParseAddrPort(at)
+			s := h.mptcp(family(a))
+			h.must("bind", unix.Bind(s.fd, sockaddr(a, family(a))))
+			all := h.list(t, "--bound", "--proto", "tcp,mptcp")
+			for _, proto := range []event.Proto{event.TCP, event.MPTCP} {
+				if e := find(t, all, proto, at, netip.AddrPort{}.String()); e.New != event.Close || !slices.Equal(e.Status.Holders, h.heldBy(s.fd)) {
+					t.Errorf("%+v, %+v", e, e.Status)
+				}
+			}
+		})
 	}
 }
 
@@ -643,23 +667,24 @@ func TestListingUsage(t *testing.T) {
 
 // The kernel's worker closes what MPTCP has left of a connection: no process did, and the owner stays who it was.
 func TestKernelThreadIsNoOwner(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(at, func(t *testing.T) { kernelThreadIsNoOwner(t, at) })
+	}
+}
+
+func kernelThreadIsNoOwner(t *testing.T, at string) {
 	h := newHost(t)
+	fam := family(netip.MustParseAddrPort(at))
 	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
-		l := h.mptcp(unix.AF_INET).listenAt("127.0.0.1:7781", 8)
-		c := h.mptcp(unix.AF_INET).connectTo("127.0.0.1:7781")
+		l := h.mptcp(fam).listenAt(at, 8)
+		c := h.mptcp(fam).connectTo(at)
 		s := l.accept()
 		c.close()
 		s.close()
 		l.close()
-		await(t, "the subflows to close", func() (closed bool) {
-			h.do(func() {
-				table, err := os.ReadFile("/proc/thread-self/net/tcp")
-				h.must("read /proc/net/tcp", err)
-				closed = !strings.Contains(string(table), fmt.Sprintf(" %02X ", uint8(event.Established)))
-			})
-			return closed
-		})
+		await(t, "the subflows to close", func() bool { return h.inStates(unix.BPF_TCP_ESTABLISHED) == 0 })
 	})
+	checkViews(t, r.file)
 	closed := 0
 	for _, e := range r.changes {
 		if e.OwnerPID != uint32(os.Getpid()) {

@@ -106,6 +106,7 @@ func TestOverlappingNetworks(t *testing.T) {
 		{"the same addresses", "10.0.0.1:40602", "10.0.0.2:7781", "10.0.0.2:7781", "10.0.0.1/24", "10.0.0.2/24"},
 		{"as by DNAT", "10.0.0.1:40602", "10.0.0.9:80", "10.0.0.2:7781", "10.0.0.1/24", "10.0.0.2/24"},
 		{"the same addresses, IPv6", "[fd00::1]:40602", "[fd00::2]:7781", "[fd00::2]:7781", "fd00::1/64", "fd00::2/64"},
+		{"as by DNAT, IPv6", "[fd00::1]:40602", "[fd00::9]:80", "[fd00::2]:7781", "fd00::1/64", "fd00::2/64"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a, b := newHost(t), newHost(t)
@@ -169,6 +170,7 @@ func legsThatCame(t *testing.T, client, server, prefix string) {
 		}
 		_ = l
 	})
+	checkViews(t, file)
 	r := sstrace(t, "", "handshakes", "-r", file)
 	var lines []string
 	for line := range strings.Lines(r.stdout) {
@@ -193,23 +195,25 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 	for _, test := range []struct{ name, on, host, peer, prefix string }{
 		{"link-local", "[::]:7781", "[fe80::1]:7781", "[fe80::2]:40602", "fe80::1/64"},
 		{"bound listeners", "10.0.0.1:7781", "10.0.0.1:7781", "10.0.0.2:40602", "10.0.0.1/24"},
+		{"bound listeners, IPv6", "[fd00::1]:7781", "[fd00::1]:7781", "[fd00::2]:40602", "fd00::1/64"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHost(t)
 			h.do(func() { h.must("rp_filter", os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0)) })
 			links := []*link{h.newLink("link0", test.prefix), h.newLink("link1", test.prefix)}
 			at, peer := netip.MustParseAddrPort(test.host), netip.MustParseAddrPort(test.peer)
+			wildcard := test.on != test.host
 			file := filepath.Join(t.TempDir(), "trace.ndjson")
 			around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns()}, func() {
 				var listeners []sock
 				for i, l := range links {
-					if at.Addr().Is6() && i > 0 { // one is enough
+					if wildcard && i > 0 { // one is enough
 						listeners = append(listeners, listeners[0])
 						continue
 					}
 					s := h.socket(family(at))
 					h.must("reuse", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-					if at.Addr().Is4() {
+					if !wildcard {
 						h.must("bind to a device", unix.SetsockoptString(s.fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, l.name))
 					}
 					on := netip.MustParseAddrPort(test.on)
@@ -222,6 +226,7 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 					l.send(segment{from: peer, to: at, flags: syn, seq: uint32(1000 * (1 + i))})
 					answers = append(answers, l.receive(syn|ack))
 				}
+				checkDevices(t, h, links, event.SynRecv)
 				var socks [2]sock
 				for _, i := range []int{1, 0} { // the first handshake is the longer one
 					links[i].send(answers[i].reply(ack))
@@ -236,6 +241,7 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 			})
 			r := readRecording(t, file)
 			checkPaths(t, &r)
+			checkViews(t, file)
 			handshake := make(map[uint32]int64)
 			ids := make(map[uint64]uint32)
 			for _, e := range r.changes {
@@ -264,7 +270,7 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 			if want := []string{"server LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAIT", "server LISTEN SYN_RECV ESTABLISHED CLOSE (reset_sent_linger)"}; !slices.Equal(paths, want) {
 				t.Errorf("got %q, want %q", paths, want)
 			}
-			if at.Addr().Is6() {
+			if wildcard {
 				for _, command := range [][]string{nil, {"-o", "wide"}, {"handshakes"}, {"conns"}, {"conns", "--timeline"}} {
 					text := sstrace(t, "", append(command, "-r", file)...).stdout
 					for _, want := range []string{"[fe80::1%link0]:7781", "[fe80::2%link0]:40602", "[fe80::1%link1]:7781", "[fe80::2%link1]:40602"} {
@@ -273,24 +279,58 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 						}
 					}
 				}
-			} else if text := sstrace(t, "", "-o", "wide", "-r", file).stdout; !strings.Contains(text, "10.0.0.1%link1:7781 ") {
+			} else if text := sstrace(t, "", "-o", "wide", "-r", file).stdout; !strings.Contains(text, "1%link1:7781 ") && !strings.Contains(text, "1%link1]:7781 ") {
 				t.Errorf("got %s", text)
 			}
 		})
 	}
 }
 
+// checkDevices checks that ls and leaks show one socket in a state on each of the links.
+func checkDevices(t *testing.T, h *host, links []*link, state event.State) {
+	t.Helper()
+	devices := func(lines []line) (all []string) {
+		for _, l := range lines {
+			all = append(all, fmt.Sprint(l["state"], " ", l["ifname"], " ", l["ifindex"]))
+		}
+		slices.Sort(all)
+		return all
+	}
+	var want []string
+	for _, l := range links {
+		want = append(want, fmt.Sprint(state, " ", l.name, " ", l.index))
+	}
+	if got := devices(answers[line](t, "socket", "ls", "--netns", h.netns(), "--state", state.String())); !slices.Equal(got, want) {
+		t.Errorf("ls: %q, want %q", got, want)
+	}
+	var got []string
+	await(t, "both to be stuck", func() bool { // an age is known to a jiffy
+		r := sstrace(t, "", "leaks", "--once", "--older", state.String()+"=1ns", "--netns", h.netns(), "--state", state.String(), "-o", "ndjson")
+		got = devices(linesOf[line](t, "leak", r.stdout))
+		return len(got) >= len(want)
+	})
+	if !slices.Equal(got, want) {
+		t.Errorf("leaks: %q, want %q", got, want)
+	}
+}
+
 // Two clients with the same ends, each bound to its device.
 func TestSameTupleFromTwoDevices(t *testing.T) {
+	t.Run("IPv4", func(t *testing.T) { sameTupleFromTwoDevices(t, "10.0.0.1", "10.0.0.2", "/24") })
+	t.Run("IPv6", func(t *testing.T) { sameTupleFromTwoDevices(t, "fd00::1", "fd00::2", "/64") })
+}
+
+func sameTupleFromTwoDevices(t *testing.T, host, peer, prefix string) {
 	h := newHost(t)
 	h.do(func() { h.must("rp_filter", os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0)) })
-	links := []*link{h.newLink("link0", "10.0.0.1/24"), h.newLink("link1", "10.0.0.1/24")}
+	links := []*link{h.newLink("link0", host+prefix), h.newLink("link1", host+prefix)}
 	var isns []uint32
 	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
 		var socks []sock
 		for _, l := range links {
-			socks = append(socks, h.dialFrom("10.0.0.1:40602", "10.0.0.2:7781", l.name))
+			socks = append(socks, h.dialFrom(net.JoinHostPort(host, "40602"), net.JoinHostPort(peer, "7781"), l.name))
 		}
+		checkDevices(t, h, links, event.SynSent)
 		var answers []segment
 		for _, l := range links {
 			s := l.receive(syn)
@@ -307,6 +347,7 @@ func TestSameTupleFromTwoDevices(t *testing.T) {
 			s.close()
 		}
 	})
+	checkViews(t, r.file)
 	if got, path := r.paths(), "client CLOSE SYN_SENT ESTABLISHED CLOSE (reset_sent_linger)"; !slices.Equal(got, []string{path, path}) {
 		t.Errorf("got %q", got)
 	}
@@ -346,6 +387,7 @@ func TestDeferredAccept(t *testing.T) {
 					l.close()
 				})
 				r := readRecording(t, file)
+				checkViews(t, file)
 				var left *event.Event
 				for i := range r.changes {
 					if e := &r.changes[i]; e.Old == event.SynRecv {
@@ -376,19 +418,23 @@ func TestDeferredAccept(t *testing.T) {
 
 // A deferred handshake that never gets data fails, and its ACK had come.
 func TestDeferredAcceptWithoutData(t *testing.T) {
-	h := newHost(t)
-	h.sysctl("tcp_synack_retries", "1")
-	w := h.newWire()
-	told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
-		l := h.listen("10.0.0.1:7781", 8)
-		h.must("defer", unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1))
-		w.send(segment{from: netip.MustParseAddrPort("10.1.2.3:40602"), to: netip.MustParseAddrPort("10.0.0.1:7781"), flags: syn, seq: 1000})
-		w.send(w.receive(syn | ack).reply(ack))
-		await(t, "the end of the handshake", func() bool { return h.inStates(unix.BPF_TCP_SYN_RECV) == 0 })
-		l.close()
-	})
-	if len(told) != 1 || told[0].State != "failed" || told[0].Defer == nil || told[0].Serve == nil {
-		t.Fatalf("got %+v", told)
+	for _, family := range []string{"IPv4", "IPv6"} {
+		t.Run(family, func(t *testing.T) {
+			p := newEndpoint(t, family)
+			p.h.sysctl("tcp_synack_retries", "1")
+			r := trace(t, []string{"--states", "rfc", "--netns", p.h.netns()}, func() {
+				p.do("listen")
+				p.h.must("defer", unix.SetsockoptInt(p.l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1))
+				p.do("SYN in, ACK in")
+				p.awaitEnd()
+				p.l.close()
+			})
+			checkViews(t, r.file)
+			told := answers[toldHandshake](t, "handshake", "handshakes", "-r", r.file)
+			if len(told) != 1 || told[0].State != "failed" || told[0].Defer == nil || told[0].Serve == nil {
+				t.Fatalf("got %+v", told)
+			}
+		})
 	}
 }
 
@@ -398,7 +444,9 @@ func TestConnectFailed(t *testing.T) {
 	for _, kind := range []string{"prohibit 203.0.113.2", "blackhole 203.0.113.3", "unreachable 203.0.113.4"} {
 		h.run(nil, append([]string{"ip", "route", "add"}, strings.Fields(kind)...)...)
 	}
-	h.run(nil, "ip", "-6", "route", "add", "prohibit", "2001:db8::2")
+	for _, kind := range []string{"prohibit 2001:db8::2", "blackhole 2001:db8::3", "unreachable 2001:db8::4"} {
+		h.run(nil, append([]string{"ip", "-6", "route", "add"}, strings.Fields(kind)...)...)
+	}
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
 	type failure struct {
 		to    string
@@ -406,7 +454,7 @@ func TestConnectFailed(t *testing.T) {
 	}
 	var want []failure
 	around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns(), "--rport", "80"}, func() {
-		for _, to := range []string{"203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80", "[2001:db8::1]:80", "[2001:db8::2]:80", "203.0.113.1:81"} {
+		for _, to := range []string{"203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80", "[2001:db8::1]:80", "[2001:db8::2]:80", "[2001:db8::3]:80", "[2001:db8::4]:80", "203.0.113.1:81", "[2001:db8::1]:81"} {
 			a := netip.MustParseAddrPort(to)
 			for _, nonblock := range []bool{false, true} {
 				s := h.socket(family(a))
@@ -430,6 +478,7 @@ func TestConnectFailed(t *testing.T) {
 		l.close()
 	})
 	r := readRecording(t, file)
+	checkViews(t, file)
 	var got []failure
 	for _, e := range r.failed {
 		got = append(got, failure{e.Remote.String(), e.Err})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net/netip"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -135,7 +134,9 @@ func (r *uring) registerDirect() {
 // A process that accepts by io_uring owns the connection from then on, as with accept(): one request for each, one for many (multishot), and into a slot
 // of the ring's own table.
 func TestAcceptedByIoUring(t *testing.T) {
-	const addr = "127.0.0.1:7781"
+	if kernelBefore(t, 5, 19) {
+		t.Skip("before Linux 5.19 a completion does not tell its request")
+	}
 	for _, test := range []struct {
 		name    string
 		request sqe
@@ -146,49 +147,48 @@ func TestAcceptedByIoUring(t *testing.T) {
 		{"into any slot", sqe{opcode: ioringOpAccept, fileIndex: ioringFileIndexAlloc}},
 		{"multishot into any slot", sqe{opcode: ioringOpAccept, ioprio: ioringAcceptMultishot, fileIndex: ioringFileIndexAlloc}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			h := newHost(t)
-			if kernelBefore(t, 5, 19) {
-				t.Skip("before Linux 5.19 a completion does not tell its request")
-			}
-			var client netip.AddrPort
-			r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
-				ring := h.newUring()
-				ring.registerDirect()
-				l := h.listen(addr, 8)
-				request := test.request
-				request.fd = int32(l.fd)
-				ring.submit(request)
-				c := h.dial(addr)
-				name, err := unix.Getsockname(c.fd)
-				h.must("getsockname", err)
-				client = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(name.(*unix.SockaddrInet4).Port))
-				fd := ring.result()
-				if fd < 0 {
-					t.Errorf("accept: %v", unix.Errno(-fd))
-				}
-				if request.fileIndex == 0 {
-					sock{h, int(fd)}.close()
-					c.reach(unix.BPF_TCP_CLOSE_WAIT)
-				} else {
-					c.reset()
-				}
-				c.close()
-				h.quiet()
-				l.close()
-			})
-			if len(r.accepts) != 1 {
-				t.Fatalf("%d accepts, want 1: %+v", len(r.accepts), r.accepts)
-			}
-			e := r.accepts[0]
-			if e.Remote != client || e.OwnerPID != uint32(os.Getpid()) || e.OwnerVia != event.ViaAccept || e.Role != event.Server || e.Dur == event.Unknown {
-				t.Errorf("%+v", e)
-			}
-			for _, c := range r.changes {
-				if c.ID == e.ID && c.New == event.FinWait1 && c.OwnerPID != uint32(os.Getpid()) {
-					t.Errorf("its owner: %+v", c)
-				}
-			}
-		})
+		for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+			t.Run(test.name+" "+addr, func(t *testing.T) { acceptedByIoUring(t, test.request, addr) })
+		}
+	}
+}
+
+func acceptedByIoUring(t *testing.T, request sqe, addr string) {
+	h := newHost(t)
+	var client string
+	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
+		ring := h.newUring()
+		ring.registerDirect()
+		l := h.listen(addr, 8)
+		request.fd = int32(l.fd)
+		ring.submit(request)
+		c := h.dial(addr)
+		client = c.local()
+		fd := ring.result()
+		if fd < 0 {
+			t.Errorf("accept: %v", unix.Errno(-fd))
+		}
+		if request.fileIndex == 0 {
+			sock{h, int(fd)}.close()
+			c.reach(unix.BPF_TCP_CLOSE_WAIT)
+		} else {
+			c.reset()
+		}
+		c.close()
+		h.quiet()
+		l.close()
+	})
+	checkViews(t, r.file)
+	if len(r.accepts) != 1 {
+		t.Fatalf("%d accepts, want 1: %+v", len(r.accepts), r.accepts)
+	}
+	e := r.accepts[0]
+	if e.Remote.String() != client || e.OwnerPID != uint32(os.Getpid()) || e.OwnerVia != event.ViaAccept || e.Role != event.Server || e.Dur == event.Unknown {
+		t.Errorf("%+v", e)
+	}
+	for _, c := range r.changes {
+		if c.ID == e.ID && c.New == event.FinWait1 && c.OwnerPID != uint32(os.Getpid()) {
+			t.Errorf("its owner: %+v", c)
+		}
 	}
 }

@@ -195,8 +195,13 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 
 // A listener with more connections in its queue than may wait is told, and once more when they were accepted.
 func TestLeaksFindsFullQueues(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(addr, func(t *testing.T) { leaksFindsFullQueues(t, addr) })
+	}
+}
+
+func leaksFindsFullQueues(t *testing.T, addr string) {
 	h := newHost(t)
-	const addr = "127.0.0.1:7781"
 	l := h.listen(addr, 1)
 	run := h.leaks(t)
 	for range 2 {

@@ -70,6 +70,7 @@ func around(t *testing.T, args []string, traffic func()) {
 
 // recordedRun is a whole recording.
 type recordedRun struct {
+	file    string
 	changes []event.Event
 	accepts []event.Event
 	failed  []event.Event // connect() calls that sent no SYN
@@ -106,6 +107,7 @@ func readRecording(t *testing.T, file string) (r recordedRun) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.file = file
 	schema := ndjsonSchema(t)
 	seq := uint64(0)
 	for line := range bytes.Lines(text) {

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,7 +30,7 @@ type feed struct {
 
 const feedPort = 7781
 
-// startFeed starts sstrace. It runs until t is over, and its balance is checked then.
+// startFeed starts sstrace. It runs until t is over, and its balance and the views of all its lines are checked then.
 func startFeed(t *testing.T, args ...string) *feed {
 	t.Helper()
 	needRoot(t)
@@ -53,10 +55,15 @@ func startFeed(t *testing.T, args ...string) *feed {
 		t.Fatal(err)
 	}
 	w.Close()
+	file := filepath.Join(t.TempDir(), "feed.ndjson")
+	recording, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	read := make(chan *event.Balance)
 	go func() {
 		defer close(read)
-		for in := bufio.NewReader(r); ; {
+		for in := bufio.NewReader(io.TeeReader(r, recording)); ; {
 			line, err := in.ReadBytes('\n')
 			if err != nil {
 				return
@@ -84,6 +91,8 @@ func startFeed(t *testing.T, args ...string) *feed {
 		if balance == nil || !balance.Balanced() || balance.Missed != 0 || balance.RingFull != 0 {
 			t.Errorf("the balance does not add up: %+v: %s", balance, &stderr)
 		}
+		recording.Close()
+		checkViews(t, file)
 	})
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "attached\n" {
 		t.Fatalf("sstrace %q did not attach: %q, %v: %s", args, line, err, &stderr)
@@ -352,15 +361,18 @@ var steps = map[string]func(p *endpoint){
 		p.option(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 1)
 		p.option(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	},
-	"TCP_USER_TIMEOUT":    func(p *endpoint) { p.option(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 100) },
-	"TCP_LINGER2 -1":      func(p *endpoint) { p.option(unix.IPPROTO_TCP, tcpLinger2, -1) },
-	"TCP_LINGER2 61":      func(p *endpoint) { p.option(unix.IPPROTO_TCP, tcpLinger2, 61) },
-	"TCP_LINGER2 1":       func(p *endpoint) { p.option(unix.IPPROTO_TCP, tcpLinger2, 1) },
-	"TCP_REPAIR":          func(p *endpoint) { p.option(unix.IPPROTO_TCP, tcpRepair, 1) },
-	"ss -K":               func(p *endpoint) { p.h.destroy("all", "dst", p.peer.String()) },
-	"close the listener":  func(p *endpoint) { p.l.close(); p.l = sock{} },
-	"SYN-ACK unanswered":  func(*endpoint) {},
-	"abort on overflow":   func(p *endpoint) { p.h.sysctl("tcp_abort_on_overflow", "1") },
+	"TCP_USER_TIMEOUT":   func(p *endpoint) { p.option(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 100) },
+	"TCP_LINGER2 -1":     func(p *endpoint) { p.option(unix.IPPROTO_TCP, tcpLinger2, -1) },
+	"TCP_LINGER2 61":     func(p *endpoint) { p.option(unix.IPPROTO_TCP, tcpLinger2, 61) },
+	"TCP_LINGER2 1":      func(p *endpoint) { p.option(unix.IPPROTO_TCP, tcpLinger2, 1) },
+	"TCP_REPAIR":         func(p *endpoint) { p.option(unix.IPPROTO_TCP, tcpRepair, 1) },
+	"ss -K":              func(p *endpoint) { p.h.destroy("all", "dst", p.peer.String()) },
+	"close the listener": func(p *endpoint) { p.l.close(); p.l = sock{} },
+	"SYN-ACK unanswered": func(*endpoint) {},
+	"abort on overflow":  func(p *endpoint) { p.h.sysctl("tcp_abort_on_overflow", "1") },
+	"TCP_DEFER_ACCEPT": func(p *endpoint) {
+		p.h.must("option", unix.SetsockoptInt(p.l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60))
+	},
 	"too many TIME_WAITs": func(p *endpoint) { p.h.sysctl("tcp_max_tw_buckets", "0") },
 	"accept queue full": func(p *endpoint) {
 		other := segment{from: netip.AddrPortFrom(p.peer.Addr(), 19999), to: p.host, flags: syn, seq: 1000}
