@@ -14,9 +14,11 @@ func newHandshakes() *question {
 		Command: cobra.Command{
 			Use:   "handshakes",
 			Short: "Show handshake latency, leg by leg",
-			Long: `handshakes prints a line for each handshake when it is over: how long the SYN, the SYN-ACK and the ACK were on their way, and how long the
-connection then waited for accept(). If both ends are on this host, in any of its network namespaces, the line shows both. If one end is
-elsewhere, single legs cannot be timed: ├── ──┤ spans two of them. Percentiles follow at the end and, with --interval, after each interval.`,
+			Long: `handshakes prints a line for each handshake when it is over: how long the SYN, the SYN-ACK and the
+ACK were on their way, and how long the connection then waited for accept(). If both ends are on
+this host, in any of its network namespaces, the line shows both. If one end is elsewhere, single
+legs cannot be timed: ├── ──┤ spans two of them. Percentiles follow at the end and, with
+--interval, after each interval.`,
 			Example: `  sudo sstrace handshakes                                   each handshake, percentiles at the end
   sudo sstrace handshakes --summary --interval 10s --by port
   sudo sstrace handshakes -- curl -s localhost:8080         of one command

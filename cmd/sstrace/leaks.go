@@ -63,18 +63,21 @@ func newLeaks() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "leaks [flags] [-- COMMAND [ARG...]]",
 		Short: "Find sockets that nobody closes, and full accept queues, with the processes that hold them",
-		Long: `leaks watches for sockets that stay too long in a state that should pass: CLOSE_WAIT, because a program here forgot to close what the
-peer has closed; the others, because a peer or the network is gone. It reports each socket twice: when it exceeds the limit, with every
-process and file descriptor that still holds it, inherited copies included, and when it leaves the state. It does the same for listeners
-whose accept queue is full. At the end it adds up each process. The default limits are
+		Long: `leaks watches for sockets that stay too long in a state that should pass: CLOSE_WAIT, because a
+program here forgot to close what the peer has closed; the others, because a peer or the network
+is gone. It reports each socket twice: when it exceeds the limit, with every process and file
+descriptor that still holds it, inherited copies included, and when it leaves the state. It does
+the same for listeners whose accept queue is full. At the end it adds up each process. The default
+limits are
 ` + older.String() + `.
 
-With --once it looks once at the sockets that exist and exits with 3 if some are stuck, as a health check does. It then knows how long a
-socket has been in SYN_RECV, and a lower bound for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and CLOSING. The other states, and MPTCP sockets, are
-counted at the end as being there for an unknown time; they do not change the exit code.
+With --once it looks once at the sockets that exist and exits with 3 if some are stuck, as a
+health check does. It then knows how long a socket has been in SYN_RECV, and a lower bound for
+SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and CLOSING. The other states, and MPTCP sockets, are counted at
+the end as being there for an unknown time; they do not change the exit code.
 
-A subflow and its MPTCP socket that are stuck in the same state are reported once: as the MPTCP socket or, if only the subflow is known
-to be too old, as the subflow.`,
+A subflow and its MPTCP socket that are stuck in the same state are reported once: as the MPTCP
+socket or, if only the subflow is known to be too old, as the subflow.`,
 		Example: `  sudo sstrace leaks
   sudo sstrace leaks --older CLOSE_WAIT=5m --stacks
   sudo sstrace leaks --once || echo "sockets are stuck"`,
@@ -117,7 +120,8 @@ to be too old, as the subflow.`,
 	f.BoolVar(&o.stacks, "stacks", false, "show the stack of the connect() or accept() that opened a stuck socket")
 	f.tag(groupOwn)
 	o.registerConnections(f, "`protocols` to watch: tcp,mptcp; both if omitted", "tcp", "mptcp")
-	f.StringArrayVar(&o.filter.States, "state", nil, "sockets in this `state` only: CLOSE_WAIT, or close-wait as in ss; LISTEN means full accept queues")
+	f.StringArrayVar(&o.filter.States, "state", nil,
+		"sockets in this `state` only: CLOSE_WAIT, or close-wait as in ss; LISTEN means full accept queues")
 	o.registerSockets(f, "the keys of ls -o ndjson")
 	o.registerOutput(f)
 	o.registerSource(f)

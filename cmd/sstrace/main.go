@@ -82,9 +82,10 @@ func newCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sstrace [flags] [-- COMMAND [ARG...]]",
 		Short: "Show every TCP state change of this host as it happens",
-		Long: `sstrace shows every TCP state change of this host as it happens: when, to the nanosecond; how long the socket was in the state that it
-left; both ends of the connection; and the process that owns the socket. It runs as root until Ctrl-C, -n, --for, or the end of COMMAND.
-With -r it reads a recording, which needs no root and works on any system. sstrace(8) explains each column.`,
+		Long: `sstrace shows every TCP state change of this host as it happens: when, to the nanosecond; how long
+the socket was in the state that it left; both ends of the connection; and the process that owns
+the socket. It runs as root until Ctrl-C, -n, --for, or the end of COMMAND. With -r it reads a
+recording, which needs no root and works on any system. sstrace(8) explains each column.`,
 		Example: `  sudo sstrace                              every change, until Ctrl-C
   sudo sstrace -p 6379,6389                 connections with one of these ports at either end
   sudo sstrace --edge SYN_SENT:CLOSE        connects that failed
@@ -109,7 +110,8 @@ With -r it reads a recording, which needs no root and works on any system. sstra
 	c.CompletionOptions.HiddenDefaultCmd = false
 	c.Flags().SetInterspersed(false) // the flags after a command's name are the command's
 	o.register(c)
-	c.AddCommand(newHandshakes().command(), newConns().command(), newStats().command(), newDiagram().command(), newLs(), newLeaks(), newCheck(), newExplain())
+	c.AddCommand(newHandshakes().command(), newConns().command(), newStats().command(), newDiagram().command(),
+		newLs(), newLeaks(), newCheck(), newExplain())
 	return c
 }
 
@@ -118,9 +120,10 @@ func newCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Check whether this machine can trace, and say what to do if not",
-		Long: `check looks at each requirement of tracing and tries to attach. It prints a line for each, with what to do if something is missing, and
-exits with 0 if sstrace can run here, else with 1. A line begins with yes, NO, less (sstrace can run without it) or ? (unknown,
-because a container or a namespace hides it).`,
+		Long: `check looks at each requirement of tracing and tries to attach. It prints a line for each, with
+what to do if something is missing, and exits with 0 if sstrace can run here, else with 1. A line
+begins with yes, NO, less (sstrace can run without it) or ? (unknown, because a container or a
+namespace hides it).`,
 		Example: "  sudo sstrace check",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -137,9 +140,10 @@ func newExplain() *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain [STATE | OLD:NEW | REASON | ERRNO]",
 		Short: "Explain a state, a change, a reason or an errno",
-		Long: `explain explains a TCP state: on which side it occurs, what ends it, how long is normal, what many such sockets mean, and which sysctl
-matters. It also knows the changes from one state to another, the reasons, and, by name or number, the errnos that a TCP socket can have
-or that connect() returns. Without an argument it explains all states.`,
+		Long: `explain explains a TCP state: on which side it occurs, what ends it, how long is normal, what many
+such sockets mean, and which sysctl matters. It also knows the changes from one state to another,
+the reasons, and, by name or number, the errnos that a TCP socket can have or that connect()
+returns. Without an argument it explains all states.`,
 		Example: `  sstrace explain CLOSE_WAIT
   sstrace explain SYN_SENT:CLOSE
   sstrace explain port_unreachable

@@ -49,7 +49,8 @@ func (o *options) register(c *cobra.Command) {
 	o.registerOutput(f)
 	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(lines.Clocks, ", "))
 	f.tag(groupOutput)
-	f.StringVar(&o.states, "states", "rfc", "`vocabulary`: rfc, the state machine of RFC 9293, or kernel, the tracepoint's changes unaltered")
+	f.StringVar(&o.states, "states", "rfc",
+		"`vocabulary`: rfc, the state machine of RFC 9293, or kernel, the tracepoint's changes unaltered")
 	o.registerSource(f)
 	f.VarP(&o.count, "count", "n", "stop after `N` changes")
 	f.complete("time", lines.Clocks)
@@ -60,12 +61,15 @@ func (o *options) register(c *cobra.Command) {
 // registerFilters adds the flags that select lines.
 func (o *options) registerFilters(f *flags) {
 	o.registerConnections(f, "`protocols` to trace: tcp,mptcp,sctp; tcp if omitted", "tcp", "mptcp", "sctp")
-	f.StringArrayVar(&o.filter.States, "state", nil, "changes from or to this `state`: CLOSE_WAIT, or close-wait as in ss")
+	f.StringArrayVar(&o.filter.States, "state", nil,
+		"changes from or to this `state`: CLOSE_WAIT, or close-wait as in ss")
 	f.StringArrayVar(&o.filter.Edges, "edge", nil, "changes from one state to another: `OLD:NEW`")
 	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "changes out of a state that lasted at least this `time`: 1ms")
 	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets owned by this `process`")
-	f.StringArrayVar(&o.filter.Comms, "comm", nil, "changes of sockets owned by a process of this `name`, of up to 15 bytes")
-	f.StringVar(&o.filter.Where, "where", "", "changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
+	f.StringArrayVar(&o.filter.Comms, "comm", nil,
+		"changes of sockets owned by a process of this `name`, of up to 15 bytes")
+	f.StringVar(&o.filter.Where, "where", "",
+		"changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
 	f.complete("state", stateNames())
 	f.tag(groupLines)
 }
@@ -93,15 +97,18 @@ func (o *options) checkProtos() error {
 // registerConnections adds the filters that select whole connections, in the kernel. usage and protos
 // are the help and the values of --proto.
 func (o *options) registerConnections(f *flags, usage string, protos ...string) {
-	f.StringArrayVarP(&o.filter.Ports, "port", "p", nil, "connections with this `port` at either end; lists and ranges: 80,8000-8100")
+	f.StringArrayVarP(&o.filter.Ports, "port", "p", nil,
+		"connections with this `port` at either end; lists and ranges: 80,8000-8100")
 	f.StringArrayVar(&o.filter.LocalPorts, "lport", nil, "connections with this local `port`")
 	f.StringArrayVar(&o.filter.RemotePorts, "rport", nil, "connections with this remote `port`")
-	f.StringArrayVar(&o.filter.Hosts, "host", nil, "connections with this `address` or prefix at either end: 10.0.0.0/8")
+	f.StringArrayVar(&o.filter.Hosts, "host", nil,
+		"connections with this `address` or prefix at either end: 10.0.0.0/8")
 	f.BoolVarP(&o.filter.IPv4, "ipv4", "4", false, "IPv4 only, including IPv4-mapped")
 	f.BoolVarP(&o.filter.IPv6, "ipv6", "6", false, "IPv6 only")
 	f.StringArrayVar(&o.filter.NetNS, "netns", nil, "sockets of this network `namespace`: NAME, PATH, pid:N or INODE")
 	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets of this `user`, by name or number")
-	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil, "sockets of the cgroup v2 at this `path` and below it: /system.slice/redis.service")
+	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil,
+		"sockets of the cgroup v2 at this `path` and below it: /system.slice/redis.service")
 	f.StringArrayVar(&o.filter.Protos, "proto", nil, usage)
 	f.complete("proto", protos)
 	f.tag(groupConnections)
@@ -110,7 +117,8 @@ func (o *options) registerConnections(f *flags, usage string, protos ...string) 
 // registerOutput adds the flags that say where lines go and what they look like.
 func (o *options) registerOutput(f *flags) {
 	f.StringVarP(&o.format, "output", "o", o.formats[0], "`format`: "+strings.Join(o.formats, ", "))
-	f.StringVarP(&o.write, "write", "w", "", "write to this `file` (created with mode 0600) instead of stdout, which is -")
+	f.StringVarP(&o.write, "write", "w", "",
+		"write to this `file` (created with mode 0600) instead of stdout, which is -")
 	f.complete("output", o.formats)
 	f.tag(groupOutput)
 }
@@ -123,7 +131,8 @@ func (o *options) registerSource(f *flags) {
 }
 
 func (o *options) registerRead(f *flags) {
-	f.StringVarP(&o.read, "read", "r", "", "read a recording made with -o ndjson from this `file`, or from stdin (-), instead of tracing")
+	f.StringVarP(&o.read, "read", "r", "",
+		"read a recording made with -o ndjson from this `file`, or from stdin (-), instead of tracing")
 	f.tag(groupSource)
 }
 
@@ -174,7 +183,8 @@ func (n *number) Set(text string) error {
 // checkGiven rejects flags with an empty value, which is what "$UNSET" expands to.
 func checkGiven(flags *pflag.FlagSet) (err error) {
 	flags.Visit(func(f *pflag.Flag) {
-		if text := f.Value.String(); err == nil && (f.Value.Type() == "string" && text == "" || f.Value.Type() == "stringArray" && text == "[]") {
+		if text := f.Value.String(); err == nil &&
+			(f.Value.Type() == "string" && text == "" || f.Value.Type() == "stringArray" && text == "[]") {
 			err = fmt.Errorf("--%s \"\": expected a value", f.Name)
 		}
 	})

@@ -49,9 +49,11 @@ type job struct {
 func run(c *cobra.Command, o *options, args []string, start start) error {
 	if dash := c.ArgsLenAtDash(); len(args) > 0 && dash != 0 {
 		if c.HasParent() {
-			return usageError{fmt.Errorf("%s takes no argument %q; to trace while a program runs: %s [flags] -- %s", c.Name(), args[0], c.CommandPath(), args[0])}
+			return usageError{fmt.Errorf("%s takes no argument %q; to trace while a program runs: %s [flags] -- %s",
+				c.Name(), args[0], c.CommandPath(), args[0])}
 		}
-		return usageError{fmt.Errorf("unknown command %q; to trace while a program runs: sstrace [flags] -- %s", args[0], args[0])}
+		return usageError{fmt.Errorf("unknown command %q; to trace while a program runs: sstrace [flags] -- %s",
+			args[0], args[0])}
 	}
 	if err := checkGiven(c.Flags()); err != nil {
 		return usageError{err}
@@ -95,7 +97,8 @@ func (j *job) view(k kernel) (*session.Output, session.View, error) {
 
 // drive runs v over src to its end and reports the balance on standard error.
 func (j *job) drive(src session.Source, out *session.Output, v session.View) error {
-	b, err := session.Run(src, out, v, session.Options{Filter: j.filter, Count: uint64(j.count), Listing: j.listing, Older: j.older})
+	b, err := session.Run(src, out, v,
+		session.Options{Filter: j.filter, Count: uint64(j.count), Listing: j.listing, Older: j.older})
 	if b == nil {
 		return err
 	}
@@ -149,7 +152,8 @@ func reportBalance(w io.Writer, b *event.Balance, answers bool) {
 	case b.Seen == 1:
 		changes = "change"
 	}
-	fmt.Fprintf(w, "sstrace: %d %s seen: %d %s, %d filtered, %d lost", b.Seen, changes, b.Printed, printed, b.Filtered, b.RingFull)
+	fmt.Fprintf(w, "sstrace: %d %s seen: %d %s, %d filtered, %d lost", b.Seen, changes, b.Printed, printed,
+		b.Filtered, b.RingFull)
 	if b.Merged > 0 {
 		fmt.Fprintf(w, ", %d merged", b.Merged)
 	}
@@ -161,6 +165,7 @@ func reportBalance(w io.Writer, b *event.Balance, answers bool) {
 	}
 	fmt.Fprintln(w)
 	if b.RingFull > 0 {
-		fmt.Fprintln(w, "sstrace: the ring buffer was full: narrow the trace with a filter (-p, --netns), or enlarge it with --buffer 64M")
+		fmt.Fprintln(w, "sstrace: the ring buffer was full: "+
+			"narrow the trace with a filter (-p, --netns), or enlarge it with --buffer 64M")
 	}
 }

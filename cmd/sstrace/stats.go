@@ -16,9 +16,10 @@ func newStats() *question {
 		Command: cobra.Command{
 			Use:   "stats",
 			Short: "Count state changes, and show how long each state lasted",
-			Long: `stats counts the changes from each state to each other state, and shows the percentiles of the time spent in the state that was left, how
-long connections waited for accept(), and why they ended. It prints a table of the whole run at its end and, with --interval, one after
-each interval.`,
+			Long: `stats counts the changes from each state to each other state, and shows the percentiles of the
+time spent in the state that was left, how long connections waited for accept(), and why they
+ended. It prints a table of the whole run at its end and, with --interval, one after each
+interval.`,
 			Example: `  sudo sstrace stats --interval 10s                       a table every 10 seconds, then one of the whole run
   sudo sstrace stats --by port -- curl -s localhost:8080  while a command runs, a table for each server port
   sstrace stats -r trace.ndjson --histogram               of a recording`,

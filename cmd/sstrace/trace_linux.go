@@ -102,11 +102,13 @@ func tracker(p *probe.Probe, rfc bool) track.Tracker {
 // warn reports what this trace cannot show on this machine.
 func (j *job) warn(p *probe.Probe) {
 	if err := p.Blind(); err != nil {
-		fmt.Fprintf(os.Stderr, "sstrace: half-open and TIME_WAIT connections are not traced: %v (`sstrace check` says what to do)\n", err)
+		fmt.Fprintf(os.Stderr,
+			"sstrace: half-open and TIME_WAIT connections are not traced: %v (`sstrace check` says what to do)\n",
+			err)
 	}
 	if err := p.Deaf(); err != nil {
-		fmt.Fprintf(os.Stderr, "sstrace: accept() and connect() are not traced: %v (until it closes, a connection belongs to the process that listens, "+
-			"and a connect() that sends no SYN has no line)\n", err)
+		fmt.Fprintf(os.Stderr, "sstrace: accept() and connect() are not traced: %v (until it closes, a connection "+
+			"belongs to the process that listens, and a connect() that sends no SYN has no line)\n", err)
 	}
 	warnPIDNamespace()
 }
@@ -114,7 +116,8 @@ func (j *job) warn(p *probe.Probe) {
 // warnPIDNamespace reports what a PID namespace other than the host's hides from sstrace.
 func warnPIDNamespace() {
 	if probe.InPIDNamespace() {
-		fmt.Fprintln(os.Stderr, "sstrace: running in a PID namespace other than the host's: PIDs are those of that namespace, and processes outside it are not seen (`sstrace check` says what to do)")
+		fmt.Fprintln(os.Stderr, "sstrace: running in a PID namespace other than the host's: PIDs are those of that "+
+			"namespace, and processes outside it are not seen (`sstrace check` says what to do)")
 	}
 }
 
@@ -164,7 +167,8 @@ func (l listing) End() (*event.Event, error) {
 	wall, mono := l.Now()
 	end := &event.Event{Type: event.End, Wall: wall, Mono: mono, Balance: &event.Balance{Seen: l.Seen()}}
 	if n := l.Closed(); n > 0 {
-		return end, fmt.Errorf("sockets are missing: %d network namespaces may not be entered (`sstrace check` says what to do)", n)
+		return end, fmt.Errorf(
+			"sockets are missing: %d network namespaces may not be entered (`sstrace check` says what to do)", n)
 	}
 	return end, nil
 }

@@ -94,7 +94,8 @@ func (r *Recording) lines() iter.Seq2[*event.Event, error] {
 
 func (r *Recording) note(e *event.Event) {
 	if e.Seq != r.last.Seq+1 && r.gap == nil {
-		r.gap = fmt.Errorf("%s is not one whole recording: line %d is followed by line %d; what is there was printed", r.name(), r.last.Seq, e.Seq)
+		r.gap = fmt.Errorf("%s is not one whole recording: line %d is followed by line %d; what is there was printed",
+			r.name(), r.last.Seq, e.Seq)
 	}
 	r.last = *e
 	r.sockets = r.sockets || e.Type == event.Socket
@@ -117,8 +118,8 @@ func (r *Recording) End() (*event.Event, error) {
 			end.Balance = &event.Balance{Seen: r.listed}
 		}
 		if r.end.Balance.Partial && r.want.Existing {
-			partial = fmt.Errorf("%s lacks lines of some connections (it was made with a line filter, or with -n), so what it shows of existing sockets is unreliable; "+
-				"record with connection filters only", r.name())
+			partial = fmt.Errorf("%s lacks lines of some connections (it was made with a line filter, or with -n), "+
+				"so what it shows of existing sockets is unreliable; record with connection filters only", r.name())
 		}
 	case r.done && !r.failed:
 		what := "what is there was printed"

@@ -178,7 +178,18 @@ func TestOutputIsReplacedOnceLinesCome(t *testing.T) {
 
 func TestRecording(t *testing.T) {
 	line := func(seq uint64, kind event.Type) string {
-		e := event.Event{Type: kind, Seq: seq, ID: seq, Family: event.IPv4, Proto: event.TCP, Old: event.Close, New: event.SynSent, Dur: event.Unknown, Origin: event.Tracepoint, SynRetrans: event.Unknown}
+		e := event.Event{
+			Type:       kind,
+			Seq:        seq,
+			ID:         seq,
+			Family:     event.IPv4,
+			Proto:      event.TCP,
+			Old:        event.Close,
+			New:        event.SynSent,
+			Dur:        event.Unknown,
+			Origin:     event.Tracepoint,
+			SynRetrans: event.Unknown,
+		}
 		switch kind {
 		case event.End:
 			e.Balance = &event.Balance{Seen: 1, Printed: 1}
@@ -217,7 +228,8 @@ func TestRecording(t *testing.T) {
 			if !slices.Equal(seqs, test.seqs) {
 				t.Errorf("lines %v, want %v", seqs, test.seqs)
 			}
-			if test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+			if test.err == "" && err != nil ||
+				test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
 				t.Errorf("error %v, want %q", err, test.err)
 			}
 		})
