@@ -604,7 +604,7 @@ func TestHiddenAddresses(t *testing.T) {
 	l.close()
 	stdin.Close()
 	_ = cmd.Wait()
-	if !strings.Contains(stderr.String(), "are not seen") {
+	if !strings.Contains(stderr.String(), "are not traced") {
 		t.Errorf("stderr: %q", &stderr)
 	}
 	r := readRecording(t, file)
