@@ -57,8 +57,10 @@ type Group[K comparable, T Counts[T]] struct {
 type Rollup[K comparable, T Counts[T]] struct {
 	Options[K, T]
 
-	groups map[K]*group[T]
-	rest   group[T]
+	groups  map[K]*group[T]
+	last    *group[T] // the group of the last event: that of the next is often the same
+	lastKey K
+	rest    group[T]
 	// evicted: groups were moved to the rest since the run or the interval began.
 	evicted struct{ run, interval bool }
 	// lost counts changes lost: run lacks those of the current interval.
@@ -130,6 +132,9 @@ func (r *Rollup[K, T]) Lost(changes uint64) { r.lost.interval += changes }
 // At returns the counts of a group in the current interval, to which the caller adds an event.
 func (r *Rollup[K, T]) At(key K) (T, error) {
 	r.active = true
+	if r.last != nil && r.lastKey == key {
+		return r.last.interval.T, nil
+	}
 	g := r.groups[key]
 	if g == nil {
 		if len(r.groups) >= Max {
@@ -143,6 +148,7 @@ func (r *Rollup[K, T]) At(key K) (T, error) {
 		g = &group[T]{run: counts[T]{r.New(), r.evicted.run}, interval: counts[T]{r.New(), r.evicted.interval}}
 		r.groups[key] = g
 	}
+	r.last, r.lastKey = g, key
 	return g.interval.T, nil
 }
 
