@@ -253,7 +253,7 @@ func TestHeading(t *testing.T) {
 		{"interval of less than a second", Report[int, *sum]{End: second / 10, interval: time.Second / 10}, "00:01:40.000  3 events in 100ms\n"},
 		{"run", Report[int, *sum]{End: 17, Final: true}, "00:01:40  3 events in 17ns, the whole run\n"},
 		{"loss", Report[int, *sum]{End: second, Lost: 4}, "00:01:40  3 events in 1s\n" +
-			"--- 4 changes lost in this time, the ring buffer was full: a filter or a larger --buffer helps ---\n"},
+			"--- 4 changes lost in this period, the ring buffer was full: a filter or a larger --buffer helps ---\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.report.Wall = 100 * second

@@ -3,6 +3,8 @@ package rollup
 import (
 	"fmt"
 	"time"
+
+	"sstrace/internal/text"
 )
 
 // Idle reports whether nothing was counted and nothing lost.
@@ -13,17 +15,13 @@ func (r *Report[K, T]) Idle() bool {
 // Heading returns the line that begins a report for a person: its time of day, how much was counted,
 // and in how long. A second line reports changes that were lost.
 func (r *Report[K, T]) Heading(amount string) string {
-	layout := "15:04:05"
-	if r.interval%time.Second != 0 { // several reports may be of the same second
-		layout = "15:04:05.000"
-	}
-	line := fmt.Sprintf("%s  %s in %v", time.Unix(0, r.Wall).Format(layout), amount, rounded(r.End-r.Begin))
+	line := fmt.Sprintf("%s  %s in %v", text.TimeOfDay(r.Wall, r.interval), amount, rounded(r.End-r.Begin))
 	if r.Final {
 		line += ", the whole run"
 	}
 	line += "\n"
 	if r.Lost > 0 {
-		line += fmt.Sprintf("--- %d changes lost in this time, the ring buffer was full: a filter or a larger --buffer helps ---\n", r.Lost)
+		line += text.LostInPeriod(r.Lost)
 	}
 	return line
 }

@@ -70,7 +70,7 @@ func newEnd(e *pair.End) *end {
 	}
 }
 
-// summary is the line of a group in a span. docs/ndjson.md describes the keys.
+// summary is the line of a group in a report. docs/ndjson.md describes the keys.
 type summary struct {
 	ndjson.Head
 	Interval int64             `json:"interval_ns"`
@@ -93,19 +93,19 @@ type summary struct {
 	Defer    *percentiles      `json:"defer"`
 }
 
-func (v *View) newSummary(of span, t *tally, group string, others bool) *summary {
+func (v *View) newSummary(r *report, t *tally, group string, others bool) *summary {
 	leg := func(i int) *percentiles { return newPercentiles(t.times[i]) }
 	s := &summary{
-		Head:     ndjson.NewHead("handshakes", of.end+v.wall, of.end),
-		Interval: of.end - of.begin, Final: of.final,
+		Head:     ndjson.NewHead("handshakes", r.Wall, r.End),
+		Interval: r.End - r.Begin, Final: r.Final,
 		By: ndjson.Known(v.By, ""), Group: ndjson.Known(group, ""), Others: others,
 		Accepted: t.states[accepted], Estab: t.states[established], Failed: t.states[failed],
 		Open: t.states[open], Lost: t.states[lost], Reasons: make(map[string]uint64),
 		Syn: leg(syn), SynAck: leg(synAck), Ack: leg(ack), Accept: leg(accept),
 		Connect: leg(connect), Serve: leg(serve), Defer: leg(deferred),
 	}
-	for r, n := range t.reasons {
-		s.Reasons[reasonName(r)] += n
+	for reason, n := range t.reasons {
+		s.Reasons[reasonName(reason)] += n
 	}
 	return s
 }

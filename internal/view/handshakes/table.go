@@ -6,10 +6,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"sstrace/internal/event"
 	"sstrace/internal/quantile"
+	"sstrace/internal/rollup"
 	"sstrace/internal/text"
 )
 
@@ -18,10 +18,9 @@ const maxShown = 20
 
 var titles = [legs]string{"SYN", "SYN-ACK", "ACK", "ACCEPT", "SYN + SYN-ACK", "SYN-ACK + ACK", "WAIT FOR DATA"}
 
-// tables writes the percentiles of each group in a span, the smallest groups together.
-func (v *View) tables(of span, part func(*group) *tally) error {
-	groups := v.sorted(part)
-	all, err := sum(append(groups[:len(groups):len(groups)], v.others), part)
+// tables writes the percentiles of each group, the smallest groups together.
+func (v *View) tables(r *report) error {
+	all, err := sum(r.Groups, r.Rest)
 	if err != nil {
 		return err
 	}
@@ -30,53 +29,44 @@ func (v *View) tables(of span, part func(*group) *tally) error {
 		b.WriteByte('\n')
 	}
 	v.wrote, v.tabled = true, true
-	length := time.Duration(of.end - of.begin).Round(time.Millisecond)
-	fmt.Fprintf(&b, "%s  %s in %v", text.TimeOfDay(of.end+v.wall, v.Interval), all.amount(), length)
-	if of.final {
-		b.WriteString(", the whole run")
-	}
-	b.WriteByte('\n')
-	if of.lost > 0 {
-		b.WriteString(text.LostInPeriod(of.lost))
-	}
+	b.WriteString(r.Heading(all.amount()))
 	if v.By == "" {
 		all.table(&b)
 		return v.lines.Text(b.String())
 	}
-	shown := min(maxShown, len(groups))
-	for _, g := range groups[:shown] {
-		t := part(g)
-		fmt.Fprintf(&b, "\n%s %s: %s\n", v.By, text.Group(g.name), t.amount())
-		t.table(&b)
+	shown := min(maxShown, len(r.Groups))
+	for _, g := range r.Groups[:shown] {
+		fmt.Fprintf(&b, "\n%s %s: %s\n", v.By, text.Group(g.Key), g.Counts.amount())
+		g.Counts.table(&b)
 	}
-	rest, err := sum(append(groups[shown:], v.others), part)
+	rest, err := sum(r.Groups[shown:], r.Rest)
 	if err != nil {
 		return err
 	}
-	if rest.handshakes() > 0 {
+	if rest.Total() > 0 {
 		fmt.Fprintf(&b, "\nall others: %s\n", rest.amount())
 		rest.table(&b)
 	}
-	if part(v.others).handshakes() > 0 {
-		fmt.Fprintf(&b, "\n--- more than %d groups: later ones are only in the last table ---\n", maxGroups)
+	if r.Rest.Total() > 0 {
+		fmt.Fprintf(&b, "\n--- more than %d groups: later ones are only in the last table ---\n", rollup.Max)
 	}
 	return v.lines.Text(b.String())
 }
 
-// sum adds up the tallies of groups.
-func sum(groups []*group, part func(*group) *tally) (*tally, error) {
+// sum adds up the tallies of groups and the rest.
+func sum(groups []rollup.Group[string, *tally], rest *tally) (*tally, error) {
 	all := newTally()
 	for _, g := range groups {
-		if err := all.add(part(g)); err != nil {
+		if err := all.Merge(g.Counts); err != nil {
 			return nil, err
 		}
 	}
-	return all, nil
+	return all, all.Merge(rest)
 }
 
 // amount returns the number of handshakes, in all and by state.
 func (t *tally) amount() string {
-	total := text.Count(t.handshakes(), "handshake")
+	total := text.Count(t.Total(), "handshake")
 	var parts []string
 	for _, s := range []string{accepted, established, failed, open, lost} {
 		if t.states[s] > 0 {

@@ -4,11 +4,13 @@ package handshakes
 
 import (
 	"io"
+	"strings"
 	"time"
 
 	"sstrace/internal/event"
 	"sstrace/internal/ndjson"
 	"sstrace/internal/pair"
+	"sstrace/internal/rollup"
 	"sstrace/internal/text"
 )
 
@@ -42,27 +44,22 @@ type View struct {
 	table   pair.Table
 	pending []*pair.End // clients that are ESTABLISHED and unpaired: the server's end may still appear
 
-	groups  map[string]*group
-	others  *group                          // the groups that were too many
-	lost    struct{ before, period uint64 } // changes lost in earlier periods, in this one
-	begun   bool                            // begin, period and now are known
-	begin   int64                           // of the run; CLOCK_MONOTONIC, as are the next two
-	period  int64                           // when the current interval began
-	now     int64                           // the latest time seen
-	clocked bool                            // wall is known
-	wall    int64                           // wall clock minus CLOCK_MONOTONIC
-	started bool                            // the first text is written
-	wrote   bool                            // any text is written
-	tabled  bool                            // the latest text was a table
+	groups  *rollup.Rollup[string, *tally]
+	started bool // the first text is written
+	wrote   bool // any text is written
+	tabled  bool // the latest text was a table
 }
 
 // New returns a View that writes to w in one of Formats.
 func New(w io.Writer, format string, color bool, o Options) *View {
-	return &View{
+	v := &View{
 		lines: ndjson.NewLines(w), Options: o, text: format == "text", color: color,
-		groups: make(map[string]*group), others: newGroup(),
 		widths: text.Widths{Address: text.IPv4Width, Process: 18}, legWidth: 12,
 	}
+	v.groups = rollup.New(rollup.Options[string, *tally]{
+		Interval: o.Interval, New: newTally, Compare: strings.Compare, Report: v.summarize,
+	})
+	return v
 }
 
 // Begin does nothing: only a live source has a header.
@@ -70,14 +67,16 @@ func (v *View) Begin() error { return nil }
 
 // Take takes a line.
 func (v *View) Take(e *event.Event) error {
-	v.clocked, v.wall = true, e.Wall-e.Mono
-	if err := v.advance(e.Mono, e.Mono); err != nil {
+	if err := v.settle(e.Mono); err != nil {
+		return err
+	}
+	if err := v.groups.See(e); err != nil {
 		return err
 	}
 	switch e.Type {
 	case event.Lost:
 		v.table.Take(e)
-		v.lost.period += e.RingFull
+		v.groups.Lost(e.RingFull)
 		switch {
 		case !v.text:
 			return v.lines.Event(e)
@@ -96,10 +95,7 @@ func (v *View) Take(e *event.Event) error {
 
 // Idle reports what is due at mono.
 func (v *View) Idle(mono int64) error {
-	if err := v.start(); err != nil {
-		return err
-	}
-	if err := v.advance(mono, mono-patience); err != nil {
+	if err := v.advance(mono); err != nil {
 		return err
 	}
 	return v.lines.Flush()
@@ -108,8 +104,10 @@ func (v *View) Idle(mono int64) error {
 // End reports what is open, and the whole run.
 func (v *View) End(end *event.Event) error {
 	if end.Balance != nil {
-		v.clocked, v.wall = true, end.Wall-end.Mono
-		if err := v.advance(end.Mono, end.Mono); err != nil {
+		if err := v.settle(end.Mono); err != nil {
+			return err
+		}
+		if err := v.groups.See(end); err != nil {
 			return err
 		}
 	}
@@ -138,12 +136,20 @@ func (v *View) start() error {
 	return v.lines.Text("Timing handshakes: " + when + "\n")
 }
 
-// advance sets the time to now. All lines up to the time complete have arrived.
-func (v *View) advance(now, complete int64) error {
-	if !v.begun {
-		v.begun, v.begin, v.period, v.now = true, now, now, now
+// advance reports what is due at now.
+func (v *View) advance(now int64) error {
+	if err := v.start(); err != nil {
+		return err
 	}
-	v.now = max(v.now, now)
+	if err := v.settle(now - patience); err != nil {
+		return err
+	}
+	return v.groups.Advance(now)
+}
+
+// settle reports the pending handshakes whose other end can no longer appear: all lines up to the time
+// complete have arrived.
+func (v *View) settle(complete int64) error {
 	for len(v.pending) > 0 {
 		c := v.pending[0]
 		if !c.Reported && c.Peer == nil {
@@ -157,26 +163,11 @@ func (v *View) advance(now, complete int64) error {
 		v.pending[0] = nil
 		v.pending = v.pending[1:]
 	}
-	if v.Interval == 0 || !v.clocked {
-		return nil
-	}
-	for interval := int64(v.Interval); v.now-v.period >= interval; {
-		end := v.period + interval
-		if v.idle() { // nothing to report: skip all intervals until now at once
-			end = v.now - (v.now-v.period)%interval
-		}
-		if err := v.endPeriod(end, !v.idle()); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
 // finish reports what is not over, and the percentiles of the whole run.
 func (v *View) finish() error {
-	if !v.clocked {
-		return nil
-	}
 	for _, end := range v.table.Open() {
 		if c := end.Conn(); !c.Reported() && isHandshake(c) {
 			if err := v.report(c); err != nil {
@@ -191,11 +182,7 @@ func (v *View) finish() error {
 			}
 		}
 	}
-	if err := v.endPeriod(v.now, v.Interval > 0 && !v.idle()); err != nil {
-		return err
-	}
-	whole := span{begin: v.begin, end: v.now, lost: v.lost.before, final: true}
-	return v.summarize(whole, func(g *group) *tally { return g.whole })
+	return v.groups.Finish()
 }
 
 // check reports the handshake of end if it is over.
@@ -225,7 +212,9 @@ func (v *View) report(c pair.Conn) error {
 		return nil
 	}
 	state, of := stateOf(c), times(c)
-	v.count(c, state, of)
+	if err := v.count(c, state, of); err != nil {
+		return err
+	}
 	if v.Summary {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sstrace/internal/event"
+	"sstrace/internal/rollup"
 )
 
 // A leg that needs both ends is null if they are only perhaps one connection.
@@ -81,7 +82,7 @@ func TestScopedGroup(t *testing.T) {
 // Groups beyond the limit are reported as one.
 func TestGroupsAreBounded(t *testing.T) {
 	var lines []event.Event
-	for i := range maxGroups + 50 {
+	for i := range rollup.Max + 50 {
 		e := ended(uint64(2*i+1), int64(i), event.SynSent, event.Unknown, event.ReasonRefused, 0)
 		e.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80)
 		lines = append(lines, e)
@@ -89,12 +90,12 @@ func TestGroupsAreBounded(t *testing.T) {
 	lines = append(lines, endAt(ms))
 	o := Options{Summary: true, By: "remote"}
 	got := run(t, "ndjson", o, lines...)
-	if n := strings.Count(got, `"type":"handshakes"`); n != maxGroups+1 {
-		t.Errorf("got %d lines, want %d", n, maxGroups+1)
+	if n := strings.Count(got, `"type":"handshakes"`); n != rollup.Max+1 {
+		t.Errorf("got %d lines, want %d", n, rollup.Max+1)
 	}
 	contains(t, got, `"group":null,"others":true,"accepted":0,"established":0,"failed":50,`)
 	contains(t, run(t, "text", o, lines...),
-		fmt.Sprintf("all others: %d handshakes", maxGroups+50-maxShown),
+		fmt.Sprintf("all others: %d handshakes", rollup.Max+50-maxShown),
 		"--- more than 1000 groups: later ones are only in the last table ---\n")
 }
 
