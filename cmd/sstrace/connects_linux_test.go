@@ -4,6 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"sstrace/internal/event"
@@ -193,4 +198,65 @@ func TestICMP(t *testing.T) {
 		}
 	}
 	together(8, all)
+}
+
+// A connect() that fails before it sends a SYN is a line, a failed handshake, and a row in stats; one that fails otherwise is not.
+func TestConnectFailed(t *testing.T) {
+	h := newHost(t)
+	for _, kind := range []string{"prohibit 203.0.113.2", "blackhole 203.0.113.3", "unreachable 203.0.113.4"} {
+		h.run(nil, append([]string{"ip", "route", "add"}, strings.Fields(kind)...)...)
+	}
+	for _, kind := range []string{"prohibit 2001:db8::2", "blackhole 2001:db8::3", "unreachable 2001:db8::4"} {
+		h.run(nil, append([]string{"ip", "-6", "route", "add"}, strings.Fields(kind)...)...)
+	}
+	file := filepath.Join(t.TempDir(), "trace.ndjson")
+	type failure struct {
+		to    string
+		errno int32
+	}
+	var want []failure
+	around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns(), "--rport", "80"}, func() {
+		for _, to := range []string{"203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80", "[2001:db8::1]:80", "[2001:db8::2]:80", "[2001:db8::3]:80", "[2001:db8::4]:80", "203.0.113.1:81", "[2001:db8::1]:81"} {
+			a := netip.MustParseAddrPort(to)
+			for _, nonblock := range []bool{false, true} {
+				s := h.socket(family(a))
+				h.must("nonblock", unix.SetNonblock(s.fd, nonblock))
+				var errno unix.Errno
+				if err := unix.Connect(s.fd, sockaddr(a, family(a))); !errors.As(err, &errno) || errno == unix.EINPROGRESS {
+					t.Errorf("connect to %s: %v", to, err)
+				}
+				if a.Port() == 80 {
+					want = append(want, failure{to, int32(errno)})
+				}
+				s.close()
+			}
+		}
+		l := h.listen("127.0.0.1:80", 8)
+		c := h.dial("127.0.0.1:80")
+		if err := unix.Connect(c.fd, sockaddr(netip.MustParseAddrPort("127.0.0.1:80"), unix.AF_INET)); err != unix.EISCONN {
+			t.Errorf("connect: %v", err)
+		}
+		closeBoth(c, l.accept())
+		l.close()
+	})
+	r := readRecording(t, file)
+	checkViews(t, file)
+	var got []failure
+	for _, e := range r.failed {
+		got = append(got, failure{e.Remote.String(), e.Err})
+		if e.Role != event.Client || e.OwnerPID != uint32(os.Getpid()) || e.OwnerVia != event.ViaConnect || e.Local.Port() != 0 || e.ISN != 0 || e.Reason == 0 {
+			t.Errorf("got %+v", e)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for command, want := range map[string]string{
+		"handshakes --summary": "(1 established, " + strconv.Itoa(len(want)) + " failed)", "stats": fmt.Sprintf("(connect)   → (failed)    %10d", len(want)),
+		"conns": "no SYN was sent\n", "conns --timeline": ", no SYN was sent\n",
+	} {
+		if r := sstrace(t, "", append(strings.Fields(command), "-r", file)...); !strings.Contains(r.stdout, want) {
+			t.Errorf("%s: no %q in\n%s%s", command, want, r.stdout, r.stderr)
+		}
+	}
 }

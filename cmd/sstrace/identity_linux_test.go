@@ -1,14 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -205,39 +203,7 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 			wildcard := test.on != test.host
 			file := filepath.Join(t.TempDir(), "trace.ndjson")
 			around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns()}, func() {
-				var listeners []sock
-				for i, l := range links {
-					if wildcard && i > 0 { // one is enough
-						listeners = append(listeners, listeners[0])
-						continue
-					}
-					s := h.socket(family(at))
-					h.must("reuse", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-					if !wildcard {
-						h.must("bind to a device", unix.SetsockoptString(s.fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, l.name))
-					}
-					on := netip.MustParseAddrPort(test.on)
-					h.must("bind", unix.Bind(s.fd, sockaddr(on, family(on))))
-					h.must("listen", unix.Listen(s.fd, 8))
-					listeners = append(listeners, s)
-				}
-				var answers []segment
-				for i, l := range links {
-					l.send(segment{from: peer, to: at, flags: syn, seq: uint32(1000 * (1 + i))})
-					answers = append(answers, l.receive(syn|ack))
-				}
-				checkDevices(t, h, links, event.SynRecv)
-				var socks [2]sock
-				for _, i := range []int{1, 0} { // the first handshake is the longer one
-					links[i].send(answers[i].reply(ack))
-					socks[i] = listeners[i].accept()
-				}
-				socks[1].reset()
-				socks[1].close()
-				socks[0].shutdown(unix.SHUT_WR) // this one comes to TIME_WAIT
-				links[0].send(links[0].receive(fin | ack).reply(fin | ack))
-				socks[0].reach(unix.BPF_TCP_CLOSE)
-				socks[0].close()
+				onTwoLinks(t, h, links, netip.MustParseAddrPort(test.on), at, peer)
 			})
 			r := readRecording(t, file)
 			checkPaths(t, &r)
@@ -284,6 +250,43 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// onTwoLinks makes the connection of peer with at on each of the links: the first handshake takes longer, and the second connection ends
+// first. What listens is bound to a device unless it listens on another address than at.
+func onTwoLinks(t *testing.T, h *host, links []*link, on, at, peer netip.AddrPort) {
+	var listeners []sock
+	for i, l := range links {
+		if on != at && i > 0 { // one is enough
+			listeners = append(listeners, listeners[0])
+			continue
+		}
+		s := h.socket(family(at))
+		h.must("reuse", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+		if on == at {
+			h.must("bind to a device", unix.SetsockoptString(s.fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, l.name))
+		}
+		h.must("bind", unix.Bind(s.fd, sockaddr(on, family(on))))
+		h.must("listen", unix.Listen(s.fd, 8))
+		listeners = append(listeners, s)
+	}
+	var answers []segment
+	for i, l := range links {
+		l.send(segment{from: peer, to: at, flags: syn, seq: uint32(1000 * (1 + i))})
+		answers = append(answers, l.receive(syn|ack))
+	}
+	checkDevices(t, h, links, event.SynRecv)
+	var socks [2]sock
+	for _, i := range []int{1, 0} { // the first handshake is the longer one
+		links[i].send(answers[i].reply(ack))
+		socks[i] = listeners[i].accept()
+	}
+	socks[1].reset()
+	socks[1].close()
+	socks[0].shutdown(unix.SHUT_WR) // this one comes to TIME_WAIT
+	links[0].send(links[0].receive(fin | ack).reply(fin | ack))
+	socks[0].reach(unix.BPF_TCP_CLOSE)
+	socks[0].close()
 }
 
 // checkDevices checks that ls and leaks show one socket in a state on each of the links.
@@ -435,66 +438,5 @@ func TestDeferredAcceptWithoutData(t *testing.T) {
 				t.Fatalf("got %+v", told)
 			}
 		})
-	}
-}
-
-// A connect() that fails before it sends a SYN is a line, a failed handshake, and a row in stats; one that fails otherwise is not.
-func TestConnectFailed(t *testing.T) {
-	h := newHost(t)
-	for _, kind := range []string{"prohibit 203.0.113.2", "blackhole 203.0.113.3", "unreachable 203.0.113.4"} {
-		h.run(nil, append([]string{"ip", "route", "add"}, strings.Fields(kind)...)...)
-	}
-	for _, kind := range []string{"prohibit 2001:db8::2", "blackhole 2001:db8::3", "unreachable 2001:db8::4"} {
-		h.run(nil, append([]string{"ip", "-6", "route", "add"}, strings.Fields(kind)...)...)
-	}
-	file := filepath.Join(t.TempDir(), "trace.ndjson")
-	type failure struct {
-		to    string
-		errno int32
-	}
-	var want []failure
-	around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns(), "--rport", "80"}, func() {
-		for _, to := range []string{"203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80", "[2001:db8::1]:80", "[2001:db8::2]:80", "[2001:db8::3]:80", "[2001:db8::4]:80", "203.0.113.1:81", "[2001:db8::1]:81"} {
-			a := netip.MustParseAddrPort(to)
-			for _, nonblock := range []bool{false, true} {
-				s := h.socket(family(a))
-				h.must("nonblock", unix.SetNonblock(s.fd, nonblock))
-				var errno unix.Errno
-				if err := unix.Connect(s.fd, sockaddr(a, family(a))); !errors.As(err, &errno) || errno == unix.EINPROGRESS {
-					t.Errorf("connect to %s: %v", to, err)
-				}
-				if a.Port() == 80 {
-					want = append(want, failure{to, int32(errno)})
-				}
-				s.close()
-			}
-		}
-		l := h.listen("127.0.0.1:80", 8)
-		c := h.dial("127.0.0.1:80")
-		if err := unix.Connect(c.fd, sockaddr(netip.MustParseAddrPort("127.0.0.1:80"), unix.AF_INET)); err != unix.EISCONN {
-			t.Errorf("connect: %v", err)
-		}
-		closeBoth(c, l.accept())
-		l.close()
-	})
-	r := readRecording(t, file)
-	checkViews(t, file)
-	var got []failure
-	for _, e := range r.failed {
-		got = append(got, failure{e.Remote.String(), e.Err})
-		if e.Role != event.Client || e.OwnerPID != uint32(os.Getpid()) || e.OwnerVia != event.ViaConnect || e.Local.Port() != 0 || e.ISN != 0 || e.Reason == 0 {
-			t.Errorf("got %+v", e)
-		}
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	for command, want := range map[string]string{
-		"handshakes --summary": "(1 established, " + strconv.Itoa(len(want)) + " failed)", "stats": fmt.Sprintf("(connect)   → (failed)    %10d", len(want)),
-		"conns": "no SYN was sent\n", "conns --timeline": ", no SYN was sent\n",
-	} {
-		if r := sstrace(t, "", append(strings.Fields(command), "-r", file)...); !strings.Contains(r.stdout, want) {
-			t.Errorf("%s: no %q in\n%s%s", command, want, r.stdout, r.stderr)
-		}
 	}
 }

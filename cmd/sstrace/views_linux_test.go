@@ -16,6 +16,7 @@ type line = map[string]any
 type attempt struct {
 	lines    []line // changes of state, or the one connect_failed line
 	accepted bool
+	owner    line // the last line about its full socket, accept included
 }
 
 // attempts returns those of a recording, in the order in which they began, and how many accept lines it has.
@@ -26,15 +27,20 @@ func attempts(recording []line) (all []*attempt) {
 		switch {
 		case l["type"] == "accept":
 			if a != nil && a.open() {
-				a.accepted = true
+				a.accepted, a.owner = true, l
 			}
 			continue
 		case l["type"] != "change" && l["type"] != "connect_failed", l["new"] == "LISTEN", l["old"] == "LISTEN" && l["new"] == "CLOSE":
+			continue
+		case a == nil && l["old"] == "TIME_WAIT": // its full socket was gone before the trace
 			continue
 		case a == nil || l["type"] == "connect_failed" || l["new"] == "SYN_SENT":
 			a = new(attempt)
 			latest[l["id"]] = a
 			all = append(all, a)
+		}
+		if len(a.lines) == 0 || a.open() {
+			a.owner = l
 		}
 		a.lines = append(a.lines, l)
 	}
@@ -169,12 +175,12 @@ func (r *replay) conns() {
 	rest := r.view("conn", "conns")
 	r.rows("conns", rest)
 	timeline := sstrace(r.t, "", "conns", "--timeline", "-r", r.file).stdout
-	keys := slices.Concat(identity, []string{"role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "container", "unit"})
+	keys := slices.Concat(identity, []string{"role", "reason", "active_close", "err", "container", "unit"})
 	for _, a := range r.attempts {
 		end := a.end()
 		l := take(&rest, func(l line) bool { return l["id"] == end["id"] })
 		switch {
-		case !same(l, end, keys...), l["open"] != a.open(), l["lost"] != false, l["defer_ns"] != a.deferred():
+		case !same(l, end, keys...), !same(l, a.owner, "owner_pid", "owner_comm", "owner_via"), l["open"] != a.open(), l["lost"] != false, l["defer_ns"] != a.deferred():
 			r.t.Errorf("conns: %v\nof %v", l, end)
 		case !a.noSyn() && l["state"] != end["new"]:
 			r.t.Errorf("conns: in %v, but it came to %v: %v", l["state"], end["new"], l)
@@ -182,7 +188,7 @@ func (r *replay) conns() {
 			r.t.Errorf("conns: no_syn is %v of %v", l["no_syn"], end)
 		}
 		if why, ok := end["reason"].(string); ok && !strings.Contains(timeline, why) {
-			r.t.Errorf("conns --timeline: no %s in\n%s", why, timeline)
+			r.t.Errorf("conns --timeline: no %s of %v", why, end)
 		}
 	}
 	if len(rest) > 0 {
@@ -193,14 +199,15 @@ func (r *replay) conns() {
 // worst orders the states of handshakes: that of both ends is the one that comes first.
 var worst = []string{"failed", "open", "accepted", "established"}
 
-// handshakes checks that each end is in one handshake.
+// handshakes checks that each end whose handshake was seen is in one.
 func (r *replay) handshakes() {
 	told := r.view("handshake", "handshakes")
 	r.rows("handshakes", told)
 	rest := make(map[any][]*attempt) // by id
 	for _, a := range r.attempts {
-		id := a.first()["id"]
-		rest[id] = append(rest[id], a)
+		if first := a.first(); a.noSyn() || slices.Contains([]any{"CLOSE", "LISTEN", "SYN_SENT", "SYN_RECV"}, first["old"]) {
+			rest[first["id"]] = append(rest[first["id"]], a)
+		}
 	}
 	for _, l := range told {
 		ends := make(map[string]*attempt)
