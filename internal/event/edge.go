@@ -2,7 +2,8 @@ package event
 
 import "slices"
 
-// Edge is an edge of the state diagram (RFC 9293 section 3.3.2): a change from one state to another.
+// Edge is an edge of the state diagram (RFC 9293 section 3.3.2): a change from one state to
+// another.
 type Edge struct{ Old, New State }
 
 // To returns the edge from s to next.
@@ -14,8 +15,8 @@ func (e *Event) Edge() Edge { return Edge{e.Old, e.New} }
 // String returns "OLD → NEW".
 func (e Edge) String() string { return e.Old.String() + " → " + e.New.String() }
 
-// lifecycle lists the states in the order of a connection's life. After ESTABLISHED come those of the
-// end that closes first, then those of the other end.
+// lifecycle lists the states in the order of a connection's life. After ESTABLISHED come those of
+// the end that closes first, then those of the other end.
 var lifecycle = []State{
 	Close, Listen, SynSent, SynRecv, Established, FinWait1, FinWait2, Closing, TimeWait, CloseWait, LastAck,
 }
@@ -27,8 +28,8 @@ var positions = func() (at [256]uint8) {
 	return at
 }()
 
-// Lifecycle returns all states in the order of a connection's life. CLOSE, in which every connection
-// begins and ends, is the first.
+// Lifecycle returns all states in the order of a connection's life. CLOSE, in which every
+// connection begins and ends, is the first.
 func Lifecycle() []State { return slices.Clone(lifecycle) }
 
 // Position returns the position of s in Lifecycle, counted from 1; 0 if it is not there.

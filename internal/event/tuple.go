@@ -19,8 +19,8 @@ func (e *Event) Tuple() Tuple {
 	return Tuple{Local: e.Local, Remote: e.Remote, NetNS: e.NetNS, IfIndex: e.IfIndex, Proto: e.Proto}
 }
 
-// Compare orders tuples as a listing does: by local address and port, by remote address and port, and
-// then by the rest.
+// Compare orders tuples as a listing does: by local address and port, by remote address and port,
+// and then by the rest.
 func (t *Tuple) Compare(o *Tuple) int {
 	switch { // comparing for equality first is faster: many tuples have the same local end
 	case t.Local != o.Local:
@@ -32,17 +32,17 @@ func (t *Tuple) Compare(o *Tuple) int {
 }
 
 // Identity identifies a socket among those that exist at the same time. A connection keeps its
-// Identity while the kernel represents it by a request sock, a full sock and a timewait sock in turn,
-// although each of these has an address and a cookie of its own.
+// Identity while the kernel represents it by a request sock, a full sock and a timewait sock in
+// turn, although each of these has an address and a cookie of its own.
 type Identity struct {
 	Tuple
 	Sk uint64 // 0: the tuple identifies the socket
 }
 
-// Identity returns the identity of the socket. It is the tuple if that is complete. A listener has no
-// remote end, and may share its local one (SO_REUSEPORT); a client gets its port, and up to Linux 6.12
-// a server's socket its remote end, only after the first change. Such a socket is identified by its
-// address, where that is known.
+// Identity returns the identity of the socket. It is the tuple if that is complete. A listener has
+// no remote end, and may share its local one (SO_REUSEPORT); a client gets its port, and up to
+// Linux 6.12 a server's socket its remote end, only after the first change. Such a socket is
+// identified by its address, where that is known.
 func (e *Event) Identity() Identity {
 	complete := e.Local.Port() != 0 && e.Remote.Port() != 0 && e.Remote.Addr().IsValid()
 	if complete || e.Sk == 0 {

@@ -1,6 +1,6 @@
 // Package quantile estimates percentiles of very many times without keeping them. It wraps
-// HdrHistogram's packed histogram and fixes its range and precision, so that any two sketches can be
-// merged, and adds the exact extremes.
+// HdrHistogram's packed histogram and fixes its range and precision, so that any two sketches can
+// be merged, and adds the exact extremes.
 package quantile
 
 import (
@@ -11,16 +11,17 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Accuracy is the largest relative error of Sketch.Quantile. With two significant digits HdrHistogram's
-// buckets are at most 1/128 of their lower bound wide (0.8 %), and one nanosecond below 256 ns.
+// Accuracy is the largest relative error of Sketch.Quantile. With two significant digits
+// HdrHistogram's buckets are at most 1/128 of their lower bound wide (0.8 %), and one nanosecond
+// below 256 ns.
 const Accuracy = 0.01
 
 const significantDigits = 2
 
 // Sketch is the distribution of the times that were added to it, in ns. Its range is fixed, 0 to
-// 2^63-1, so nothing is ever collapsed or left out. Its memory grows with the number of buckets in use,
-// not with the number of times: at most 12 bytes a bucket, and twice that while it grows. There are 128
-// buckets for each power of two, 7424 in all; times from 1 µs to an hour fill 4096.
+// 2^63-1, so nothing is ever collapsed or left out. Its memory grows with the number of buckets in
+// use, not with the number of times: at most 12 bytes a bucket, and twice that while it grows.
+// There are 128 buckets for each power of two, 7424 in all; times from 1 µs to an hour fill 4096.
 //
 // It is not safe for concurrent use.
 type Sketch struct {
@@ -54,10 +55,10 @@ func (s *Sketch) Min() int64 {
 // Max returns the greatest of the times, exactly; 0 if there are none.
 func (s *Sketch) Max() int64 { return s.max }
 
-// Quantile returns the time that a fraction q of all times, from 0 to 1, does not exceed: of n times in
-// order the one nearest to position q*n, with a relative error of at most Accuracy. The result is
-// never outside Min and Max, which Quantile(0) and Quantile(1) return exactly. It is 0 if there are no
-// times.
+// Quantile returns the time that a fraction q of all times, from 0 to 1, does not exceed: of n
+// times in order the one nearest to position q*n, with a relative error of at most Accuracy. The
+// result is never outside Min and Max, which Quantile(0) and Quantile(1) return exactly. It is 0 if
+// there are no times.
 func (s *Sketch) Quantile(q float64) int64 {
 	switch {
 	case q <= 0:
@@ -68,8 +69,8 @@ func (s *Sketch) Quantile(q float64) int64 {
 	return min(max(s.buckets.ValueAtPercentile(100*q), s.Min()), s.Max())
 }
 
-// Merge adds all times of other, which it leaves unchanged. The result is the same, bucket for bucket,
-// as if all times had been added to one Sketch.
+// Merge adds all times of other, which it leaves unchanged. The result is the same, bucket for
+// bucket, as if all times had been added to one Sketch.
 func (s *Sketch) Merge(other *Sketch) error {
 	var dropped int64
 	if few := s.buckets.Populated() / 16; other.buckets.Populated() < few { // Histogram.Merge visits all buckets of both
@@ -89,9 +90,9 @@ func (s *Sketch) Merge(other *Sketch) error {
 	return nil
 }
 
-// Octaves returns exact counts of the times by powers of two: the first is the count of 0 ns, the one
-// at index i that of 2^(i-1) ns to less than 2^i. There are as many as the greatest time needs. (No
-// bucket spans a power of two.)
+// Octaves returns exact counts of the times by powers of two: the first is the count of 0 ns, the
+// one at index i that of 2^(i-1) ns to less than 2^i. There are as many as the greatest time needs.
+// (No bucket spans a power of two.)
 func (s *Sketch) Octaves() []uint64 {
 	counts := make([]uint64, bits.Len64(uint64(s.max))+1)
 	s.buckets.ForEachBucket(func(ns, count int64) bool {

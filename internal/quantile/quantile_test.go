@@ -1,6 +1,7 @@
 package quantile
 
 import (
+	"fmt"
 	"math"
 	"math/bits"
 	"math/rand/v2"
@@ -8,10 +9,10 @@ import (
 	"testing"
 )
 
-// fractions that are asked for.
+// fractions has the arguments of Quantile.
 var fractions = []float64{0, 0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1}
 
-// distributions gives times that are like those of sockets, and some that are not.
+// distributions returns n times of each of several distributions, like those of sockets and others.
 func distributions(n int) map[string][]int64 {
 	r := rand.New(rand.NewPCG(1, 2))
 	of := func(next func(i int) int64) (times []int64) {
@@ -43,21 +44,24 @@ func sketch(times []int64) *Sketch {
 	return s
 }
 
-func TestQuantilesAreAsAccurateAsStated(t *testing.T) {
+func TestAccuracy(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 10, 1000, 100000} {
 		for name, times := range distributions(n) {
-			s := sketch(times)
-			slices.Sort(times)
-			if s.Count() != uint64(n) || s.Min() != times[0] || s.Max() != times[n-1] {
-				t.Errorf("%s: %d times from %d to %d, want %d from %d to %d", name, s.Count(), s.Min(), s.Max(), n, times[0], times[n-1])
-			}
-			for _, q := range fractions {
-				place := min(max(int(q*float64(n)+0.5), 1), n)
-				got, want := float64(s.Quantile(q)), float64(times[place-1])
-				if math.Abs(got-want) > Accuracy*want {
-					t.Errorf("%s: of %d the quantile %g is %.0f, want %.0f", name, n, q, got, want)
+			t.Run(fmt.Sprint(n, " ", name), func(t *testing.T) {
+				s := sketch(times)
+				slices.Sort(times)
+				if s.Count() != uint64(n) || s.Min() != times[0] || s.Max() != times[n-1] {
+					t.Errorf("%d times from %d to %d, want %d from %d to %d", s.Count(), s.Min(), s.Max(), n,
+						times[0], times[n-1])
 				}
-			}
+				for _, q := range fractions {
+					place := min(max(int(q*float64(n)+0.5), 1), n)
+					got, want := float64(s.Quantile(q)), float64(times[place-1])
+					if math.Abs(got-want) > Accuracy*want {
+						t.Errorf("quantile %g is %.0f, want %.0f", q, got, want)
+					}
+				}
+			})
 		}
 	}
 }
@@ -69,47 +73,54 @@ func TestEmpty(t *testing.T) {
 	}
 	s.Add(5)
 	if err := s.Merge(New()); err != nil || s.Count() != 1 || s.Min() != 5 || s.Max() != 5 {
-		t.Errorf("with nothing merged: %d times from %d to %d, %v", s.Count(), s.Min(), s.Max(), err)
+		t.Errorf("after merging an empty sketch: %d times from %d to %d, %v", s.Count(), s.Min(), s.Max(), err)
 	}
 	other := New()
 	if err := other.Merge(s); err != nil || other.Count() != 1 || other.Min() != 5 || other.Max() != 5 {
-		t.Errorf("merged into nothing: %d times from %d to %d, %v", other.Count(), other.Min(), other.Max(), err)
+		t.Errorf("merged into an empty sketch: %d times from %d to %d, %v", other.Count(), other.Min(), other.Max(),
+			err)
 	}
 }
 
-func TestMergedIsAsAllInOne(t *testing.T) {
+func TestMergeEqualsOneSketch(t *testing.T) {
 	for name, times := range distributions(10000) {
-		one, merged := sketch(times), New()
-		for i, size := 0, 0; i < len(times); i += size { // small ones and large ones
-			size = min([]int{1, 777, 3, 100}[i%4], len(times)-i)
-			if err := merged.Merge(sketch(times[i : i+size])); err != nil {
-				t.Fatal(err)
+		t.Run(name, func(t *testing.T) {
+			one, merged := sketch(times), New()
+			for i, size := 0, 0; i < len(times); i += size { // small ones and large ones
+				size = min([]int{1, 777, 3, 100}[i%4], len(times)-i)
+				if err := merged.Merge(sketch(times[i : i+size])); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		if one.Count() != merged.Count() || one.Min() != merged.Min() || one.Max() != merged.Max() || !slices.Equal(one.Octaves(), merged.Octaves()) {
-			t.Errorf("%s: %d times from %d to %d, want %d from %d to %d", name, merged.Count(), merged.Min(), merged.Max(), one.Count(), one.Min(), one.Max())
-		}
-		for q := 0.0; q <= 1; q += 1.0 / 1024 {
-			if one.Quantile(q) != merged.Quantile(q) {
-				t.Errorf("%s: the quantile %g is %d, want %d", name, q, merged.Quantile(q), one.Quantile(q))
+			if one.Count() != merged.Count() || one.Min() != merged.Min() || one.Max() != merged.Max() ||
+				!slices.Equal(one.Octaves(), merged.Octaves()) {
+				t.Errorf("%d times from %d to %d, want %d from %d to %d", merged.Count(), merged.Min(),
+					merged.Max(), one.Count(), one.Min(), one.Max())
 			}
-		}
+			for q := 0.0; q <= 1; q += 1.0 / 1024 {
+				if one.Quantile(q) != merged.Quantile(q) {
+					t.Errorf("the quantile %g is %d, want %d", q, merged.Quantile(q), one.Quantile(q))
+				}
+			}
+		})
 	}
 }
 
 func TestOctavesAreExact(t *testing.T) {
 	for name, times := range distributions(10000) {
-		want := make([]uint64, bits.Len64(uint64(slices.Max(times)))+1)
-		for _, ns := range times {
-			want[bits.Len64(uint64(ns))]++
-		}
-		if got := sketch(times).Octaves(); !slices.Equal(got, want) {
-			t.Errorf("%s: %v, want %v", name, got, want)
-		}
+		t.Run(name, func(t *testing.T) {
+			want := make([]uint64, bits.Len64(uint64(slices.Max(times)))+1)
+			for _, ns := range times {
+				want[bits.Len64(uint64(ns))]++
+			}
+			if got := sketch(times).Octaves(); !slices.Equal(got, want) {
+				t.Errorf("%v, want %v", got, want)
+			}
+		})
 	}
 }
 
-// Memory is that of the buckets: ten million times over the whole range take no more than these, and a million more nothing.
+// Memory depends on the buckets: after ten million times over the whole range, more take none.
 func TestMemoryIsBounded(t *testing.T) {
 	s := New()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -122,9 +133,10 @@ func TestMemoryIsBounded(t *testing.T) {
 	const most = 200 << 10
 	before := fill(10_000_000)
 	if after := fill(1_000_000); before > most || after != before {
-		t.Errorf("%d bytes after ten million times, %d after a million more; want the same and at most %d", before, after, most)
+		t.Errorf("%d bytes after ten million times, %d after a million more; want the same and at most %d", before,
+			after, most)
 	}
-	r = rand.New(rand.NewPCG(3, 4)) // of times that are alike, nearly nothing
+	r = rand.New(rand.NewPCG(3, 4)) // similar times take very little
 	s = New()
 	for range 1_000_000 {
 		s.Add(50_000 + r.Int64N(10_000))

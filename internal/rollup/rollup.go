@@ -1,5 +1,5 @@
-// Package rollup counts the events of each group, for each interval and for the whole run. Its memory
-// is bounded: it keeps a limited number of groups and counts the rest together.
+// Package rollup counts the events of each group, for each interval and for the whole run. Its
+// memory is bounded: it keeps a limited number of groups and counts the rest together.
 package rollup
 
 import (
@@ -28,9 +28,9 @@ type Options[K comparable, T Counts[T]] struct {
 	Compare  func(a, b K) int            // orders groups of the same size
 	Report   func(r *Report[K, T]) error // called at the end of each interval and of the run
 
-	// Evict selects what happens to a new group when there are Max already. If it is set, the smaller
-	// half of the groups moves to the rest, so a group that comes late and grows large is kept. If not,
-	// the new group is counted in the rest.
+	// Evict selects what happens to a new group when there are Max already. If it is set, the
+	// smaller half of the groups moves to the rest, so a group that comes late and grows large is
+	// kept. If not, the new group is counted in the rest.
 	Evict bool
 }
 
@@ -98,10 +98,10 @@ func (r *Rollup[K, T]) See(e *event.Event) error {
 	return r.Advance(e.Mono)
 }
 
-// Advance sets the clock to now, in ns of CLOCK_MONOTONIC, and reports the intervals that have ended.
-// The run begins at the first time that it is given. Before the first event there are no reports,
-// because the wall time is unknown. Events of several CPUs are not quite in order; the clock does not go
-// back, so a late event counts in the interval in which it arrives.
+// Advance sets the clock to now, in ns of CLOCK_MONOTONIC, and reports the intervals that have
+// ended. The run begins at the first time that it is given. Before the first event there are no
+// reports, because the wall time is unknown. Events of several CPUs are not quite in order; the
+// clock does not go back, so a late event counts in the interval in which it arrives.
 func (r *Rollup[K, T]) Advance(now int64) error {
 	if r.finished {
 		return nil

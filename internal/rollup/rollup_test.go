@@ -203,8 +203,8 @@ func TestEviction(t *testing.T) {
 	}
 }
 
-// AtLeast is about the span of a report: an eviction in an earlier interval does not matter to a group
-// of this one.
+// AtLeast is about the span of a report: an eviction in an earlier interval does not matter to a
+// group of this one.
 func TestAtLeast(t *testing.T) {
 	r := newRecorder(time.Second, true)
 	for key := range Max + 1 {
@@ -250,7 +250,8 @@ func TestHeading(t *testing.T) {
 		want   string
 	}{
 		{"interval", Report[int, *sum]{End: 2*second + 400_000, interval: time.Second}, "00:01:40  3 events in 2s\n"},
-		{"interval of less than a second", Report[int, *sum]{End: second / 10, interval: time.Second / 10}, "00:01:40.000  3 events in 100ms\n"},
+		{"interval of less than a second", Report[int, *sum]{End: second / 10, interval: time.Second / 10},
+			"00:01:40.000  3 events in 100ms\n"},
 		{"run", Report[int, *sum]{End: 17, Final: true}, "00:01:40  3 events in 17ns, the whole run\n"},
 		{"loss", Report[int, *sum]{End: second, Lost: 4}, "00:01:40  3 events in 1s\n" +
 			"--- 4 changes lost in this period, the ring buffer was full: a filter or a larger --buffer helps ---\n"},

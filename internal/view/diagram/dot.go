@@ -10,7 +10,8 @@ import (
 
 // ranks are the rows of the picture.
 var ranks = [][]event.State{
-	{event.Close}, {event.Listen}, {event.SynRecv, event.SynSent}, {event.Established}, {event.FinWait1, event.CloseWait},
+	{event.Close}, {event.Listen}, {event.SynRecv, event.SynSent}, {event.Established},
+	{event.FinWait1, event.CloseWait},
 	{event.FinWait2, event.Closing, event.LastAck}, {event.TimeWait},
 }
 
@@ -53,11 +54,14 @@ func (s *summary) dot() string {
 			}
 			taken = true
 			color := quoted(partyPaints[p].light)
-			fmt.Fprintf(&b, "\t%v -> %v [label=%s, color=%s, fontcolor=%s, style=%s, penwidth=2, tooltip=%s];\n", a.Old, a.New,
-				quoted(partyNames[p]+" "+label(t)), color, color, [parties]string{"solid", "dashed", "dotted"}[p], quoted(a.caption()))
+			fmt.Fprintf(&b, "\t%v -> %v [label=%s, color=%s, fontcolor=%s, style=%s, penwidth=2, tooltip=%s];\n",
+				a.Old, a.New,
+				quoted(partyNames[p]+" "+label(t)), color, color, [parties]string{"solid", "dashed", "dotted"}[p],
+				quoted(a.caption()))
 		}
 		if !taken {
-			fmt.Fprintf(&b, "\t%v -> %v [label=%s, color=%s, fontcolor=%s];\n", a.Old, a.New, quoted(a.caption()), quoted(faint.light), quoted(gray.light))
+			fmt.Fprintf(&b, "\t%v -> %v [label=%s, color=%s, fontcolor=%s];\n", a.Old, a.New, quoted(a.caption()),
+				quoted(faint.light), quoted(gray.light))
 		}
 	}
 	for i, text := range s.remarks() {
@@ -67,6 +71,6 @@ func (s *summary) dot() string {
 	return b.String()
 }
 
-// quoted returns a string of the dot language. The texts of a picture are printable, and strconv.Quote
-// leaves those characters as they are.
+// quoted returns a string of the dot language. The texts of a picture are printable, and
+// strconv.Quote leaves those characters as they are.
 func quoted(text string) string { return strconv.Quote(text) }

@@ -12,13 +12,13 @@ type arrow struct {
 	cause, action string
 }
 
-// figure is figure 5 of RFC 9293, in section 3.3.2. Its CLOSED is the kernel's CLOSE, its SYN-RECEIVED
-// SYN_RECV.
+// figure is figure 5 of RFC 9293, in section 3.3.2. Its CLOSED is the kernel's CLOSE, its
+// SYN-RECEIVED SYN_RECV.
 //
-// Linux never takes three of the edges: a half-open connection that is reset goes to CLOSE, since its
-// listener has stayed in LISTEN; send() on a listener fails (EPIPE); and FIN-WAIT-1 to TIME-WAIT, which
-// the figure omits according to its note 2, passes through FIN_WAIT2 (tcp_rcv_state_process in
-// net/ipv4/tcp_input.c).
+// Linux never takes three of the edges: a half-open connection that is reset goes to CLOSE, since
+// its listener has stayed in LISTEN; send() on a listener fails (EPIPE); and FIN-WAIT-1 to
+// TIME-WAIT, which the figure omits according to its note 2, passes through FIN_WAIT2
+// (tcp_rcv_state_process in net/ipv4/tcp_input.c).
 var figure = []arrow{
 	{event.Close.To(event.Listen), "passive OPEN", "create TCB"},
 	{event.Listen.To(event.Close), "CLOSE", "delete TCB"},
@@ -56,9 +56,9 @@ func captionOf(e event.Edge) string {
 }
 
 // inFigure reports whether a change is an edge of the figure. For the ends, which go to CLOSE, the
-// reason decides, since the figure means one of several: from LISTEN and SYN_SENT the process's CLOSE,
-// from LAST_ACK the last ACK, from TIME_WAIT the timeout. The kernel's vocabulary has no reasons; there
-// the socket's error decides.
+// reason decides, since the figure means one of several: from LISTEN and SYN_SENT the process's
+// CLOSE, from LAST_ACK the last ACK, from TIME_WAIT the timeout. The kernel's vocabulary has no
+// reasons; there the socket's error decides.
 func inFigure(e *event.Event) bool {
 	if e.New != event.Close {
 		return slices.ContainsFunc(figure, func(a arrow) bool { return a.Edge == e.Edge() })

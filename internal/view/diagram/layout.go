@@ -7,13 +7,14 @@ import (
 	"sstrace/internal/event"
 )
 
-// The picture is laid out by hand, as the RFC's is. Each label has room for three parties with counts of
-// nine digits. The tests check that no label overlaps another, a state or a line.
+// The picture is laid out by hand, as the RFC's is. Each label has room for three parties with
+// counts of nine digits. The tests check that no label overlaps another, a state or a line.
 
 type point struct{ x, y int }
 
-// The middle of each of the three columns of states, and half the width of a state. inLeft and inRight
-// are where lines go down in the outer columns: on the inside, which leaves room for an end outside.
+// The middle of each of the three columns of states, and half the width of a state. inLeft and
+// inRight are where lines go down in the outer columns: on the inside, which leaves room for an end
+// outside.
 const (
 	width, height    = 1280, 1376
 	margin           = 24
@@ -68,21 +69,32 @@ type route struct {
 var routes = []route{
 	{event.Close.To(event.Listen), []point{{mid - 24, 214}, {mid - 24, 318}}, point{mid - 24, 266}, toLeft},
 	{event.Listen.To(event.Close), []point{{mid + 24, 318}, {mid + 24, 214}}, point{mid + 24, 266}, toRight},
-	{event.Close.To(event.SynSent), []point{{mid + half, 182}, {right + 35, 182}, {right + 35, 402}}, point{mid + 265, 182}, over},
-	{event.SynSent.To(event.Close), []point{{right - 15, 402}, {right - 15, 202}, {mid + half, 202}}, point{right - 15, 266}, toLeft},
-	{event.SynRecv.To(event.Listen), []point{{left, 402}, {left, 340}, {mid - half, 340}}, point{left + 113, 340}, above},
-	{event.Listen.To(event.SynRecv), []point{{mid - 24, 362}, {mid - 24, 422}, {left + half, 422}}, point{mid - 198, 422}, above},
-	{event.Listen.To(event.SynSent), []point{{mid + 24, 362}, {mid + 24, 422}, {right - half, 422}}, point{mid + 198, 422}, above},
+	{event.Close.To(event.SynSent), []point{{mid + half, 182}, {right + 35, 182}, {right + 35, 402}},
+		point{mid + 265, 182}, over},
+	{event.SynSent.To(event.Close), []point{{right - 15, 402}, {right - 15, 202}, {mid + half, 202}},
+		point{right - 15, 266}, toLeft},
+	{event.SynRecv.To(event.Listen), []point{{left, 402}, {left, 340}, {mid - half, 340}}, point{left + 113, 340},
+		above},
+	{event.Listen.To(event.SynRecv), []point{{mid - 24, 362}, {mid - 24, 422}, {left + half, 422}},
+		point{mid - 198, 422}, above},
+	{event.Listen.To(event.SynSent), []point{{mid + 24, 362}, {mid + 24, 422}, {right - half, 422}},
+		point{mid + 198, 422}, above},
 	{event.SynSent.To(event.SynRecv), []point{{right - half, 502}, {left + half, 502}}, point{mid, 502}, above},
-	{event.SynRecv.To(event.Established), []point{{left + half, 582}, {mid - 24, 582}, {mid - 24, 652}}, point{mid - 198, 582}, above},
-	{event.SynSent.To(event.Established), []point{{right - half, 582}, {mid + 24, 582}, {mid + 24, 652}}, point{mid + 198, 582}, above},
+	{event.SynRecv.To(event.Established), []point{{left + half, 582}, {mid - 24, 582}, {mid - 24, 652}},
+		point{mid - 198, 582}, above},
+	{event.SynSent.To(event.Established), []point{{right - half, 582}, {mid + 24, 582}, {mid + 24, 652}},
+		point{mid + 198, 582}, above},
 	{event.SynRecv.To(event.FinWait1), []point{{inLeft, 602}, {inLeft, 736}}, point{inLeft, 662}, toRight},
-	{event.Established.To(event.FinWait1), []point{{mid - 24, 696}, {mid - 24, 756}, {left + half, 756}}, point{mid - 198, 756}, above},
-	{event.Established.To(event.CloseWait), []point{{mid + 24, 696}, {mid + 24, 756}, {right - half, 756}}, point{mid + 198, 756}, above},
-	{event.FinWait1.To(event.Closing), []point{{left + half, 840}, {mid, 840}, {mid, 964}}, point{mid - 198, 840}, above},
+	{event.Established.To(event.FinWait1), []point{{mid - 24, 696}, {mid - 24, 756}, {left + half, 756}},
+		point{mid - 198, 756}, above},
+	{event.Established.To(event.CloseWait), []point{{mid + 24, 696}, {mid + 24, 756}, {right - half, 756}},
+		point{mid + 198, 756}, above},
+	{event.FinWait1.To(event.Closing), []point{{left + half, 840}, {mid, 840}, {mid, 964}}, point{mid - 198, 840},
+		above},
 	{event.FinWait1.To(event.FinWait2), []point{{inLeft, 860}, {inLeft, 964}}, point{inLeft, 912}, toRight},
 	{event.CloseWait.To(event.LastAck), []point{{inRight, 860}, {inRight, 964}}, point{inRight, 908}, toLeft},
-	{event.FinWait2.To(event.TimeWait), []point{{inLeft, 1008}, {inLeft, 1176}, {mid - half, 1176}}, point{mid - 198, 1176}, above},
+	{event.FinWait2.To(event.TimeWait), []point{{inLeft, 1008}, {inLeft, 1176}, {mid - half, 1176}},
+		point{mid - 198, 1176}, above},
 	{event.Closing.To(event.TimeWait), []point{{mid, 1008}, {mid, 1154}}, point{mid, 1081}, toRight},
 	{event.LastAck.To(event.Close), []point{{inRight, 1008}, {inRight, 1154}}, point{inRight, 1078}, toLeft},
 	{event.TimeWait.To(event.Close), []point{{mid + half, 1176}, {right - half, 1176}}, point{mid + 220, 1176}, above},
@@ -121,7 +133,8 @@ func beside(way []point, by int) []point {
 		if i < len(way)-1 {
 			after = direction(p, way[i+1])
 		}
-		// y grows downwards, so (-y, x) points to the right of (x, y). At a corner both pieces move.
+		// y grows downwards, so (-y, x) points to the right of (x, y). At a corner both pieces
+		// move.
 		moved[i] = point{p.x - by*before.y, p.y + by*before.x}
 		if after != before {
 			moved[i].x -= by * after.y
@@ -140,7 +153,8 @@ func rounded(way []point) string {
 		p := way[i]
 		if i < len(way)-1 {
 			from, to := direction(way[i-1], p), direction(p, way[i+1])
-			fmt.Fprintf(&b, " L%d %d Q%d %d %d %d", p.x-radius*from.x, p.y-radius*from.y, p.x, p.y, p.x+radius*to.x, p.y+radius*to.y)
+			fmt.Fprintf(&b, " L%d %d Q%d %d %d %d", p.x-radius*from.x, p.y-radius*from.y, p.x, p.y, p.x+radius*to.x,
+				p.y+radius*to.y)
 			continue
 		}
 		fmt.Fprintf(&b, " L%d %d", p.x, p.y)

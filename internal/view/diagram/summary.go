@@ -11,8 +11,8 @@ import (
 	"sstrace/internal/text"
 )
 
-// party is the side that takes an edge. A listener counts as a server: it takes CLOSE → LISTEN → CLOSE,
-// where no connection goes.
+// party is the side that takes an edge. A listener counts as a server: it takes CLOSE → LISTEN →
+// CLOSE, where no connection goes.
 type party int
 
 const (
@@ -154,8 +154,8 @@ func mostFrequentFirst(a, b named) int {
 // String returns the name and the count.
 func (n named) String() string { return fmt.Sprintf("%s %d", n.name, n.count) }
 
-// atMost returns all if there are at most n. Otherwise it returns the first n-1 of them, and one that
-// stands for the rest.
+// atMost returns all if there are at most n. Otherwise it returns the first n-1 of them, and one
+// that stands for the rest.
 func atMost(n int, all []named) []named {
 	if len(all) <= n {
 		return all
@@ -197,7 +197,8 @@ func (v *View) notes() []note {
 			plural(v.changes, "change"), begun[client], begun[server], ended, listeners)},
 	}
 	if b := v.balance; b != nil {
-		balance := fmt.Sprintf("balance: %s seen: %d counted, %d filtered, %d lost", plural(b.Seen+b.Added, "record"), b.Printed, b.Filtered, b.RingFull)
+		balance := fmt.Sprintf("balance: %s seen: %d counted, %d filtered, %d lost", plural(b.Seen+b.Added, "record"),
+			b.Printed, b.Filtered, b.RingFull)
 		if b.Merged > 0 {
 			balance += fmt.Sprintf(", %d merged", b.Merged)
 		}
@@ -206,10 +207,12 @@ func (v *View) notes() []note {
 		}
 		notes = append(notes, note{text: balance})
 	} else {
-		notes = append(notes, note{"the recording has no end line: it was cut off, and later changes are missing", true})
+		notes = append(notes, note{"the recording has no end line: it was cut off, and later changes are missing",
+			true})
 	}
 	if v.lost > 0 {
-		notes = append(notes, note{plural(v.lost, "change") + " lost, the ring buffer was full: the counts are too low", true})
+		notes = append(notes, note{plural(v.lost, "change") +
+			" lost, the ring buffer was full: the counts are too low", true})
 	}
 	if b := v.balance; b != nil && b.Missed > 0 {
 		notes = append(notes, note{plural(b.Missed, "change") + " skipped by the kernel: the counts are too low", true})
@@ -238,8 +241,8 @@ func plural(n uint64, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// remarks returns what is written below the picture: what the figure lacks, and how Linux differs from
-// the RFC.
+// remarks returns what is written below the picture: what the figure lacks, and how Linux differs
+// from the RFC.
 func (s *summary) remarks() []string {
 	var all []string
 	if len(s.other) > 0 {

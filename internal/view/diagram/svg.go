@@ -20,8 +20,9 @@ const (
 	swatch                   = 26 // a piece of line before a count, and the gap after it
 )
 
-// paint is a color. Attributes set it where style sheets are ignored; a style sheet sets it by class, and
-// has another for a dark background. Client and server differ in hue, lightness and dashes.
+// paint is a color. Attributes set it where style sheets are ignored; a style sheet sets it by
+// class, and has another for a dark background. Client and server differ in hue, lightness and
+// dashes.
 type paint struct{ class, light, dark string }
 
 var (
@@ -33,10 +34,12 @@ var (
 	alarm  = paint{"alarm", "#a4133c", "#ff8fa3"}
 	blush  = paint{"blush", "#fff2f4", "#2d1a20"} // background of an end
 
-	paints       = []paint{ground, ink, gray, faint, calm, alarm, blush}
-	partyPaints  = [parties]paint{{"client", "#0067a5", "#6cb8ff"}, {"server", "#b34700", "#f5a962"}, {"unknown", "#6b4a9e", "#c5a5ef"}}
+	paints      = []paint{ground, ink, gray, faint, calm, alarm, blush}
+	partyPaints = [parties]paint{{"client", "#0067a5", "#6cb8ff"}, {"server", "#b34700", "#f5a962"},
+		{"unknown", "#6b4a9e", "#c5a5ef"}}
 	partyDashes  = [parties]string{"", "8 4", "2 3"}
-	partyLegends = [parties]string{"client: active open", "server: passive open, and its listener", "unknown: client or server"}
+	partyLegends = [parties]string{"client: active open", "server: passive open, and its listener",
+		"unknown: client or server"}
 )
 
 // canvas is an SVG document being written.
@@ -97,7 +100,8 @@ func (s *summary) svg() string {
 	c.add(`<svg xmlns="http://www.w3.org/2000/svg" version="1.1" viewBox="0 0 %d %d" width="%d" height="%d" role="img" `+
 		`aria-labelledby="sstrace-title sstrace-desc" class="sstrace" `+
 		`font-family="system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif">`+"\n", width, height, width, height)
-	c.add("<title id=\"sstrace-title\">%s</title>\n<desc id=\"sstrace-desc\">%s</desc>\n", escaped(s.title), escaped(s.description()))
+	c.add("<title id=\"sstrace-title\">%s</title>\n<desc id=\"sstrace-desc\">%s</desc>\n", escaped(s.title),
+		escaped(s.description()))
 	c.style()
 	c.add(`<rect width="%d" height="%d" %s/>`+"\n", width, height, ground.fill())
 	c.text(point{margin, 38}, 22, ink, s.title, bold)
@@ -130,7 +134,8 @@ func (s *summary) description() string {
 	for i := range figure {
 		for p, t := range s.of(figure[i].Edge) {
 			if t != nil {
-				fmt.Fprintf(&b, " %v to %v, %s: %d, %s.", figure[i].Old, figure[i].New, partyNames[p], t.Count, median(t))
+				fmt.Fprintf(&b, " %v to %v, %s: %d, %s.", figure[i].Old, figure[i].New, partyNames[p], t.Count,
+					median(t))
 			}
 		}
 	}
@@ -155,8 +160,8 @@ func (c *canvas) style() {
 	c.add("</defs>\n")
 }
 
-// line draws the line of a party from the first point to the last. Without a party, with parties, it
-// draws an edge that was not taken.
+// line draws the line of a party from the first point to the last. Without a party, with parties,
+// it draws an edge that was not taken.
 func (c *canvas) line(way []point, p party, arrow bool) {
 	look, more := faint, ` stroke-width="1.25"`
 	if p < parties {
@@ -207,7 +212,8 @@ func (r *route) tip(tallies [parties]tally) string {
 func tip(t tally) string {
 	line := fmt.Sprintf("%d, %d timed", t.Count, t.Times.Count())
 	if t.Times.Count() > 0 {
-		line += fmt.Sprintf(": min %s, median %s, max %s", text.Time(t.Times.Min()), median(t), text.Time(t.Times.Max()))
+		line += fmt.Sprintf(": min %s, median %s, max %s", text.Time(t.Times.Min()), median(t),
+			text.Time(t.Times.Max()))
 	}
 	return line
 }

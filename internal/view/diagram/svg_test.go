@@ -31,8 +31,8 @@ func (r rectangle) grown(by float64) rectangle {
 	return rectangle{r.what, r.x0 - by, r.y0 - by, r.x1 + by, r.y1 + by}
 }
 
-// scene is the content of a picture: free texts, and the frames of states and badges with the texts that
-// belong in them.
+// scene is the content of a picture: free texts, and the frames of states and badges with the texts
+// that belong in them.
 type scene struct {
 	all           rectangle
 	texts         []rectangle
@@ -126,7 +126,8 @@ func (r *reader) start(token xml.StartElement) {
 		}
 		x, y := r.number(e.attr["x"]), r.number(e.attr["y"])
 		r.framed = len(r.frames)
-		r.frames = append(r.frames, rectangle{class, x, y, x + r.number(e.attr["width"]), y + r.number(e.attr["height"])})
+		r.frames = append(r.frames, rectangle{class, x, y, x + r.number(e.attr["width"]),
+			y + r.number(e.attr["height"])})
 		r.scene.framed = append(r.scene.framed, nil)
 	case "path":
 		if r.open[len(r.open)-2].name == "marker" {
@@ -213,7 +214,8 @@ func pieces(t *testing.T, d string, head bool) (all []rectangle) {
 		if step := direction(a, b); head && i == len(way)-1 {
 			b = point{b.x + 9*step.x, b.y + 9*step.y}
 		}
-		r := rectangle{d, float64(min(a.x, b.x)), float64(min(a.y, b.y)), float64(max(a.x, b.x)), float64(max(a.y, b.y))}
+		r := rectangle{d, float64(min(a.x, b.x)), float64(min(a.y, b.y)), float64(max(a.x, b.x)),
+			float64(max(a.y, b.y))}
 		all = append(all, r.grown(1.2)) // half of its width
 	}
 	return all
@@ -223,7 +225,8 @@ func pieces(t *testing.T, d string, head bool) (all []rectangle) {
 func TestNothingOverlaps(t *testing.T) {
 	pictures := map[string]string{
 		"empty": draw(t, "svg", &event.Balance{}), "recording": draw(t, "svg", nil, recording()...),
-		"one": fullSummary(t, 1).svg(), "four digits": fullSummary(t, 1234).svg(), "nine digits": fullSummary(t, 123456789).svg(),
+		"one": fullSummary(t, 1).svg(), "four digits": fullSummary(t, 1234).svg(),
+		"nine digits": fullSummary(t, 123456789).svg(),
 	}
 	for seed := range uint64(100) {
 		pictures[fmt.Sprint("random ", seed)] = randomSummary(t, 123456789, seed).svg()
@@ -294,10 +297,12 @@ func (s *scene) checkFrames(t *testing.T) {
 func TestSelfContained(t *testing.T) {
 	svg := draw(t, "svg", &event.Balance{Seen: 58, Printed: 58}, recording()...)
 	s := look(t, svg)
-	if s.role != "img" || s.title == "" || !strings.Contains(s.desc, "ESTABLISHED to FIN_WAIT1, client: 2, 57.3µs.") || !strings.Contains(s.desc, "Other ends of SYN_SENT: 1.") {
+	if s.role != "img" || s.title == "" || !strings.Contains(s.desc, "ESTABLISHED to FIN_WAIT1, client: 2, 57.3µs.") ||
+		!strings.Contains(s.desc, "Other ends of SYN_SENT: 1.") {
 		t.Errorf("role %q, title %q, desc %q", s.role, s.title, s.desc)
 	}
-	for _, bad := range []string{"<script", "<image", "@import", "@font-face", "xlink", "url(http", "<foreignObject", "context-stroke", "var("} {
+	for _, bad := range []string{"<script", "<image", "@import", "@font-face", "xlink", "url(http", "<foreignObject",
+		"context-stroke", "var("} {
 		if strings.Contains(svg, bad) {
 			t.Errorf("the picture has %s", bad)
 		}

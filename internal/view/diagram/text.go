@@ -9,8 +9,8 @@ import (
 	"sstrace/internal/event"
 )
 
-// The picture for a terminal has the same layout, in cells. Its three columns of states are as far apart
-// as 100 columns allow, its rows as far as the labels need.
+// The picture for a terminal has the same layout, in cells. Its three columns of states are as far
+// apart as 100 columns allow, its rows as far as the labels need.
 const (
 	columns                 = 100
 	cellHalf                = 6 // a state is 13 cells wide: ESTABLISHED and its border
@@ -47,7 +47,8 @@ type strokes struct {
 func corners(rightDown, leftDown, rightUp, leftUp rune) map[[2]point]rune {
 	r, l, d, u := point{1, 0}, point{-1, 0}, point{0, 1}, point{0, -1}
 	return map[[2]point]rune{
-		{r, d}: leftDown, {u, l}: leftDown, {l, d}: rightDown, {u, r}: rightDown, {r, u}: leftUp, {d, l}: leftUp, {l, u}: rightUp, {d, r}: rightUp,
+		{r, d}: leftDown, {u, l}: leftDown, {l, d}: rightDown, {u, r}: rightDown, {r, u}: leftUp, {d, l}: leftUp,
+		{l, u}: rightUp, {d, r}: rightUp,
 	}
 }
 
@@ -131,8 +132,8 @@ func (g *grid) state(s *summary, state event.State, x, top, end int) {
 	}
 }
 
-// arrow draws an edge of the figure. The label of a horizontal line is above it, and its caption in it;
-// the label of a vertical line is beside it, below its caption.
+// arrow draws an edge of the figure. The label of a horizontal line is above it, and its caption in
+// it; the label of a vertical line is beside it, below its caption.
 func (g *grid) arrow(s *summary, e event.Edge, at point, where side, way ...point) {
 	tallies := s.of(e)
 	var rows, colors []string
@@ -175,7 +176,8 @@ func (g *grid) arrow(s *summary, e event.Edge, at point, where side, way ...poin
 	}
 }
 
-// rows returns the number of rows that the counts of any of these edges take at most, and at least 1.
+// rows returns the number of rows that the counts of any of these edges take at most, and at least
+// 1.
 func (s *summary) rows(edges ...event.Edge) int {
 	most := 1
 	for _, e := range edges {
@@ -199,11 +201,13 @@ func (s *summary) picture() *grid {
 		}
 		return 2
 	}
-	highListen, highEstab, highWait := high(event.Listen), high(event.Established), high(event.FinWait2, event.Closing, event.LastAck)
-	// The first rows of the states, and the rows of horizontal lines, from top to bottom: as far from
-	// each other as the labels between them need.
+	highListen, highEstab, highWait := high(event.Listen), high(event.Established),
+		high(event.FinWait2, event.Closing, event.LastAck)
+	// The first rows of the states, and the rows of horizontal lines, from top to bottom: as far
+	// from each other as the labels between them need.
 	closed := s.rows(event.Close.To(event.SynSent)) - 1
-	listen := closed + 6 + s.rows(event.Close.To(event.Listen), event.Listen.To(event.Close), event.SynSent.To(event.Close))
+	listen := closed + 6 + s.rows(event.Close.To(event.Listen), event.Listen.To(event.Close),
+		event.SynSent.To(event.Close))
 	y1 := listen + 2 + max(highListen, s.rows(event.Listen.To(event.SynRecv), event.Listen.To(event.SynSent)))
 	y2 := y1 + 1 + s.rows(event.SynSent.To(event.SynRecv))
 	y3 := y2 + 1 + s.rows(event.SynRecv.To(event.Established), event.SynSent.To(event.Established))
@@ -219,31 +223,46 @@ func (s *summary) picture() *grid {
 	syn, synEnd := y1-1, y3+1
 
 	g := newGrid(last + high(event.TimeWait) + 1)
-	g.arrow(s, event.Close.To(event.Listen), point{midLeft, closed + 5}, toLeft, point{midLeft, closed + 5}, point{midLeft, listen - 1})
-	g.arrow(s, event.Listen.To(event.Close), point{midRight, closed + 5}, toRight, point{midRight, listen - 1}, point{midRight, closed + 5})
+	g.arrow(s, event.Close.To(event.Listen), point{midLeft, closed + 5}, toLeft, point{midLeft, closed + 5},
+		point{midLeft, listen - 1})
+	g.arrow(s, event.Listen.To(event.Close), point{midRight, closed + 5}, toRight, point{midRight, listen - 1},
+		point{midRight, closed + 5})
 	g.arrow(s, event.Close.To(event.SynSent), point{behindMid, closed + 1}, above,
 		point{rightOfMid, closed + 1}, point{rightOuter, closed + 1}, point{rightOuter, syn - 1})
 	g.arrow(s, event.SynSent.To(event.Close), point{rightInner, closed + 5}, toLeft,
 		point{rightInner, syn - 1}, point{rightInner, closed + 3}, point{rightOfMid, closed + 3})
 	g.arrow(s, event.SynRecv.To(event.Listen), point{besideLeft, listen + 1}, above,
 		point{cellLeft, syn - 1}, point{cellLeft, listen + 1}, point{leftOfMid, listen + 1})
-	g.arrow(s, event.Listen.To(event.SynRecv), point{beforeMid, y1}, above, point{midLeft, listen + highListen + 1}, point{midLeft, y1}, point{leftInside, y1})
-	g.arrow(s, event.Listen.To(event.SynSent), point{behindMid, y1}, above, point{midRight, listen + highListen + 1}, point{midRight, y1}, point{rightInside, y1})
-	g.arrow(s, event.SynSent.To(event.SynRecv), point{cellMid, y2}, above, point{rightInside, y2}, point{leftInside, y2})
-	g.arrow(s, event.SynRecv.To(event.Established), point{beforeMid, y3}, above, point{leftInside, y3}, point{midLeft, y3}, point{midLeft, estab - 1})
-	g.arrow(s, event.SynSent.To(event.Established), point{behindMid, y3}, above, point{rightInside, y3}, point{midRight, y3}, point{midRight, estab - 1})
-	g.arrow(s, event.SynRecv.To(event.FinWait1), point{cellLeft, synEnd + 1}, toRight, point{cellLeft, synEnd + 1}, point{cellLeft, fin - 1})
+	g.arrow(s, event.Listen.To(event.SynRecv), point{beforeMid, y1}, above, point{midLeft, listen + highListen + 1},
+		point{midLeft, y1}, point{leftInside, y1})
+	g.arrow(s, event.Listen.To(event.SynSent), point{behindMid, y1}, above, point{midRight, listen + highListen + 1},
+		point{midRight, y1}, point{rightInside, y1})
+	g.arrow(s, event.SynSent.To(event.SynRecv), point{cellMid, y2}, above, point{rightInside, y2},
+		point{leftInside, y2})
+	g.arrow(s, event.SynRecv.To(event.Established), point{beforeMid, y3}, above, point{leftInside, y3},
+		point{midLeft, y3}, point{midLeft, estab - 1})
+	g.arrow(s, event.SynSent.To(event.Established), point{behindMid, y3}, above, point{rightInside, y3},
+		point{midRight, y3}, point{midRight, estab - 1})
+	g.arrow(s, event.SynRecv.To(event.FinWait1), point{cellLeft, synEnd + 1}, toRight, point{cellLeft, synEnd + 1},
+		point{cellLeft, fin - 1})
 	g.arrow(s, event.Established.To(event.FinWait1), point{beforeMid, y4}, above,
 		point{midLeft, estab + highEstab + 1}, point{midLeft, y4}, point{leftInside, y4})
 	g.arrow(s, event.Established.To(event.CloseWait), point{behindMid, y4}, above,
 		point{midRight, estab + highEstab + 1}, point{midRight, y4}, point{rightInside, y4})
-	g.arrow(s, event.FinWait1.To(event.Closing), point{beforeMid, y5}, above, point{leftInside, y5}, point{cellMid, y5}, point{cellMid, wait - 1})
-	g.arrow(s, event.FinWait1.To(event.FinWait2), point{cellLeft, finEnd + 1}, toRight, point{cellLeft, finEnd + 1}, point{cellLeft, wait - 1})
-	g.arrow(s, event.CloseWait.To(event.LastAck), point{cellRight, finEnd + 1}, toLeft, point{cellRight, finEnd + 1}, point{cellRight, wait - 1})
-	g.arrow(s, event.FinWait2.To(event.TimeWait), point{beforeMid, y6}, above, point{cellLeft, wait + highWait + 1}, point{cellLeft, y6}, point{leftOfMid, y6})
-	g.arrow(s, event.Closing.To(event.TimeWait), point{cellMid, wait + highWait + 1}, toRight, point{cellMid, wait + highWait + 1}, point{cellMid, last - 1})
-	g.arrow(s, event.LastAck.To(event.Close), point{cellRight, wait + highWait + 1}, toLeft, point{cellRight, wait + highWait + 1}, point{cellRight, last - 1})
-	g.arrow(s, event.TimeWait.To(event.Close), point{behindMid, y6}, above, point{rightOfMid, y6}, point{rightInside, y6})
+	g.arrow(s, event.FinWait1.To(event.Closing), point{beforeMid, y5}, above, point{leftInside, y5},
+		point{cellMid, y5}, point{cellMid, wait - 1})
+	g.arrow(s, event.FinWait1.To(event.FinWait2), point{cellLeft, finEnd + 1}, toRight, point{cellLeft, finEnd + 1},
+		point{cellLeft, wait - 1})
+	g.arrow(s, event.CloseWait.To(event.LastAck), point{cellRight, finEnd + 1}, toLeft, point{cellRight, finEnd + 1},
+		point{cellRight, wait - 1})
+	g.arrow(s, event.FinWait2.To(event.TimeWait), point{beforeMid, y6}, above, point{cellLeft, wait + highWait + 1},
+		point{cellLeft, y6}, point{leftOfMid, y6})
+	g.arrow(s, event.Closing.To(event.TimeWait), point{cellMid, wait + highWait + 1}, toRight,
+		point{cellMid, wait + highWait + 1}, point{cellMid, last - 1})
+	g.arrow(s, event.LastAck.To(event.Close), point{cellRight, wait + highWait + 1}, toLeft,
+		point{cellRight, wait + highWait + 1}, point{cellRight, last - 1})
+	g.arrow(s, event.TimeWait.To(event.Close), point{behindMid, y6}, above, point{rightOfMid, y6},
+		point{rightInside, y6})
 
 	g.state(s, event.Close, cellMid, closed, closed+4)
 	g.state(s, event.Listen, cellMid, listen, listen+highListen)
@@ -329,8 +348,8 @@ func (s *summary) text(color bool) string {
 	return b.String()
 }
 
-// wrapped returns lines of head and the words, each but the last with the separator. Lines after the
-// first are indented by the width of head.
+// wrapped returns lines of head and the words, each but the last with the separator. Lines after
+// the first are indented by the width of head.
 func wrapped(columns int, head string, words []string, separator string) (lines []string) {
 	line, indent := head, strings.Repeat(" ", utf8.RuneCountInString(head))
 	for i, w := range words {

@@ -1,5 +1,5 @@
-// Package diagram draws the state diagram of RFC 9293 with what a stream took of it: how often clients
-// and servers took each edge, and the median time in the state that was left.
+// Package diagram draws the state diagram of RFC 9293 with what a stream took of it: how often
+// clients and servers took each edge, and the median time in the state that was left.
 package diagram
 
 import (
@@ -14,8 +14,8 @@ import (
 // Formats are the output formats, the default first.
 var Formats = []string{"svg", "dot", "text", "ndjson"}
 
-// View counts changes and draws them at the end. Its memory depends on the number of kinds of changes,
-// not on the number of changes. It is not safe for concurrent use.
+// View counts changes and draws them at the end. Its memory depends on the number of kinds of
+// changes, not on the number of changes. It is not safe for concurrent use.
 type View struct {
 	lines  *ndjson.Lines
 	format string
@@ -33,8 +33,8 @@ type View struct {
 
 type moment struct{ wall, mono int64 }
 
-// kind is a kind of change. inFigure distinguishes an edge of the figure from an end that the figure
-// leaves out.
+// kind is a kind of change. inFigure distinguishes an edge of the figure from an end that the
+// figure leaves out.
 type kind struct {
 	event.Edge
 	role     event.Role

@@ -26,7 +26,8 @@ const (
 	mono = 5000e9
 )
 
-// draw returns the picture of events, one every millisecond, and of an End after them unless end is nil.
+// draw returns the picture of events, one every millisecond, and of an End after them unless end is
+// nil.
 func draw(t *testing.T, format string, end *event.Balance, events ...event.Event) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -48,8 +49,8 @@ func draw(t *testing.T, format string, end *event.Balance, events ...event.Event
 	return out.String()
 }
 
-// path returns the changes of a socket that goes through the states. The time in the first of them is
-// unknown, in the others it is ns.
+// path returns the changes of a socket that goes through the states. The time in the first of them
+// is unknown, in the others it is ns.
 func path(role event.Role, reason event.Reason, ns int64, states ...event.State) (events []event.Event) {
 	for i := 1; i < len(states); i++ {
 		e := event.Event{Role: role, Old: states[i-1], New: states[i], Dur: ns}
@@ -64,11 +65,12 @@ func path(role event.Role, reason event.Reason, ns int64, states ...event.State)
 	return events
 }
 
-// recording returns a listener and its connections: the client closes first in two, the server in one,
-// both at once in one; one is reset, one refused, and one is older than the recording. Times of one kind
-// of change are equal, so their median is exact.
+// recording returns a listener and its connections: the client closes first in two, the server in
+// one, both at once in one; one is reset, one refused, and one is older than the recording. Times
+// of one kind of change are equal, so their median is exact.
 func recording() (events []event.Event) {
-	const c, l, s, r, e, f1, f2 = event.Close, event.Listen, event.SynSent, event.SynRecv, event.Established, event.FinWait1, event.FinWait2
+	const c, l, s, r, e, f1, f2 = event.Close, event.Listen, event.SynSent, event.SynRecv, event.Established,
+		event.FinWait1, event.FinWait2
 	const cl, tw, cw, la = event.Closing, event.TimeWait, event.CloseWait, event.LastAck
 	for _, p := range [][]event.Event{
 		path(event.Listener, event.ReasonNormal, 61e9, c, l, c),
@@ -94,7 +96,8 @@ func recording() (events []event.Event) {
 func TestGolden(t *testing.T) {
 	for _, format := range Formats {
 		t.Run(format, func(t *testing.T) {
-			got := draw(t, format, &event.Balance{Seen: 70, RingFull: 3, Filtered: 2, Merged: 7, Printed: 58}, recording()...)
+			got := draw(t, format, &event.Balance{Seen: 70, RingFull: 3, Filtered: 2, Merged: 7, Printed: 58},
+				recording()...)
 			file := filepath.Join("testdata", "diagram."+format)
 			if os.Getenv("SSTRACE_GOLDEN") == "write" {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -137,7 +140,8 @@ TIME-WAIT CLOSED`
 
 // Every picture has every edge of the figure, taken or not, and no other.
 func TestEveryEdge(t *testing.T) {
-	names := strings.NewReplacer("CLOSED", "CLOSE", "SYN-RCVD", "SYN_RECV", "SYN-SENT", "SYN_SENT", "ESTAB", "ESTABLISHED", "FINWAIT-1", "FIN_WAIT1", "FINWAIT-2", "FIN_WAIT2",
+	names := strings.NewReplacer("CLOSED", "CLOSE", "SYN-RCVD", "SYN_RECV", "SYN-SENT", "SYN_SENT", "ESTAB",
+		"ESTABLISHED", "FINWAIT-1", "FIN_WAIT1", "FINWAIT-2", "FIN_WAIT2",
 		"CLOSE-WAIT", "CLOSE_WAIT", "LAST-ACK", "LAST_ACK", "TIME-WAIT", "TIME_WAIT")
 	edges := strings.Split(names.Replace(strings.TrimSpace(rfc)), "\n")
 	if len(figure) != len(edges) || len(routes) != len(edges) {
@@ -160,7 +164,8 @@ func TestEveryEdge(t *testing.T) {
 				t.Errorf("%s: dot has no %s → %s", name, old, new)
 			}
 		}
-		if got := strings.Count(svg, "<path ") - strings.Count(svg, "<marker "); name == "empty" && got != len(edges)+int(parties)+1 {
+		if got := strings.Count(svg, "<path ") - strings.Count(svg, "<marker "); name == "empty" &&
+			got != len(edges)+int(parties)+1 {
 			t.Errorf("%d lines without any change, want one for each edge, and those of the legend", got)
 		}
 		text := draw(t, "text", &event.Balance{}, events...)
@@ -182,7 +187,8 @@ func full() (events []event.Event) {
 	for _, role := range []event.Role{event.Client, event.Server, 0} {
 		for _, a := range figure {
 			reasons := map[event.State]event.Reason{
-				event.SynSent: event.ReasonGivenUp, event.TimeWait: event.ReasonTimeWaitExpired, event.Listen: event.ReasonNormal, event.LastAck: event.ReasonNormal,
+				event.SynSent: event.ReasonGivenUp, event.TimeWait: event.ReasonTimeWaitExpired,
+				event.Listen: event.ReasonNormal, event.LastAck: event.ReasonNormal,
 			}
 			e := event.Event{Role: role, Old: a.Old, New: a.New, Dur: 57254}
 			if a.New == event.Close {
@@ -193,11 +199,13 @@ func full() (events []event.Event) {
 		for _, old := range event.States() {
 			for _, reason := range event.Reasons()[1:] {
 				if old != event.Close {
-					events = append(events, event.Event{Role: role, Old: old, New: event.Close, Dur: 57254, Reason: reason})
+					events = append(events, event.Event{Role: role, Old: old, New: event.Close, Dur: 57254,
+						Reason: reason})
 				}
 			}
 		}
-		events = append(events, event.Event{Role: role, Old: event.FinWait1, New: event.FinWait1}, event.Event{Role: role, Old: event.Close, New: event.Established})
+		events = append(events, event.Event{Role: role, Old: event.FinWait1, New: event.FinWait1},
+			event.Event{Role: role, Old: event.Close, New: event.Established})
 	}
 	return events
 }
@@ -281,22 +289,25 @@ func TestText(t *testing.T) {
 		if got := len(regexp.MustCompile(fmt.Sprintf(`│ *× ?%d *│`, n)).FindAllString(text, -1)); got != len(s.ends) {
 			t.Errorf("%d: %d states have ends, want %d:\n%s", seed, got, len(s.ends), text)
 		}
-		if got := strings.Count(text, "►") + strings.Count(text, "◄") + strings.Count(text, "▲") + strings.Count(text, "▼"); got != len(figure)+2 {
+		if got := strings.Count(text, "►") + strings.Count(text, "◄") + strings.Count(text, "▲") + strings.Count(text,
+			"▼"); got != len(figure)+2 {
 			t.Errorf("%d arrowheads, want %d and 2 in the legend:\n%s", got, len(figure), text)
 		}
 		for line := range strings.Lines(text) {
-			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns || strings.TrimRight(line, " \n")+"\n" != line {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns ||
+				strings.TrimRight(line, " \n")+"\n" != line {
 				t.Errorf("too long, or with trailing spaces: %q", line)
 			}
 		}
 	}
-	if text := fullSummary(t, 1).text(true); strings.Count(text, "\x1b[")%2 != 0 || !strings.Contains(text, partyColors[client]+"c 1 57.3µs"+reset) {
+	if text := fullSummary(t, 1).text(true); strings.Count(text, "\x1b[")%2 != 0 ||
+		!strings.Contains(text, partyColors[client]+"c 1 57.3µs"+reset) {
 		t.Errorf("colors: %q", text)
 	}
 }
 
-// The reason of an end decides whether the figure has it; in the kernel's vocabulary the socket's error
-// does.
+// The reason of an end decides whether the figure has it; in the kernel's vocabulary the socket's
+// error does.
 func TestInFigure(t *testing.T) {
 	for _, test := range []struct {
 		old, new event.State
@@ -337,12 +348,14 @@ func TestNotes(t *testing.T) {
 		events []event.Event
 		want   string
 	}{
-		{"lost", &event.Balance{Seen: 12, RingFull: 12}, []event.Event{lost}, "12 changes lost, the ring buffer was full: the counts are too low"},
+		{"lost", &event.Balance{Seen: 12, RingFull: 12}, []event.Event{lost},
+			"12 changes lost, the ring buffer was full: the counts are too low"},
 		{"missed", &event.Balance{Missed: 1}, nil, "1 change skipped by the kernel: the counts are too low"},
 		{"cut off", nil, recording(), "the recording has no end line: it was cut off"},
 		{"cut off at once", nil, nil, "nothing was recorded"},
 		{"filtered", &event.Balance{Seen: 12, Filtered: 12}, nil, "12 filtered"},
-		{"other", &event.Balance{}, path(0, 0, 0, event.FinWait1, event.FinWait1), "Not in the figure: FIN_WAIT1 → FIN_WAIT1 1"},
+		{"other", &event.Balance{}, path(0, 0, 0, event.FinWait1, event.FinWait1),
+			"Not in the figure: FIN_WAIT1 → FIN_WAIT1 1"},
 		{"kernel", &event.Balance{}, path(0, 0, 0, event.FinWait2, event.Close), "reason unknown 1"},
 	} {
 		for _, format := range []string{"svg", "dot", "text"} {
@@ -366,7 +379,8 @@ func TestDotSyntax(t *testing.T) {
 	)
 	statement := regexp.MustCompile(`^\t(?:(?:graph|node|edge|[A-Z_0-9]+(?: -> [A-Z_0-9]+)?) ` + attributes + `|\{ rank=same;(?: [A-Z_0-9]+;)+ \}|// .*)$`)
 	for name, dot := range map[string]string{
-		"empty": draw(t, "dot", &event.Balance{}), "recording": draw(t, "dot", nil, recording()...), "many": fullSummary(t, 123456789).dot(),
+		"empty": draw(t, "dot", &event.Balance{}), "recording": draw(t, "dot", nil, recording()...),
+		"many": fullSummary(t, 123456789).dot(),
 	} {
 		lines := strings.Split(strings.TrimSuffix(dot, "\n"), "\n")
 		if lines[0] != "digraph tcp {" || lines[len(lines)-1] != "}" {

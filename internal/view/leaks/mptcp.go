@@ -6,8 +6,8 @@ import (
 	"sstrace/internal/event"
 )
 
-// connections finds sockets by their MPTCP connection and state. A subflow and its MPTCP socket are one
-// leak, since there is one descriptor to close.
+// connections finds sockets by their MPTCP connection and state. A subflow and its MPTCP socket are
+// one leak, since there is one descriptor to close.
 type connections map[connection]*socket
 
 // connection is what a subflow and its MPTCP socket have in common.
@@ -33,7 +33,8 @@ func (c connections) add(s *socket) {
 	}
 }
 
-// find returns a socket of the MPTCP connection that e belongs to, in the same state; nil if c has none.
+// find returns a socket of the MPTCP connection that e belongs to, in the same state; nil if c has
+// none.
 func (c connections) find(e *event.Event) *socket {
 	for _, key := range connectionsOf(e) {
 		if s := c[key]; s != nil {
@@ -57,8 +58,8 @@ func connectionsOf(e *event.Event) []connection {
 	return []connection{byTuple}
 }
 
-// release undoes the merging of sockets into s, which is no longer stuck: they are reported if they still
-// are.
+// release undoes the merging of sockets into s, which is no longer stuck: they are reported if they
+// still are.
 func (s *socket) release() {
 	for _, m := range s.merged {
 		m.decided = false

@@ -8,7 +8,8 @@ import (
 	"sstrace/internal/ndjson"
 )
 
-// leak is a line about one socket that is stuck, or no longer is; docs/ndjson.md describes the keys.
+// leak is a line about one socket that is stuck, or no longer is; docs/ndjson.md describes the
+// keys.
 type leak struct {
 	ndjson.Head
 	Over      bool     `json:"over"`
@@ -71,7 +72,8 @@ func newHolder(h *event.Holder, process func(pid uint32) (executable, cgroup str
 	if process != nil {
 		executable, cgroup := process(h.PID)
 		of := event.Event{Cgroup: cgroup}
-		v.Exe, v.Container, v.Unit = ndjson.Known(executable, ""), ndjson.Known(of.Container(), ""), ndjson.Known(of.Unit(), "")
+		v.Exe, v.Container, v.Unit = ndjson.Known(executable, ""), ndjson.Known(of.Container(), ""),
+			ndjson.Known(of.Unit(), "")
 	}
 	return v
 }
@@ -81,8 +83,9 @@ func newLeak(s *socket, process func(pid uint32) (executable, cgroup string)) *l
 		Head: ndjson.NewHead("leak", s.Wall, s.Mono), State: s.New.String(),
 		Age: ndjson.Known(s.Dur, event.Unknown), AtLeast: ndjson.Known(s.Status.AtLeast, event.Unknown),
 		ID: ndjson.Known(s.ID, 0), Cookie: ndjson.Known(s.Cookie, 0), NetNS: ndjson.Known(uint64(s.NetNS), 0),
-		Family: s.Family.String(), Proto: s.Proto.String(), IfIndex: ndjson.Known(uint64(s.IfIndex), 0), IfName: ndjson.Known(s.IfName, ""),
-		LPort: ndjson.Known(uint64(s.Local.Port()), 0), RPort: ndjson.Known(uint64(s.Remote.Port()), 0),
+		Family: s.Family.String(), Proto: s.Proto.String(), IfIndex: ndjson.Known(uint64(s.IfIndex), 0),
+		IfName: ndjson.Known(s.IfName, ""),
+		LPort:  ndjson.Known(uint64(s.Local.Port()), 0), RPort: ndjson.Known(uint64(s.Remote.Port()), 0),
 		OwnerPID: ndjson.Known(uint64(s.OwnerPID), 0), OwnerVia: ndjson.Known(s.OwnerVia.String(), ""),
 		Attached: ndjson.Known(s.Status.Attached.String(), ""),
 	}
@@ -96,9 +99,11 @@ func newLeak(s *socket, process func(pid uint32) (executable, cgroup string)) *l
 		l.OwnerComm = &s.OwnerComm
 	}
 	if s.New == event.Listen {
-		l.Waiting, l.MayWait = ndjson.Known(s.Status.RecvQueue, event.Unknown), ndjson.Known(s.Status.SendQueue, event.Unknown)
+		l.Waiting, l.MayWait = ndjson.Known(s.Status.RecvQueue, event.Unknown),
+			ndjson.Known(s.Status.SendQueue, event.Unknown)
 	} else {
-		l.RecvQueue, l.SendQueue = ndjson.Known(s.Status.RecvQueue, event.Unknown), ndjson.Known(s.Status.SendQueue, event.Unknown)
+		l.RecvQueue, l.SendQueue = ndjson.Known(s.Status.RecvQueue, event.Unknown),
+			ndjson.Known(s.Status.SendQueue, event.Unknown)
 	}
 	if s.Status.Holders != nil {
 		l.Holders = make([]holder, 0, len(s.Status.Holders))
@@ -109,8 +114,8 @@ func newLeak(s *socket, process func(pid uint32) (executable, cgroup string)) *l
 	return l
 }
 
-// sum is a line at the end: how many sockets of a process are stuck in a state, or have been in it for an
-// unknown time.
+// sum is a line at the end: how many sockets of a process are stuck in a state, or have been in it
+// for an unknown time.
 type sum struct {
 	ndjson.Head
 	PID     *uint64 `json:"pid"`
@@ -130,8 +135,8 @@ const (
 
 func (n *sum) ageUnknown() bool { return n.Type == typeUnknownAge }
 
-// sumUp returns the sums of the sockets that are stuck, and after them those of the sockets whose age is
-// unknown; the largest first. A socket counts once for each process that holds it.
+// sumUp returns the sums of the sockets that are stuck, and after them those of the sockets whose
+// age is unknown; the largest first. A socket counts once for each process that holds it.
 func sumUp(stuck, agesUnknown []*socket, end *event.Event) []*sum {
 	type key struct {
 		kind  string
@@ -147,8 +152,10 @@ func sumUp(stuck, agesUnknown []*socket, end *event.Event) []*sum {
 			n := byKey[k]
 			if n == nil {
 				n = &sum{
-					Head: ndjson.NewHead(kind, end.Wall, end.Mono), PID: ndjson.Known(uint64(h.PID), 0), State: s.New.String(),
-					Age: ndjson.Known(s.Dur, event.Unknown), AtLeast: ndjson.Known(s.Status.AtLeast, event.Unknown), Proto: s.Proto.String(),
+					Head: ndjson.NewHead(kind, end.Wall, end.Mono), PID: ndjson.Known(uint64(h.PID), 0),
+					State: s.New.String(),
+					Age:   ndjson.Known(s.Dur, event.Unknown), AtLeast: ndjson.Known(s.Status.AtLeast, event.Unknown),
+					Proto: s.Proto.String(),
 				}
 				if h.PID != 0 {
 					n.Comm = &h.Comm
@@ -179,8 +186,8 @@ func (n *sum) rank() int {
 	return 0
 }
 
-// holdersOf returns each process that holds s once: its owner if the holders are unknown, and the zero
-// Holder if there are none.
+// holdersOf returns each process that holds s once: its owner if the holders are unknown, and the
+// zero Holder if there are none.
 func holdersOf(s *socket) []event.Holder {
 	switch holders := s.Status.Holders; {
 	case holders == nil:

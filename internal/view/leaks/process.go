@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Process returns the executable and the cgroup of the process that has this number in /proc. They are
-// empty if it is gone.
+// Process returns the executable and the cgroup of the process that has this number in /proc. They
+// are empty if it is gone.
 func Process(pid uint32) (executable, cgroup string) {
 	dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
 	executable, _ = os.Readlink(dir + "/exe")

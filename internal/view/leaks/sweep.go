@@ -8,13 +8,16 @@ import (
 	"sstrace/internal/event"
 )
 
-// sweepInterval is how often ages are compared with the limits, and accept queues are looked at, in ns.
+// sweepInterval is how often ages are compared with the limits, and accept queues are looked at, in
+// ns.
 const sweepInterval = 1e9
 
 // sweep reports what has become too old, and full accept queues.
 func (v *View) sweep(now int64) error {
 	v.swept = now
-	old := oldestFirst(v.watched, func(s *socket) bool { return !s.decided && now-s.since >= v.limits[s.New].Nanoseconds() })
+	old := oldestFirst(v.watched, func(s *socket) bool {
+		return !s.decided && now-s.since >= v.limits[s.New].Nanoseconds()
+	})
 	full, err := v.sweepQueues()
 	if err != nil {
 		return err
@@ -49,9 +52,9 @@ func (v *View) sweep(now int64) error {
 	return nil
 }
 
-// confirm updates s from what exists, and reports whether s is still stuck. If a look does not find it,
-// the change by which it left is still in the ring, or no line shows that change because the socket was
-// known by another tuple: the second time s is given up.
+// confirm updates s from what exists, and reports whether s is still stuck. If a look does not find
+// it, the change by which it left is still in the ring, or no line shows that change because the
+// socket was known by another tuple: the second time s is given up.
 func (v *View) confirm(s *socket, exists map[event.Identity]event.Event) bool {
 	at := s.Identity()
 	found, ok := exists[at]
@@ -66,7 +69,8 @@ func (v *View) confirm(s *socket, exists map[event.Identity]event.Event) bool {
 	return false
 }
 
-// decide decides whether s, which is stuck, is wanted, and reports it unless it is merged into another.
+// decide decides whether s, which is stuck, is wanted, and reports it unless it is merged into
+// another.
 func (v *View) decide(s *socket, now int64, reported connections) error {
 	at := now
 	if v.kernel.Sockets == nil && s.New != event.Listen && s.exact { // the next line of a recording may be much later
@@ -115,8 +119,8 @@ func (s *socket) setAge(now int64) {
 	}
 }
 
-// distrust handles a loss in a recording, after which nobody knows what is still stuck. What was reported
-// stays, so that it is not reported again; its next change shows what became of it.
+// distrust handles a loss in a recording, after which nobody knows what is still stuck. What was
+// reported stays, so that it is not reported again; its next change shows what became of it.
 func (v *View) distrust() {
 	for at, s := range v.watched {
 		if s.unsure = true; !s.reported {
@@ -125,8 +129,8 @@ func (v *View) distrust() {
 	}
 }
 
-// recheck handles a loss in a live trace: it gives up the sockets that have left their state. The others
-// may have left it and come back, so their age is known only from now on.
+// recheck handles a loss in a live trace: it gives up the sockets that have left their state. The
+// others may have left it and come back, so their age is known only from now on.
 func (v *View) recheck(exists map[event.Identity]event.Event, now int64) error {
 	for _, s := range oldestFirst(v.watched, func(*socket) bool { return true }) {
 		found, ok := exists[s.Identity()]
@@ -168,8 +172,8 @@ func (v *View) look() (map[event.Identity]event.Event, error) {
 	return exists, nil
 }
 
-// sweepQueues returns the listeners whose accept queue has become full, and reports those whose queue has
-// room again.
+// sweepQueues returns the listeners whose accept queue has become full, and reports those whose
+// queue has room again.
 func (v *View) sweepQueues() (full []*socket, err error) {
 	if v.kernel.Listeners == nil {
 		return oldestFirst(v.full, func(s *socket) bool { return !s.decided }), nil
@@ -200,7 +204,8 @@ func (v *View) sweepQueues() (full []*socket, err error) {
 		delete(v.full, s.Identity())
 		s.release()
 		if s.reported {
-			if err := v.out.over(s, &event.Event{Mono: v.swept, Wall: s.Wall + v.swept - s.Mono, New: event.Listen}); err != nil {
+			if err := v.out.over(s, &event.Event{Mono: v.swept, Wall: s.Wall + v.swept - s.Mono,
+				New: event.Listen}); err != nil {
 				return nil, err
 			}
 		}
@@ -245,6 +250,7 @@ func oldestFirst(sockets map[event.Identity]*socket, which func(*socket) bool) [
 // compareAges orders the oldest socket first, and sockets of one age always alike.
 func compareAges(a, b *socket) int {
 	return cmp.Or(
-		cmp.Compare(a.since, b.since), cmp.Compare(a.NetNS, b.NetNS), a.Local.Compare(b.Local), a.Remote.Compare(b.Remote), cmp.Compare(a.Sk, b.Sk),
+		cmp.Compare(a.since, b.since), cmp.Compare(a.NetNS, b.NetNS), a.Local.Compare(b.Local),
+		a.Remote.Compare(b.Remote), cmp.Compare(a.Sk, b.Sk),
 	)
 }

@@ -59,7 +59,8 @@ func (w *writer) stuck(s *socket, by opener) error {
 	}
 	b.WriteByte('\n')
 	for _, h := range l.Holders {
-		fmt.Fprintf(&b, "    held by %s %s%s\n", text.Process(h.PID, h.Comm), ls.AppendHold(nil, &h.Holder), h.program())
+		fmt.Fprintf(&b, "    held by %s %s%s\n", text.Process(h.PID, h.Comm), ls.AppendHold(nil, &h.Holder),
+			h.program())
 	}
 	switch {
 	case l.Holders == nil && s.OwnerPID != 0:
@@ -96,8 +97,8 @@ func (w *writer) opened(by opener) *opened {
 	return o
 }
 
-// over reports that s, which was reported, has left its state with e, or that its accept queue has room
-// again.
+// over reports that s, which was reported, has left its state with e, or that its accept queue has
+// room again.
 func (w *writer) over(s *socket, e *event.Event) error {
 	s.Mono, s.Wall = e.Mono, e.Wall
 	s.setAge(e.Mono)
@@ -214,8 +215,8 @@ func noHolder(a event.Attached) string {
 	return "holder not found: the descriptor may be in flight on a UNIX socket, in a hidden PID namespace, or in use by the kernel"
 }
 
-// unread returns what the program has not read. The end of file, which a FIN makes, counts as a byte
-// (tcp_recvmsg in net/ipv4/tcp.c).
+// unread returns what the program has not read. The end of file, which a FIN makes, counts as a
+// byte (tcp_recvmsg in net/ipv4/tcp.c).
 func unread(e *event.Event) string {
 	switch n := e.Status.RecvQueue; {
 	case n == event.Unknown || e.New != event.CloseWait || e.Proto == event.MPTCP:

@@ -1,5 +1,5 @@
-// Package leaks watches for sockets that stay too long in a state that should pass, because somebody
-// forgot to close them or a peer is gone, and for listeners whose accept queue is full.
+// Package leaks watches for sockets that stay too long in a state that should pass, because
+// somebody forgot to close them or a peer is gone, and for listeners whose accept queue is full.
 package leaks
 
 import (
@@ -11,9 +11,9 @@ import (
 	"sstrace/internal/event"
 )
 
-// Limits are the states that should pass, and how long each may last. The limits are far above the time
-// that is normal in a state (a round trip, or until a program has read to the end), and below the
-// kernel's own, where there are any: see `sstrace explain`.
+// Limits are the states that should pass, and how long each may last. The limits are far above the
+// time that is normal in a state (a round trip, or until a program has read to the end), and below
+// the kernel's own, where there are any: see `sstrace explain`.
 var Limits = map[event.State]time.Duration{
 	event.CloseWait: time.Minute,
 	event.FinWait1:  time.Minute,
@@ -78,8 +78,10 @@ type socket struct {
 	missed      int       // how many looks have not found it in its state
 }
 
-// New returns a View that writes text or ndjson. wanted decides whether a socket that is stuck is reported.
-func New(out io.Writer, format string, limits map[event.State]time.Duration, wanted func(*event.Event) bool, kernel Kernel) *View {
+// New returns a View that writes text or ndjson. wanted decides whether a socket that is stuck is
+// reported.
+func New(out io.Writer, format string, limits map[event.State]time.Duration, wanted func(*event.Event) bool,
+	kernel Kernel) *View {
 	return &View{
 		kernel: kernel, wanted: wanted, limits: limits, out: newWriter(out, format, kernel),
 		openers: make(map[uint64]opener), manyOpen: minOpen,
@@ -176,8 +178,8 @@ func clone(e *event.Event) event.Event {
 	return s
 }
 
-// isFull reports whether a listener's accept queue takes no more connections: more are waiting than the
-// backlog (sk_acceptq_is_full in include/net/sock.h).
+// isFull reports whether a listener's accept queue takes no more connections: more are waiting than
+// the backlog (sk_acceptq_is_full in include/net/sock.h).
 func isFull(e *event.Event) bool {
 	return e.New == event.Listen && e.Status.RecvQueue > e.Status.SendQueue
 }
@@ -229,5 +231,6 @@ func (v *View) opener(e *event.Event, via event.Via) opener {
 	if e.Stack != 0 && v.kernel.Program != nil {
 		program = v.kernel.Program(e.OwnerPID)
 	}
-	return opener{program: program, sk: e.Sk, via: via, pid: e.OwnerPID, tid: e.TaskTID, comm: e.TaskComm, stack: e.Stack}
+	return opener{program: program, sk: e.Sk, via: via, pid: e.OwnerPID, tid: e.TaskTID, comm: e.TaskComm,
+		stack: e.Stack}
 }

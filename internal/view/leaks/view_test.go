@@ -14,8 +14,10 @@ import (
 // line returns a change of socket id at a time in ms.
 func line(id uint64, ms int64, from, to event.State) event.Event {
 	return event.Event{
-		Type: event.Change, ID: id, Sk: id, Mono: ms * 1e6, Wall: ms * 1e6, Family: event.IPv4, Proto: event.TCP, Old: from, New: to, Dur: event.Unknown,
-		Local: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 7781), Remote: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 40000+uint16(id)),
+		Type: event.Change, ID: id, Sk: id, Mono: ms * 1e6, Wall: ms * 1e6, Family: event.IPv4, Proto: event.TCP,
+		Old: from, New: to, Dur: event.Unknown,
+		Local:    netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 7781),
+		Remote:   netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 40000+uint16(id)),
 		OwnerPID: 17, OwnerComm: "nc", OwnerVia: event.ViaAccept,
 	}
 }
@@ -23,7 +25,8 @@ func line(id uint64, ms int64, from, to event.State) event.Event {
 // exists returns the same socket as a look finds it.
 func exists(id uint64, ms int64, state event.State, holders ...event.Holder) event.Event {
 	e := line(id, ms, 0, state)
-	e.Type, e.Status = event.Socket, &event.Status{RecvQueue: 5, SendQueue: 0, AtLeast: event.Unknown, Left: event.Unknown, Holders: holders}
+	e.Type, e.Status = event.Socket, &event.Status{RecvQueue: 5, SendQueue: 0, AtLeast: event.Unknown,
+		Left: event.Unknown, Holders: holders}
 	if state == event.Listen {
 		e.Remote = netip.AddrPort{}
 	}
@@ -76,7 +79,8 @@ func expect(t *testing.T, got []string, want ...string) {
 	}
 }
 
-// A recording has no clock but its lines. A socket is reported with the time at which it became too old.
+// A recording has no clock but its lines. A socket is reported with the time at which it became too
+// old.
 func TestRecording(t *testing.T) {
 	expect(t, run(t, everything, Kernel{}, func(v *View) {
 		take(t, v,
@@ -97,8 +101,8 @@ func TestRecording(t *testing.T) {
 		"17/nc: 1 socket in SYN_SENT since 00:00:01.400")
 }
 
-// A client's port may be unknown when its SYN_SENT begins. It is found all the same, and is not reported
-// when it has gone on.
+// A client's port may be unknown when its SYN_SENT begins. It is found all the same, and is not
+// reported when it has gone on.
 func TestLatePort(t *testing.T) {
 	early := line(1, 1000, event.Close, event.SynSent)
 	early.Local = netip.AddrPortFrom(early.Local.Addr(), 0)
@@ -124,15 +128,16 @@ func TestLatePort(t *testing.T) {
 		"Nothing is stuck.")
 }
 
-// In a live trace one look at the kernel finds the holders of all sockets that are too old. Sockets that
-// have gone on meanwhile are not reported.
+// In a live trace one look at the kernel finds the holders of all sockets that are too old. Sockets
+// that have gone on meanwhile are not reported.
 func TestLive(t *testing.T) {
 	looks := 0
 	kernel := Kernel{
 		Sockets: func() ([]event.Event, error) {
 			looks++
 			return []event.Event{
-				exists(1, 3000, event.CloseWait, event.Holder{PID: 8, FD: 3, Comm: "a\x1b"}, event.Holder{PID: 9, FD: 4, Comm: "b"}),
+				exists(1, 3000, event.CloseWait, event.Holder{PID: 8, FD: 3, Comm: "a\x1b"},
+					event.Holder{PID: 9, FD: 4, Comm: "b"}),
 				exists(2, 3000, event.LastAck),
 			}, nil
 		},
@@ -186,7 +191,8 @@ func TestUnwanted(t *testing.T) {
 func TestFullQueue(t *testing.T) {
 	waiting := int64(3)
 	listeners := func() ([]event.Event, error) {
-		a, b := exists(1, 1000, event.Listen, event.Holder{PID: 8, FD: 3, Comm: "a"}), exists(2, 1000, event.Listen, event.Holder{PID: 9, FD: 3, Comm: "b"})
+		a, b := exists(1, 1000, event.Listen, event.Holder{PID: 8, FD: 3, Comm: "a"}),
+			exists(2, 1000, event.Listen, event.Holder{PID: 9, FD: 3, Comm: "b"})
 		a.Status.RecvQueue, a.Status.SendQueue = 2, 2
 		b.Status.RecvQueue, b.Status.SendQueue = waiting, 2
 		return []event.Event{a, b}, nil
@@ -229,7 +235,8 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// In a recording nobody can be asked after a loss: what was reported is neither over nor still stuck.
+// In a recording nobody can be asked after a loss: what was reported is neither over nor still
+// stuck.
 func TestLossInRecording(t *testing.T) {
 	expect(t, run(t, everything, Kernel{}, func(v *View) {
 		take(t, v,
@@ -250,8 +257,8 @@ func TestLossInRecording(t *testing.T) {
 		"Nothing is stuck.")
 }
 
-// A socket that a look does not find is not looked for again and again. Another socket with the same
-// tuple is not taken for it.
+// A socket that a look does not find is not looked for again and again. Another socket with the
+// same tuple is not taken for it.
 func TestLooksAreFew(t *testing.T) {
 	looks := 0
 	other := exists(1, 3000, event.CloseWait)
@@ -288,7 +295,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		accept := line(id, ms, 0, 0)
 		accept.Type = event.Accept
 		take(t, v, line(id, ms, event.Listen, event.SynRecv), line(id, ms, event.SynRecv, event.Established), accept,
-			line(id, ms, event.Established, event.CloseWait), line(id, ms, event.CloseWait, event.LastAck), line(id, ms, event.LastAck, event.Close))
+			line(id, ms, event.Established, event.CloseWait), line(id, ms, event.CloseWait, event.LastAck),
+			line(id, ms, event.LastAck, event.Close))
 	}
 	if n := len(v.openers) + len(v.watched) + len(v.full); n != 0 || out.Len() != 0 {
 		t.Errorf("%d sockets are kept, %d bytes were written", n, out.Len())
@@ -367,15 +375,16 @@ func TestSubflowsAreMerged(t *testing.T) {
 		"    held by 8/nc fd 3")
 }
 
-// A recording does not have the address of the MPTCP socket of a subflow, but the first subflow has the
-// same 4-tuple. What was merged is reported when it is the only one left.
+// A recording does not have the address of the MPTCP socket of a subflow, but the first subflow has
+// the same 4-tuple. What was merged is reported when it is the only one left.
 func TestSubflowsAreMergedInRecording(t *testing.T) {
 	sub := line(1, 1000, event.Established, event.CloseWait)
 	of := ofMPTCP(line(2, 1100, event.Established, event.CloseWait))
 	over := ofMPTCP(line(2, 5000, event.CloseWait, event.LastAck))
 	of.Remote, over.Remote = sub.Remote, sub.Remote
 	expect(t, run(t, everything, Kernel{}, func(v *View) {
-		take(t, v, sub, of, line(5, 3000, event.Close, event.Listen), over, line(5, 7000, event.Listen, event.Close), end(7500))
+		take(t, v, sub, of, line(5, 3000, event.Close, event.Listen), over, line(5, 7000, event.Listen, event.Close),
+			end(7500))
 	}),
 		"00:00:02.100 CLOSE_WAIT        1s 127.0.0.1:7781 ↔ 127.0.0.1:40001  mptcp",
 		"    owner 17/nc",
@@ -411,8 +420,8 @@ func TestFullQueueOfMPTCP(t *testing.T) {
 	}
 }
 
-// A listing does not know how long some sockets have been in their state. They are counted, and do not
-// count as found.
+// A listing does not know how long some sockets have been in their state. They are counted, and do
+// not count as found.
 func TestUnknownAges(t *testing.T) {
 	nc := event.Holder{PID: 8, FD: 3, Comm: "nc"}
 	left := exists(9, 1000, event.FinWait2) // a timer ends it
@@ -429,7 +438,8 @@ func TestUnknownAges(t *testing.T) {
 	sockets[3].Status.Holders = []event.Holder{}
 	wanted := func(e *event.Event) bool { return e.NetNS == 0 }
 	limits := second
-	second = map[event.State]time.Duration{event.CloseWait: 1, event.LastAck: 1, event.FinWait2: 1} // nearly any time is too long
+	second = map[event.State]time.Duration{event.CloseWait: 1, event.LastAck: 1,
+		event.FinWait2: 1} // nearly any time is too long
 	defer func() { second = limits }()
 	expect(t, run(t, wanted, Kernel{}, func(v *View) {
 		take(t, v, append(slices.Clone(sockets), end(2000))...)

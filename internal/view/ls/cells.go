@@ -11,7 +11,8 @@ import (
 	"sstrace/internal/text"
 )
 
-// Header returns the titles of the columns. A leading > marks a column that is aligned to the right.
+// Header returns the titles of the columns. A leading > marks a column that is aligned to the
+// right.
 func Header(wide bool) []string {
 	h := header(wide)
 	if !wide {
@@ -44,7 +45,8 @@ const (
 func header(wide bool) []string {
 	if wide {
 		return []string{
-			"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", ">NETNS", "PROTO", "ROLE", ">UID", ">COOKIE", "UNIT", "HOLDERS",
+			"STATE", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", ">NETNS", "PROTO", "ROLE", ">UID",
+			">COOKIE", "UNIT", "HOLDERS",
 		}
 	}
 	return []string{"STATE", ">NETNS", "PROTO", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", "HOLDERS"}
@@ -125,8 +127,8 @@ func appendAge(b []byte, e *event.Event) []byte {
 	return append(b, '-')
 }
 
-// appendLeft appends the time until a timer ends e. For a half-open connection it appends the number of
-// SYN-ACKs sent, because that number ends it.
+// appendLeft appends the time until a timer ends e. For a half-open connection it appends the
+// number of SYN-ACKs sent, because that number ends it.
 func appendLeft(b []byte, e *event.Event) []byte {
 	switch {
 	case e.Status.Left != event.Unknown:
@@ -161,8 +163,8 @@ func unit(e *event.Event) string {
 	return text.OrDash(text.Visible(e.Unit()))
 }
 
-// appendHolders appends every process that holds the socket, with its descriptors, or the owner if the
-// holders are unknown.
+// appendHolders appends every process that holds the socket, with its descriptors, or the owner if
+// the holders are unknown.
 func appendHolders(b []byte, e *event.Event) []byte {
 	if e.Status.Holders != nil && len(e.Status.Holders) == 0 {
 		return append(b, noHolder[e.Status.Attached]...)
@@ -187,7 +189,8 @@ func appendHolders(b []byte, e *event.Event) []byte {
 
 // noHolder is written for a socket without holders, by what it is attached to.
 var noHolder = [256]string{
-	0: "-", event.AttachedNothing: "-", event.AttachedQueue: "(accept queue)", event.AttachedKernel: "(kernel)", event.AttachedDescriptor: "(not found)",
+	0: "-", event.AttachedNothing: "-", event.AttachedQueue: "(accept queue)", event.AttachedKernel: "(kernel)",
+	event.AttachedDescriptor: "(not found)",
 }
 
 // AppendHold appends the descriptor by which h holds a socket, and the slot of an io_uring.

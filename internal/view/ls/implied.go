@@ -8,9 +8,9 @@ import (
 	"sstrace/internal/event"
 )
 
-// Implied returns the listing that a recording implies: the sockets that exist at its end. A recording
-// of a listing passes unchanged. After a loss it has only the sockets that have changed since, because
-// the others may be gone.
+// Implied returns the listing that a recording implies: the sockets that exist at its end. A
+// recording of a listing passes unchanged. After a loss it has only the sockets that have changed
+// since, because the others may be gone.
 func Implied(source iter.Seq2[*event.Event, error]) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		known := make(map[uint64]event.Event) // by id
@@ -51,6 +51,7 @@ func implied(last event.Event, end *event.Event) event.Event {
 	s := last
 	s.Type, s.Wall, s.Mono, s.Dur = event.Socket, end.Wall, end.Mono, end.Mono-last.Mono
 	s.SynRetrans = event.Unknown
-	s.Status = &event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown}
+	s.Status = &event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown,
+		Left: event.Unknown}
 	return s
 }

@@ -18,8 +18,8 @@ func Compare(a, b *event.Event) int {
 	return x.Compare(&y)
 }
 
-// compareStates orders states along a connection's life, with CLOSE at the end: a socket that is listed
-// in CLOSE is bound and no connection.
+// compareStates orders states along a connection's life, with CLOSE at the end: a socket that is
+// listed in CLOSE is bound and no connection.
 func compareStates(a, b event.State) int {
 	last := func(s event.State) int {
 		if s == event.Close {

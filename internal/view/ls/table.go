@@ -85,8 +85,8 @@ func (t *table) block(rows []*row) (b []byte) {
 	return b
 }
 
-// appendLine appends the cells of a row, each but the last as wide as its column. The namespace and the
-// protocol are left out if they are the same everywhere.
+// appendLine appends the cells of a row, each but the last as wide as its column. The namespace and
+// the protocol are left out if they are the same everywhere.
 func (t *table) appendLine(b []byte, r *row) []byte {
 	begin, last := 0, len(t.right)-1
 	for i, right := range t.right[:last] {

@@ -12,7 +12,8 @@ import (
 // Formats are the output formats, the default first.
 var Formats = []string{"text", "wide", "ndjson"}
 
-// View lists sockets. For a person it is a table, sorted, with sums. It is not safe for concurrent use.
+// View lists sockets. For a person it is a table, sorted, with sums. It is not safe for concurrent
+// use.
 type View struct {
 	lines *ndjson.Lines
 	json  bool

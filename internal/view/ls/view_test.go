@@ -14,7 +14,8 @@ import (
 
 func TestShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0s", 57254: "57µs", 1500 * time.Microsecond: "2ms", 1234 * time.Millisecond: "1.2s", 59 * time.Second: "59s", 61500 * time.Millisecond: "1m2s",
+		0: "0s", 57254: "57µs", 1500 * time.Microsecond: "2ms", 1234 * time.Millisecond: "1.2s",
+		59 * time.Second: "59s", 61500 * time.Millisecond: "1m2s",
 		time.Hour: "1h0m", 25*time.Hour + 29*time.Second: "25h0m",
 	} {
 		t.Run(d.String(), func(t *testing.T) {
@@ -33,22 +34,25 @@ func change(id uint64, mono int64, state event.State) event.Event {
 	}
 }
 
-// A recording implies the sockets that exist at its end, and their owners; after a loss only those that
-// have changed since.
+// A recording implies the sockets that exist at its end, and their owners; after a loss only those
+// that have changed since.
 func TestImplied(t *testing.T) {
 	accept := change(2, 40, 0)
 	accept.Type, accept.OwnerPID, accept.OwnerComm = event.Accept, 8, "srv"
-	lost, end := event.Event{Type: event.Lost, Mono: 50}, event.Event{Type: event.End, Mono: 100, Balance: &event.Balance{}}
+	lost, end := event.Event{Type: event.Lost, Mono: 50},
+		event.Event{Type: event.End, Mono: 100, Balance: &event.Balance{}}
 	for _, test := range []struct {
 		name  string
 		lines []event.Event
 		want  []string // state, age, holders
 	}{
 		{"nothing", []event.Event{end}, nil},
-		{"an owner by accept", []event.Event{change(1, 10, event.Listen), change(2, 20, event.SynRecv), change(2, 30, event.Established), accept, end},
+		{"an owner by accept", []event.Event{change(1, 10, event.Listen), change(2, 20, event.SynRecv),
+			change(2, 30, event.Established), accept, end},
 			[]string{"LISTEN 90ns 7/nc", "ESTABLISHED 70ns 8/srv"}},
 		{"a closed socket", []event.Event{change(1, 10, event.Listen), change(1, 20, event.Close), end}, nil},
-		{"after a loss", []event.Event{change(1, 10, event.Listen), lost, change(2, 60, event.CloseWait), end}, []string{"CLOSE_WAIT 40ns 7/nc"}},
+		{"after a loss", []event.Event{change(1, 10, event.Listen), lost, change(2, 60, event.CloseWait), end},
+			[]string{"CLOSE_WAIT 40ns 7/nc"}},
 		{"cut off", []event.Event{change(1, 10, event.Listen)}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -62,7 +66,8 @@ func TestImplied(t *testing.T) {
 			})
 			for e := range Implied(source) {
 				if e.Type == event.Socket {
-					got = append(got, e.New.String()+" "+time.Duration(e.Dur).String()+" "+string(appendHolders(nil, e)))
+					got = append(got, e.New.String()+" "+time.Duration(e.Dur).String()+" "+string(appendHolders(nil,
+						e)))
 				}
 			}
 			if len(got) != len(test.want) {
@@ -79,7 +84,8 @@ func TestImplied(t *testing.T) {
 
 func TestSums(t *testing.T) {
 	for want, states := range map[string][]event.State{
-		"0 sockets": nil, "1 socket: LISTEN 1": {event.Listen}, "3 sockets: LISTEN 2, CLOSE_WAIT 1": {event.CloseWait, event.Listen, event.Listen},
+		"0 sockets": nil, "1 socket: LISTEN 1": {event.Listen},
+		"3 sockets: LISTEN 2, CLOSE_WAIT 1": {event.CloseWait, event.Listen, event.Listen},
 	} {
 		var sums Sums
 		for _, state := range states {
@@ -93,7 +99,8 @@ func TestSums(t *testing.T) {
 	}
 }
 
-// The namespace is shown if there are several. Columns are as wide as their widest cell, in characters.
+// The namespace is shown if there are several. Columns are as wide as their widest cell, in
+// characters.
 func TestTable(t *testing.T) {
 	socket := func(netns uint32, remote string, atLeast int64, holders ...event.Holder) event.Event {
 		e := change(0, 0, event.Established)
@@ -106,7 +113,8 @@ func TestTable(t *testing.T) {
 		eventtest.Feed(t, New(&out, "text"), append(all, *eventtest.New(event.End))...)
 		return "\n" + out.String()
 	}
-	first := socket(0, "127.0.0.1:40001", 2e9, event.Holder{PID: 7, FD: 3, Comm: "größer"}, event.Holder{PID: 7, FD: 4, Comm: "größer"}, event.Holder{PID: 8, FD: 3, Comm: "nc"})
+	first := socket(0, "127.0.0.1:40001", 2e9, event.Holder{PID: 7, FD: 3, Comm: "größer"},
+		event.Holder{PID: 7, FD: 4, Comm: "größer"}, event.Holder{PID: 8, FD: 3, Comm: "nc"})
 	second := socket(0, "127.0.0.1:9", event.Unknown)
 	if got, want := table(first, second), `
 STATE       RECV-Q SEND-Q LOCAL          REMOTE          AGE LEFT HOLDERS
@@ -147,7 +155,8 @@ func BenchmarkListing(b *testing.B) {
 	const sockets = 20000
 	e := change(0, 100, event.Established)
 	e.Type, e.Cookie, e.UID = event.Socket, 0x1234, 1000
-	e.Status = &event.Status{AtLeast: 12_345_678_901, Left: event.Unknown, Holders: []event.Holder{{PID: 4711, FD: 12, Comm: "redis-server"}}}
+	e.Status = &event.Status{AtLeast: 12_345_678_901, Left: event.Unknown,
+		Holders: []event.Holder{{PID: 4711, FD: 12, Comm: "redis-server"}}}
 	for _, format := range Formats {
 		b.Run(format, func(b *testing.B) {
 			b.ReportAllocs()
@@ -155,7 +164,8 @@ func BenchmarkListing(b *testing.B) {
 				v := New(io.Discard, format)
 				for i := range uint64(sockets) {
 					e.NetNS = uint32(i & 1)
-					e.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i * 7 >> 8), byte(i * 7)}), uint16(i*31))
+					e.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i * 7 >> 8), byte(i * 7)}),
+						uint16(i*31))
 					if err := v.Take(&e); err != nil {
 						b.Fatal(err)
 					}
@@ -169,7 +179,8 @@ func BenchmarkListing(b *testing.B) {
 	}
 }
 
-// Sockets are in the order of a connection's life, those in CLOSE last, and then in that of their tuples.
+// Sockets are in the order of a connection's life, those in CLOSE last, and then in that of their
+// tuples.
 func TestCompare(t *testing.T) {
 	at := func(state event.State, remote string) event.Event {
 		e := change(0, 0, state)

@@ -9,8 +9,8 @@ import (
 	"sstrace/internal/quantile"
 )
 
-// counts is what was counted of one group in one span of time. It has one tally for each edge, and one
-// count for each reason.
+// counts is what was counted of one group in one span of time. It has one tally for each edge, and
+// one count for each reason.
 type counts struct {
 	amount
 	edges   map[event.Edge]*quantile.Tally
@@ -85,15 +85,16 @@ func (c *counts) Merge(o *counts) error {
 	return nil
 }
 
-// order is the order of the states in a table: that of RFC 9293 section 3.3.2, which puts the states of
-// both ends side by side. Unlike event.Lifecycle it has TIME_WAIT last. CLOSE is not in it: see
-// row.
+// order is the order of the states in a table: that of RFC 9293 section 3.3.2, which puts the
+// states of both ends side by side. Unlike event.Lifecycle it has TIME_WAIT last. CLOSE is not in
+// it: see row.
 var order = []event.State{
-	event.Listen, event.SynSent, event.SynRecv, event.Established, event.FinWait1, event.FinWait2, event.CloseWait, event.Closing, event.LastAck, event.TimeWait,
+	event.Listen, event.SynSent, event.SynRecv, event.Established, event.FinWait1, event.FinWait2, event.CloseWait,
+	event.Closing, event.LastAck, event.TimeWait,
 }
 
-// row returns the position of an edge in a table. CLOSE is the first of the states that are left, and
-// the last of those that are entered.
+// row returns the position of an edge in a table. CLOSE is the first of the states that are left,
+// and the last of those that are entered.
 func row(e event.Edge) int {
 	const states = 100 // more than there are
 	switch {

@@ -72,9 +72,11 @@ func traffic(seed uint64, count, names int) (lines []event.Event) {
 		}
 		n := int(float64(names) * math.Pow(r.Float64(), 3))
 		e := event.Event{
-			Type: event.Change, Mono: mono - r.Int64N(1000), Role: event.Server, Old: states[r.IntN(len(states))], New: states[r.IntN(len(states))],
-			Dur: r.Int64() >> r.IntN(63), Local: netip.AddrPortFrom(netip.Addr{}, uint16(n)), OwnerPID: 1, OwnerComm: fmt.Sprint("c", n),
-			Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 1),
+			Type: event.Change, Mono: mono - r.Int64N(1000), Role: event.Server, Old: states[r.IntN(len(states))],
+			New: states[r.IntN(len(states))],
+			Dur: r.Int64() >> r.IntN(63), Local: netip.AddrPortFrom(netip.Addr{}, uint16(n)), OwnerPID: 1,
+			OwnerComm: fmt.Sprint("c", n),
+			Remote:    netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 1),
 		}
 		switch r.IntN(10) {
 		case 0:
@@ -90,8 +92,8 @@ func traffic(seed uint64, count, names int) (lines []event.Event) {
 	return append(lines, end(mono))
 }
 
-// Whatever the groups and intervals, nothing is counted twice or not at all: the intervals add up to the
-// whole run, and so do the groups.
+// Whatever the groups and intervals, nothing is counted twice or not at all: the intervals add up
+// to the whole run, and so do the groups.
 func TestCountsAddUp(t *testing.T) {
 	for seed, names := range []int{1, 20, 3000, 60000} {
 		lines := traffic(uint64(seed), 10000, names)
@@ -205,8 +207,10 @@ func TestLargestGroupIsKept(t *testing.T) {
 				}
 				addr := netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)})
 				lines = append(lines, event.Event{
-					Type: event.Change, Mono: int64(i), Old: event.SynSent, New: event.Close, Dur: int64(i), Role: event.Client, OwnerPID: 1,
-					OwnerComm: fmt.Sprint("p", n), Cgroup: fmt.Sprint("/p", n, ".service"), Remote: netip.AddrPortFrom(addr, uint16(n)),
+					Type: event.Change, Mono: int64(i), Old: event.SynSent, New: event.Close, Dur: int64(i),
+					Role: event.Client, OwnerPID: 1,
+					OwnerComm: fmt.Sprint("p", n), Cgroup: fmt.Sprint("/p", n, ".service"),
+					Remote: netip.AddrPortFrom(addr, uint16(n)),
 				})
 			}
 			got := parse(t, run(t, "ndjson", Options{By: by}, append(lines, end(20_000))))
@@ -250,8 +254,10 @@ func TestOrderOfRows(t *testing.T) {
 	}
 	for _, path := range [][]string{
 		{"CLOSE LISTEN", "CLOSE SYN_SENT", "(connect) (failed)", "LISTEN SYN_RECV"},
-		{"CLOSE LISTEN", "CLOSE SYN_SENT", "LISTEN SYN_RECV", "LISTEN CLOSE", "SYN_SENT ESTABLISHED", "SYN_SENT CLOSE", "SYN_RECV ESTABLISHED", "SYN_RECV CLOSE", "(queue) (accepted)"},
-		{"(queue) (accepted)", "ESTABLISHED FIN_WAIT1", "ESTABLISHED CLOSE_WAIT", "ESTABLISHED CLOSE", "FIN_WAIT1 FIN_WAIT2", "FIN_WAIT2 TIME_WAIT", "TIME_WAIT CLOSE"},
+		{"CLOSE LISTEN", "CLOSE SYN_SENT", "LISTEN SYN_RECV", "LISTEN CLOSE", "SYN_SENT ESTABLISHED", "SYN_SENT CLOSE",
+			"SYN_RECV ESTABLISHED", "SYN_RECV CLOSE", "(queue) (accepted)"},
+		{"(queue) (accepted)", "ESTABLISHED FIN_WAIT1", "ESTABLISHED CLOSE_WAIT", "ESTABLISHED CLOSE",
+			"FIN_WAIT1 FIN_WAIT2", "FIN_WAIT2 TIME_WAIT", "TIME_WAIT CLOSE"},
 		{"ESTABLISHED CLOSE_WAIT", "CLOSE_WAIT LAST_ACK", "LAST_ACK CLOSE"},
 	} {
 		if !slices.IsSortedFunc(path, func(a, b string) int { return at[a] - at[b] }) {

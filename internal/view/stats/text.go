@@ -17,13 +17,15 @@ import (
 const shown = 20
 
 // plurals of the groupings.
-var plurals = map[string]string{"port": "ports", "remote": "remote addresses", "process": "process names", "container": "containers and units"}
+var plurals = map[string]string{"port": "ports", "remote": "remote addresses", "process": "process names",
+	"container": "containers and units"}
 
 // greet writes when to expect a table.
 func (v *View) greet() error {
 	v.greeted, v.wrote = true, true
 	if v.Interval > 0 {
-		return v.lines.Text(fmt.Sprintf("Counting: one table every %v, and one of the whole run at the end\n", v.Interval))
+		return v.lines.Text(fmt.Sprintf("Counting: one table every %v, and one of the whole run at the end\n",
+			v.Interval))
 	}
 	return v.lines.Text("Counting: the table comes at the end; --interval 10s prints one every 10 seconds, too\n")
 }
@@ -127,8 +129,8 @@ func (v *View) table(b *strings.Builder, c *counts) {
 	}
 }
 
-// histogram writes the times of an edge as the tools of bcc do (funclatency, biolatency), except that
-// its labels have units.
+// histogram writes the times of an edge as the tools of bcc do (funclatency, biolatency), except
+// that its labels have units.
 func histogram(b *strings.Builder, e event.Edge, times *quantile.Sketch) {
 	const width = 40
 	from, to := titles(e)
@@ -145,7 +147,8 @@ func histogram(b *strings.Builder, e event.Edge, times *quantile.Sketch) {
 			high = 1 << i
 		}
 		stars := int(float64(octaves[i]) / float64(fullest) * width)
-		fmt.Fprintf(b, "  %8s -> %-8s : %-10d |%-40s|\n", text.Time(low), text.Time(high), octaves[i], strings.Repeat("*", stars))
+		fmt.Fprintf(b, "  %8s -> %-8s : %-10d |%-40s|\n", text.Time(low), text.Time(high), octaves[i],
+			strings.Repeat("*", stars))
 	}
 }
 

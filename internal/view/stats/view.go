@@ -1,6 +1,6 @@
-// Package stats counts the changes from each state to each other, with percentiles of the time in the
-// state that was left: for each interval and for the whole run, for all sockets or for each group of
-// them. Its memory is bounded.
+// Package stats counts the changes from each state to each other, with percentiles of the time in
+// the state that was left: for each interval and for the whole run, for all sockets or for each
+// group of them. Its memory is bounded.
 package stats
 
 import (

@@ -29,14 +29,17 @@ const (
 	noon   = 1795356000 * second // 2026-11-22 14:00 UTC, at mono 0
 )
 
-// connection returns the lines of both ends of a connection that the client closes. It begins at mono;
-// each state lasts one or more units.
+// connection returns the lines of both ends of a connection that the client closes. It begins at
+// mono; each state lasts one or more units.
 func connection(mono, unit int64, port uint16, peer, comm string) (lines []event.Event) {
-	here, there := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port), netip.AddrPortFrom(netip.MustParseAddr(peer), 40000)
+	here, there := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port),
+		netip.AddrPortFrom(netip.MustParseAddr(peer), 40000)
 	line := func(role event.Role, after int64, old, new event.State, dur int64, reason event.Reason) {
 		e := event.Event{
-			Type: event.Change, Wall: noon + mono + after*unit, Mono: mono + after*unit, Old: old, New: new, Dur: dur, Role: role, Reason: reason,
-			Local: here, Remote: there, OwnerPID: 4711, OwnerComm: comm, Cgroup: "/system.slice/" + comm + ".service", Family: event.IPv4, Proto: event.TCP,
+			Type: event.Change, Wall: noon + mono + after*unit, Mono: mono + after*unit, Old: old, New: new, Dur: dur,
+			Role: role, Reason: reason,
+			Local: here, Remote: there, OwnerPID: 4711, OwnerComm: comm, Cgroup: "/system.slice/" + comm + ".service",
+			Family: event.IPv4, Proto: event.TCP,
 		}
 		if role == event.Client {
 			e.Local, e.Remote = there, here
@@ -66,13 +69,14 @@ func end(mono int64) event.Event {
 	return event.Event{Type: event.End, Wall: noon + mono, Mono: mono, Balance: &event.Balance{}}
 }
 
-// story is the stream of the golden files: three seconds of traffic to two servers with a loss, then
-// silence, then a little more.
+// story is the stream of the golden files: three seconds of traffic to two servers with a loss,
+// then silence, then a little more.
 func story() (lines []event.Event) {
 	for i := range int64(30) {
 		lines = append(lines, connection(began+i*100_000_000, 1000+i*i*100, 443, "10.0.0.2", "nginx")...)
 		if i%3 == 0 {
-			lines = append(lines, connection(began+i*100_000_000, 1000_000*(1+i), 6379, "2001:db8::2", "redis\x1b[31m")...)
+			lines = append(lines, connection(began+i*100_000_000, 1000_000*(1+i), 6379, "2001:db8::2",
+				"redis\x1b[31m")...)
 		}
 		if i == 20 {
 			lines = append(lines, lost(began+i*100_000_000, 12))
@@ -139,18 +143,21 @@ func golden(t *testing.T, name, got string) {
 func TestConnectFailed(t *testing.T) {
 	lines := connection(began, 1000, 443, "10.0.0.2", "nginx")
 	failed := lines[0]
-	failed.Type, failed.Old, failed.New, failed.Reason, failed.Err, failed.Local = event.ConnectFailed, 0, 0, event.ReasonUnreachable, 113, netip.AddrPort{}
+	failed.Type, failed.Old, failed.New, failed.Reason, failed.Err, failed.Local = event.ConnectFailed, 0, 0,
+		event.ReasonUnreachable, 113, netip.AddrPort{}
 	lines = append(lines, failed, failed, end(began+second))
 	text := run(t, "text", Options{}, lines)
 	for _, want := range []string{
-		"  10 changes, 1 accepted, 2 failed to connect in 1s", "\nCLOSE       → SYN_SENT             1          0        -        -        -        -        -        -\n" +
+		"  10 changes, 1 accepted, 2 failed to connect in 1s",
+		"\nCLOSE       → SYN_SENT             1          0        -        -        -        -        -        -\n" +
 			"(connect)   → (failed)             2          0        -        -        -        -        -        -\nLISTEN ", "\nunreachable                        2      66.7%\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	if got := run(t, "text", Options{By: "port"}, lines[10+1:]); !strings.Contains(got, "\nport 443: no changes, 2 failed to connect\n") {
+	if got := run(t, "text", Options{By: "port"}, lines[10+1:]); !strings.Contains(got,
+		"\nport 443: no changes, 2 failed to connect\n") {
 		t.Errorf("got %s", got)
 	}
 	got := run(t, "ndjson", Options{}, lines)
@@ -217,7 +224,8 @@ func TestManyGroupsAsText(t *testing.T) {
 		groups int
 		want   string
 	}{
-		{20, ""}, {21, "one other port: 1 change\n"}, {30, "10 other ports: 15 changes\n"}, {1001, "all other ports: 3864 changes\n"},
+		{20, ""}, {21, "one other port: 1 change\n"}, {30, "10 other ports: 15 changes\n"},
+		{1001, "all other ports: 3864 changes\n"},
 	} {
 		t.Run(fmt.Sprint(test.groups, " groups"), func(t *testing.T) {
 			var lines []event.Event
@@ -292,21 +300,25 @@ func TestIntervalsLive(t *testing.T) {
 // A recording that was cut off is reported as far as it goes; an empty one has no tables.
 func TestWithoutEnd(t *testing.T) {
 	lines := connection(began, second, 443, "10.0.0.2", "nc")
-	if got := run(t, "text", Options{}, lines); !strings.HasPrefix(got, "14:16:55  10 changes, 1 accepted in 15s, the whole run\n") {
+	if got := run(t, "text", Options{}, lines); !strings.HasPrefix(got,
+		"14:16:55  10 changes, 1 accepted in 15s, the whole run\n") {
 		t.Errorf("without end:\n%s", got)
 	}
 	if got := run(t, "text", Options{}, nil); got != "" {
 		t.Errorf("no lines: %q", got)
 	}
-	if got := run(t, "text", Options{Interval: time.Second}, []event.Event{end(began)}); got != "14:16:40  no changes in 0s, the whole run\n" {
+	if got := run(t, "text", Options{Interval: time.Second},
+		[]event.Event{end(began)}); got != "14:16:40  no changes in 0s, the whole run\n" {
 		t.Errorf("only an end: %q", got)
 	}
 }
 
 // The lines of a listing are not changes.
 func TestSocketsAreNotCounted(t *testing.T) {
-	socket := event.Event{Type: event.Socket, Wall: noon + began, Mono: began, New: event.Established, Dur: 5, Role: event.Server}
-	if got := run(t, "text", Options{By: "port"}, []event.Event{socket, end(began)}); got != "14:16:40  no changes in 0s, the whole run\n" {
+	socket := event.Event{Type: event.Socket, Wall: noon + began, Mono: began, New: event.Established, Dur: 5,
+		Role: event.Server}
+	if got := run(t, "text", Options{By: "port"}, []event.Event{socket,
+		end(began)}); got != "14:16:40  no changes in 0s, the whole run\n" {
 		t.Errorf("a socket: %q", got)
 	}
 }

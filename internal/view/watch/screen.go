@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/view/ls"
 )
 
-// screen is the user interface: what is shown of a table, and what the keys do. It does not depend on a
-// terminal.
+// screen is the user interface: what is shown of a table, and what the keys do. It does not depend
+// on a terminal.
 type screen struct {
 	host  string
 	wide  bool
@@ -36,8 +36,8 @@ type words struct {
 	all, unit, holders string
 }
 
-// column is a column of the table. It sorts by a number, the largest first and unknown ones last, or by
-// compare.
+// column is a column of the table. It sorts by a number, the largest first and unknown ones last,
+// or by compare.
 type column struct {
 	title   string
 	right   bool
@@ -47,7 +47,8 @@ type column struct {
 }
 
 func newScreen(host string, wide, color bool) *screen {
-	s := &screen{host: text.Visible(host), wide: wide, color: color, now: new(snapshot), words: make(map[*event.Event]*words)}
+	s := &screen{host: text.Visible(host), wide: wide, color: color, now: new(snapshot),
+		words: make(map[*event.Event]*words)}
 	known := func(v int64) (int64, bool) { return v, v != event.Unknown }
 	numbers := map[string]func(r *row) (int64, bool){
 		"RECV-Q": func(r *row) (int64, bool) { return known(r.Status.RecvQueue) },
@@ -74,7 +75,8 @@ func newScreen(host string, wide, color bool) *screen {
 	for _, title := range ls.Header(wide) {
 		title, right := strings.CutPrefix(title, ">")
 		s.columns = append(s.columns, column{
-			title: title, right: right, width: max(len(title)+1, least[title]), number: numbers[title], compare: compares[title],
+			title: title, right: right, width: max(len(title)+1, least[title]), number: numbers[title],
+			compare: compares[title],
 		})
 	}
 	return s

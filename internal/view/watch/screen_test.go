@@ -17,7 +17,8 @@ import (
 // many returns the snapshot at 10 s of a table with n sockets in six states. Socket i is i ms old.
 func many(n int) *snapshot {
 	table := newTable()
-	states := []event.State{event.Listen, event.Established, event.SynSent, event.CloseWait, event.FinWait2, event.TimeWait}
+	states := []event.State{event.Listen, event.Established, event.SynSent, event.CloseWait, event.FinWait2,
+		event.TimeWait}
 	for i := range n {
 		e := older(uint64(i+1), 10*second-int64(i+1)*1e6, states[i%len(states)])
 		e.Local = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 14), byte(i >> 6)}), uint16(1000+i&63))
@@ -91,7 +92,8 @@ func TestScreen(t *testing.T) {
 		t.Errorf("marks without color: %q", raw)
 	}
 	s.color = true
-	if raw := strings.Join(s.lines(), ""); !strings.Contains(raw, "\x1b[34mLISTEN\x1b[0m") || !strings.Contains(raw, "+ "+bold+green) {
+	if raw := strings.Join(s.lines(), ""); !strings.Contains(raw, "\x1b[34mLISTEN\x1b[0m") ||
+		!strings.Contains(raw, "+ "+bold+green) {
 		t.Errorf("with color: %q", raw)
 	}
 }
@@ -125,7 +127,8 @@ func TestScroll(t *testing.T) {
 		key   string
 		first int
 	}{
-		{"up", 0}, {"down", 1}, {"j", 2}, {"k", 1}, {"pgdown", 21}, {"pgdown", 41}, {"end", 80}, {"down", 80}, {"pgup", 60}, {"home", 0}, {"pgup", 0}, {"G", 80}, {"g", 0},
+		{"up", 0}, {"down", 1}, {"j", 2}, {"k", 1}, {"pgdown", 21}, {"pgdown", 41}, {"end", 80}, {"down", 80},
+		{"pgup", 60}, {"home", 0}, {"pgup", 0}, {"G", 80}, {"g", 0},
 	} {
 		if s.press(step.key, ""); s.first != step.first {
 			t.Errorf("%s: row %d is the first, want %d", step.key, s.first, step.first)
@@ -247,7 +250,8 @@ func TestQuit(t *testing.T) {
 		keys string
 		want bool
 	}{
-		{"q", true}, {"esc", true}, {"ctrl+c", true}, {"? q", true}, {"? x", false}, {"/ q", false}, {"/ esc", false}, {"/ ctrl+c", true}, {"? esc", false}, {"x", false},
+		{"q", true}, {"esc", true}, {"ctrl+c", true}, {"? q", true}, {"? x", false}, {"/ q", false}, {"/ esc", false},
+		{"/ ctrl+c", true}, {"? esc", false}, {"x", false},
 	} {
 		s := testScreen(80, 24, 10)
 		got := false

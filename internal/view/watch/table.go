@@ -26,8 +26,8 @@ const (
 	gone
 )
 
-// row is a socket. Neither it nor its Event is changed after it was made, so the terminal may read it
-// without a lock.
+// row is a socket. Neither it nor its Event is changed after it was made, so the terminal may read
+// it without a lock.
 type row struct {
 	*event.Event       // a Socket; Mono is the time of its Status
 	since        int64 // CLOCK_MONOTONIC: the beginning of the state if exact is set, else a later moment
@@ -107,7 +107,8 @@ func found(e *event.Event) *row {
 	return &row{Event: &kept, since: e.Mono - max(e.Dur, e.Status.AtLeast, 0), exact: e.Dur != event.Unknown}
 }
 
-// markOf returns the mark of a row that changes: a socket that was opened a moment ago is still new.
+// markOf returns the mark of a row that changes: a socket that was opened a moment ago is still
+// new.
 func markOf(old *row, now int64) mark {
 	if old.opened != 0 && now-old.opened < markTime {
 		return born
@@ -131,7 +132,8 @@ func (t *table) change(e *event.Event) {
 	}
 	next := *e
 	next.Type, next.Dur = event.Socket, event.Unknown
-	status := event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown}
+	status := event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown,
+		Left: event.Unknown}
 	r := &row{Event: &next, since: e.Mono, exact: true, mark: born, marked: e.Mono, opened: e.Mono}
 	if old != nil {
 		r.mark, r.opened = markOf(old, e.Mono), old.opened
@@ -152,8 +154,8 @@ func (t *table) change(e *event.Event) {
 	t.put(e.ID, r)
 }
 
-// known returns the row that a line is about, or nil. If a look had found the socket, the row moves to
-// the line's id.
+// known returns the row that a line is about, or nil. If a look had found the socket, the row moves
+// to the line's id.
 func (t *table) known(e *event.Event) *row {
 	if r := t.rows[e.ID]; r != nil {
 		return r
@@ -168,7 +170,8 @@ func (t *table) known(e *event.Event) *row {
 	return r
 }
 
-// put sets a row. Another socket with the same identity must have been closed by a change that was lost.
+// put sets a row. Another socket with the same identity must have been closed by a change that was
+// lost.
 func (t *table) put(id uint64, r *row) {
 	at := r.Identity()
 	if old := t.rows[id]; old != nil && old.Identity() != at {
@@ -188,10 +191,10 @@ func (t *table) remove(id uint64) {
 	delete(t.rows, id)
 }
 
-// look takes all sockets that exist: lines do not show queues and holders, and some may have been lost. A
-// look takes a while, and lines about that time are still to come. So where it contradicts the lines it
-// counts only if lines were lost, or if the next look finds the same. wanted reports which sockets may be
-// in the table.
+// look takes all sockets that exist: lines do not show queues and holders, and some may have been
+// lost. A look takes a while, and lines about that time are still to come. So where it contradicts
+// the lines it counts only if lines were lost, or if the next look finds the same. wanted reports
+// which sockets may be in the table.
 func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 	listed := make(map[uint64]bool, len(t.rows))
 	unknown := make(map[event.Identity]bool)
@@ -224,8 +227,8 @@ func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 	t.unknown, t.unsure = unknown, false
 }
 
-// sameSocket reports whether a and b, which have the same identity, are the same socket. A mini-socket has
-// a cookie of its own, or none.
+// sameSocket reports whether a and b, which have the same identity, are the same socket. A
+// mini-socket has a cookie of its own, or none.
 func sameSocket(a, b *event.Event) bool {
 	return mini(a) || mini(b) || a.Cookie == 0 || b.Cookie == 0 || a.Cookie == b.Cookie
 }
@@ -275,8 +278,8 @@ func (t *table) confirm(id uint64, s *event.Event) {
 	}
 }
 
-// sameStatus reports whether the Status of b is that of a. Timers are the same if they expire at the same
-// time, to the length of a jiffy.
+// sameStatus reports whether the Status of b is that of a. Timers are the same if they expire at
+// the same time, to the length of a jiffy.
 func sameStatus(a, b *event.Event) bool {
 	x, y := a.Status, b.Status
 	const jiffies = 50e6
@@ -309,7 +312,8 @@ func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 		if e := r.at(now); listed(&e) {
 			s.rows = append(s.rows, r)
 			s.sums[r.New]++
-		} else if r.before != nil && now-r.marked < markTime && len(left) < maxGone { // it may no longer be wanted because it has changed
+		} else if r.before != nil && now-r.marked < markTime &&
+			len(left) < maxGone { // it may no longer be wanted because it has changed
 			left = append(left, r.before)
 		}
 	}

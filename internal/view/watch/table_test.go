@@ -45,7 +45,8 @@ func older(id uint64, at int64, state event.State) event.Event {
 
 func all(*event.Event) bool { return true }
 
-// rows returns what the table shows at a time: mark, state, age and holders of each socket, by local port.
+// rows returns what the table shows at a time: mark, state, age and holders of each socket, by
+// local port.
 func rows(t *table, now int64) string {
 	s := t.snapshot(now, all)
 	slices.SortFunc(s.rows, func(a, b *row) int { return cmp.Or(a.Local.Compare(b.Local), cmp.Compare(a.marked, b.marked)) })
@@ -178,8 +179,8 @@ func TestLeft(t *testing.T) {
 	}
 }
 
-// The filters of connections decide which sockets a look adds to the table; those of lines decide at each
-// snapshot.
+// The filters of connections decide which sockets a look adds to the table; those of lines decide
+// at each snapshot.
 func TestWanted(t *testing.T) {
 	table := newTable()
 	lost := event.Event{Type: event.Lost, RingFull: 1}

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// showInterval is how often the screen gets changes, and ageInterval how often it gets ages, in ns.
+	// showInterval is how often the screen gets changes, and ageInterval how often it gets ages, in
+	// ns.
 	showInterval = 200e6
 	ageInterval  = 1e9
 	// lookInterval is how often queues and holders are looked at, in ns.
@@ -34,8 +35,8 @@ type Options struct {
 	Stop        func()                        // ends the trace
 }
 
-// View shows a trace on a terminal. It takes lines in the goroutine of the trace. The terminal has a
-// goroutine of its own, which fetches the latest snapshot, so neither waits for the other.
+// View shows a trace on a terminal. It takes lines in the goroutine of the trace. The terminal has
+// a goroutine of its own, which fetches the latest snapshot, so neither waits for the other.
 type View struct {
 	Options
 	table    *table
@@ -124,7 +125,8 @@ func (v *View) show(now int64) {
 
 // open starts the program on the terminal.
 func (v *View) open() {
-	// Signals end the program at once. The trace may take a while to end, and a second signal kills us.
+	// Signals end the program at once. The trace may take a while to end, and a second signal kills
+	// us.
 	v.terminal = tea.NewProgram(
 		&program{screen: newScreen(v.Host, v.Wide, v.Color), latest: &v.latest}, tea.WithOutput(v.Out), tea.WithFPS(20),
 	)
