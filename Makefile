@@ -54,7 +54,7 @@ lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) ## check format, style, spelling, 
 	$(call need,codespell,codespell,to check the spelling)
 	@test -z "$$(gofmt -l cmd internal)" || { gofmt -d cmd internal; exit 1; }
 	$(GO) vet ./...
-	GOOS=darwin $(GO) vet $$($(GO) list ./... | grep -v -e /probe -e /listing -e /quickload)
+	GOOS=darwin $(GO) vet ./...
 	GOARCH=arm64 $(GO) vet ./...
 	$< run ./...
 	clang-format-19 --dry-run -Werror vmlinux.h bpf/*.[ch]
@@ -87,7 +87,7 @@ $(TOOLS)/golangci-lint-$(GOLANGCI_LINT):
 
 # What generate writes.
 GENERATED := internal/record/enums.go internal/event/keys_gen.go internal/filter/keys_gen.go docs/ndjson.schema.json docs/ndjson.md \
-	$(foreach name,bpf list,internal/probe/$(name)_bpfel.go internal/probe/$(name)_bpfel.o)
+	$(foreach name,probe/bpf listing/list,internal/$(name)_bpfel.go internal/$(name)_bpfel.o)
 
 generate: ## compile bpf/, and write what the table of keys implies
 	$(GO) generate ./internal/event
@@ -96,7 +96,7 @@ generate: ## compile bpf/, and write what the table of keys implies
 	@test -e /usr/include/bpf/bpf_helpers.h || { echo "Installing libbpf-dev, needed to compile bpf/" && \
 		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends libbpf-dev >/dev/null; }
 	@$(CLANG) --version | grep -q ' $(CLANG_VERSION) ' || echo "make: this is not $(CLANG) $(CLANG_VERSION): the object will differ" >&2
-	$(GO) generate ./internal/probe
+	$(GO) generate ./internal/probe ./internal/listing
 
 ##@ Install
 

@@ -62,7 +62,7 @@ struct sock_found {
 };
 
 _Static_assert(sizeof(struct sock_found) == 184,
-	       "struct sock_found: no holes, and in step with snapshot.go");
+	       "struct sock_found: no holes, and in step with internal/listing");
 
 /* A descriptor that is a socket, or a slot of an io_uring's own table (a direct descriptor). */
 struct holder_found {
@@ -75,7 +75,7 @@ struct holder_found {
 };
 
 _Static_assert(sizeof(struct holder_found) == 40,
-	       "struct holder_found: no holes, and in step with snapshot.go");
+	       "struct holder_found: no holes, and in step with internal/listing");
 
 /*
  * Reads the device that a socket is bound to. The name is right only if ifname_of is ifindex: where
@@ -131,7 +131,7 @@ static __always_inline struct sock *mptcp_of(const struct tcp_sock *tp)
 }
 
 /*
- * Reads what decides how long an orphan stays in FIN_WAIT2: see finWait2Left in internal/probe.
+ * Reads what decides how long an orphan stays in FIN_WAIT2: see finWait2Left in internal/listing.
  */
 static __always_inline void read_fin_wait2(struct sock_found *found, struct tcp_sock *tp)
 {

@@ -8,6 +8,9 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Keeps the type in the object's BTF, from which bpf2go makes the struct in Go. */
+const struct sock_found *const unused_sock_found = 0;
+
 /*
  * Writes every socket of the network namespace of the process that opens the iterator, listeners
  * first.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"os"
 	"os/signal"
 	"runtime"
@@ -11,7 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"sstrace/internal/event"
+	"sstrace/internal/linux"
+	"sstrace/internal/listing"
 	"sstrace/internal/probe"
 	"sstrace/internal/session"
 	"sstrace/internal/stack"
@@ -35,7 +35,7 @@ func (j *job) trace(argv []string) error {
 
 	rfc := j.states == "rfc"
 	p, err := probe.Open(j.filter, size, rfc, j.stacks)
-	if errors.Is(err, probe.ErrNoCgroup) {
+	if errors.Is(err, linux.ErrNoCgroup) {
 		return usageError{err}
 	}
 	if err != nil {
@@ -80,7 +80,7 @@ func kernelOf(p *probe.Probe) kernel {
 		sockets: p.Sockets, listeners: p.Listeners, program: stack.Program, process: leaks.Process, stop: p.Stop,
 		stack: func(pid, id uint32) []string { return namer.Names(pid, p.Stack(id)) },
 	}
-	if !probe.ProcIsOurs() { // the PIDs that the kernel reports are those of other processes in /proc
+	if !linux.ProcShowsOwnPIDs() { // the PIDs that the kernel reports are those of other processes in /proc
 		k.stack = func(_, id uint32) []string { return namer.Names(0, p.Stack(id)) }
 		k.program, k.process = func(uint32) string { return "" }, nil
 	}
@@ -92,8 +92,8 @@ func tracker(p *probe.Probe, rfc bool) track.Tracker {
 	if !rfc {
 		return new(track.Kernel)
 	}
-	m := &track.RFC{TimersUnavailable: p.Blind() != nil, CallsUnavailable: p.Deaf() != nil}
-	if probe.ProcIsOurs() {
+	m := &track.RFC{TimersUnavailable: p.TimersUnavailable() != nil, CallsUnavailable: p.CallsUnavailable() != nil}
+	if linux.ProcShowsOwnPIDs() {
 		m.Heirs = p.Heirs
 	}
 	return m
@@ -101,12 +101,11 @@ func tracker(p *probe.Probe, rfc bool) track.Tracker {
 
 // warn reports what this trace cannot show on this machine.
 func (j *job) warn(p *probe.Probe) {
-	if err := p.Blind(); err != nil {
+	if err := p.TimersUnavailable(); err != nil {
 		fmt.Fprintf(os.Stderr,
-			"sstrace: half-open and TIME_WAIT connections are not traced: %v (`sstrace check` says what to do)\n",
-			err)
+			"sstrace: half-open and TIME_WAIT connections are not traced: %v (`sstrace check` says what to do)\n", err)
 	}
-	if err := p.Deaf(); err != nil {
+	if err := p.CallsUnavailable(); err != nil {
 		fmt.Fprintf(os.Stderr, "sstrace: accept() and connect() are not traced: %v (until it closes, a connection "+
 			"belongs to the process that listens, and a connect() that sends no SYN has no line)\n", err)
 	}
@@ -115,7 +114,7 @@ func (j *job) warn(p *probe.Probe) {
 
 // warnPIDNamespace reports what a PID namespace other than the host's hides from sstrace.
 func warnPIDNamespace() {
-	if probe.InPIDNamespace() {
+	if _, own := linux.PIDNamespace(); own {
 		fmt.Fprintln(os.Stderr, "sstrace: running in a PID namespace other than the host's: PIDs are those of that "+
 			"namespace, and processes outside it are not seen (`sstrace check` says what to do)")
 	}
@@ -137,8 +136,8 @@ func hurry() {
 // list takes the sockets that exist as the source.
 func (j *job) list() error {
 	hurry()
-	l, err := probe.List(j.filter, j.bound)
-	if errors.Is(err, probe.ErrNoCgroup) {
+	l, err := listing.Open(j.filter, j.bound)
+	if errors.Is(err, linux.ErrNoCgroup) {
 		return usageError{err}
 	}
 	if err != nil {
@@ -147,28 +146,12 @@ func (j *job) list() error {
 	defer l.Close()
 	warnPIDNamespace()
 	var k kernel
-	if probe.ProcIsOurs() {
+	if linux.ProcShowsOwnPIDs() {
 		k.process = leaks.Process
 	}
 	out, v, err := j.view(k)
 	if err != nil {
 		return err
 	}
-	return j.drive(listing{l}, out, v)
-}
-
-type listing struct{ *probe.Listing }
-
-func (l listing) Events(func(int64) error) iter.Seq2[*event.Event, error] {
-	return l.All(func() error { return nil })
-}
-func (l listing) Stop() {}
-func (l listing) End() (*event.Event, error) {
-	wall, mono := l.Now()
-	end := &event.Event{Type: event.End, Wall: wall, Mono: mono, Balance: &event.Balance{Seen: l.Seen()}}
-	if n := l.Closed(); n > 0 {
-		return end, fmt.Errorf(
-			"sockets are missing: %d network namespaces may not be entered (`sstrace check` says what to do)", n)
-	}
-	return end, nil
+	return j.drive(l, out, v)
 }

@@ -120,44 +120,6 @@ type bpfHostKey struct {
 	Addr      [16]uint8
 }
 
-type bpfSockFound struct {
-	_             structs.HostLayout
-	MonoNs        uint64
-	Sk            uint64
-	Cookie        uint64
-	CgroupId      uint64
-	Listener      uint64
-	Mptcp         uint64
-	SynackUs      uint64
-	Jiffies       uint64
-	ActiveUs      uint64
-	Left          uint32
-	FinTimeout    uint32
-	FinLinger     int32
-	Rto           uint32
-	Netns         uint32
-	Uid           uint32
-	RecvQueue     uint32
-	SendQueue     uint32
-	AcceptBacklog uint32
-	Ifindex       uint32
-	IfnameOf      uint32
-	Retrans       uint16
-	Family        uint16
-	Proto         uint16
-	Lport         uint16
-	Rport         uint16
-	State         uint8
-	IsMini        uint8
-	V6only        uint8
-	Attached      uint8
-	NoRole        uint8
-	Pad           [5]uint8
-	Laddr         [16]uint8
-	Raddr         [16]uint8
-	Ifname        [16]uint8
-}
-
 type bpfTuple struct {
 	_       structs.HostLayout
 	Laddr   [16]uint8

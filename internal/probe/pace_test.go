@@ -15,7 +15,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// fakeRing is a ring of which only its filling and the deadline matter.
+// fakeRing is a ring that has only a level and a deadline.
 type fakeRing struct {
 	ring
 	available int
@@ -25,7 +25,7 @@ type fakeRing struct {
 func (r *fakeRing) AvailableBytes() int     { return r.available }
 func (r *fakeRing) SetDeadline(t time.Time) { r.deadline = t }
 
-// How the reader waits, by the size of the ring and by what was in it.
+// How the reader waits depends on the size of the ring and on what was in it.
 func TestRest(t *testing.T) {
 	const big, tiny = 16 << 20, 4 << 10
 	for _, c := range []struct {
@@ -33,7 +33,7 @@ func TestRest(t *testing.T) {
 		size      int
 		found     int
 		soon      bool
-		available int // when it has asked to be woken
+		available int // bytes in the ring after the reader has asked to be woken
 		slept     time.Duration
 		asked     bool
 		waits     time.Duration // at least
@@ -47,28 +47,30 @@ func TestRest(t *testing.T) {
 		{"too small for a nap, soon", tiny, 0, true, 0, 0, true, soonAgain},
 		{"too small for a nap, nothing", tiny, 0, false, 0, 0, true, doze},
 	} {
-		r := &fakeRing{available: c.available}
-		var slept time.Duration
-		asked := false
-		p := newPace(r, c.size, func() { asked = true })
-		p.longest = longestNapFor(c.size, 4)
-		p.nap = p.longest
-		p.sleep = func(d time.Duration) { slept += d }
-		before := time.Now()
-		p.rest(c.found, c.soon)
-		if slept != c.slept || asked != c.asked {
-			t.Errorf("%s: slept %v and asked to be woken: %v; want %v, %v", c.name, slept, asked, c.slept, c.asked)
-		}
-		if c.waits == 0 && !r.deadline.Equal(longAgo) {
-			t.Errorf("%s: the next look waits", c.name)
-		}
-		if r.deadline.Before(before.Add(c.waits)) && c.waits > 0 {
-			t.Errorf("%s: the next look waits for %v", c.name, r.deadline.Sub(before))
-		}
+		t.Run(c.name, func(t *testing.T) {
+			r := &fakeRing{available: c.available}
+			var slept time.Duration
+			asked := false
+			p := newPace(r, c.size, func() { asked = true })
+			p.longest = longestNapFor(c.size, 4)
+			p.nap = p.longest
+			p.sleep = func(d time.Duration) { slept += d }
+			before := time.Now()
+			p.rest(c.found, c.soon)
+			if slept != c.slept || asked != c.asked {
+				t.Errorf("slept %v, asked to be woken: %v; want %v, %v", slept, asked, c.slept, c.asked)
+			}
+			if c.waits == 0 && !r.deadline.Equal(longAgo) {
+				t.Error("the next look waits")
+			}
+			if r.deadline.Before(before.Add(c.waits)) && c.waits > 0 {
+				t.Errorf("the next look waits for %v, want at least %v", r.deadline.Sub(before), c.waits)
+			}
+		})
 	}
 }
 
-// A ring that fills gets shorter naps, to none, and longer ones again when it does not fill any more.
+// While the ring fills up, naps get shorter and end; when it no longer does, they get longer again.
 func TestNapFollowsTheRing(t *testing.T) {
 	const size = 1 << 20
 	r := new(fakeRing)
@@ -97,7 +99,7 @@ func TestNapFollowsTheRing(t *testing.T) {
 		for _, cpus := range []int{1, 2, 32, 1024} {
 			nap := longestNapFor(size, cpus)
 			if records := int(nap.Microseconds()) * cpus; nap > longestNap || records*recordSpace > size/2 {
-				t.Errorf("%d bytes, %d CPUs: a nap of %v, in which %d records come", size, cpus, nap, records)
+				t.Errorf("%d bytes, %d CPUs: a nap of %v, in which %d records may come", size, cpus, nap, records)
 			}
 		}
 	}
@@ -124,63 +126,69 @@ func (r *watchedRing) AvailableBytes() int {
 
 func (r *watchedRing) SetDeadline(t time.Time) {
 	if !t.Equal(longAgo) && !r.asked {
-		r.t.Error("a look waits for a wake-up that nobody was asked for")
+		r.t.Error("the reader waits for a wake-up without having asked for one")
 	}
 	r.ring.SetDeadline(t)
 }
 
 func (r *watchedRing) ReadInto(rec *ringbuf.Record) error {
 	if r.empty && !r.rested && !r.asked {
-		r.t.Error("looked again into an empty ring at once")
+		r.t.Error("the reader looked into an empty ring again at once")
 	}
 	err := r.ring.ReadInto(rec)
 	r.empty, r.rested, r.asked = errors.Is(err, os.ErrDeadlineExceeded), false, false
 	return err
 }
 
-// Under load the reader does not look into the ring while it naps, and naps between any two batches.
-func TestNapIsNoPoll(t *testing.T) {
+// Under load the reader naps between any two batches, and does not look into the ring meanwhile.
+func TestReaderDoesNotPoll(t *testing.T) {
 	needsRoot(t)
-	for _, size := range []int{4 << 10, 16 << 20} {
-		p, err := Open(new(filter.Filter), size, true, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
-		r := &watchedRing{ring: p.reader, t: t}
-		p.reader, p.pace.ring = r, r
-		p.pace.ask = func() {
-			r.asked = true
-			p.askToBeWoken()
-		}
-		p.pace.sleep = func(d time.Duration) {
-			if d < shortestNap {
-				t.Errorf("a nap of %v", d)
-			}
-			r.rested = true
-			r.naps++
-			sleep(d)
-		}
-		load := make(chan error, 1)
-		go func() {
-			load <- connects(200)
-			p.Stop()
-		}()
-		changes := 0
-		for e, err := range p.Records(func(int64) (bool, error) { return false, nil }) {
+	for _, test := range []struct {
+		name string
+		size int
+		naps bool
+	}{{"too small for a nap", 4 << 10, false}, {"large", 16 << 20, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			p, err := Open(new(filter.Filter), test.size, true, false)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e.Type == event.Change {
-				changes++
+			defer p.Close()
+			r := &watchedRing{ring: p.reader, t: t}
+			p.reader, p.pace.ring = r, r
+			p.pace.ask = func() {
+				r.asked = true
+				p.askToBeWoken()
 			}
-		}
-		if err := <-load; err != nil {
-			t.Fatal(err)
-		}
-		if changes == 0 || size > 1<<20 && r.naps == 0 || size == 4<<10 && r.naps != 0 {
-			t.Errorf("a ring of %d bytes: %d changes, %d naps", size, changes, r.naps)
-		}
+			p.pace.sleep = func(d time.Duration) {
+				if d < shortestNap {
+					t.Errorf("a nap of %v, shorter than %v", d, shortestNap)
+				}
+				r.rested = true
+				r.naps++
+				sleep(d)
+			}
+			load := make(chan error, 1)
+			go func() {
+				load <- connects(200)
+				p.Stop()
+			}()
+			changes := 0
+			for e, err := range p.Records(func(int64) (bool, error) { return false, nil }) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Type == event.Change {
+					changes++
+				}
+			}
+			if err := <-load; err != nil {
+				t.Fatal(err)
+			}
+			if changes == 0 || (r.naps > 0) != test.naps {
+				t.Errorf("%d changes, %d naps; want naps: %v", changes, r.naps, test.naps)
+			}
+		})
 	}
 }
 
