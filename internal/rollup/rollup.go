@@ -57,10 +57,9 @@ type Group[K comparable, T Counts[T]] struct {
 type Rollup[K comparable, T Counts[T]] struct {
 	Options[K, T]
 
-	groups  map[K]*group[T]
-	last    *group[T] // the group of the last event: that of the next is often the same
-	lastKey K
-	rest    group[T]
+	groups map[K]*group[K, T]
+	last   *group[K, T] // the group of the last event: that of the next is often the same
+	rest   group[K, T]
 	// evicted: groups were moved to the rest since the run or the interval began.
 	evicted struct{ run, interval bool }
 	// lost counts changes lost: run lacks those of the current interval.
@@ -76,7 +75,8 @@ type Rollup[K comparable, T Counts[T]] struct {
 }
 
 // group counts twice: run lacks the counts of the current interval until that ends.
-type group[T any] struct {
+type group[K comparable, T any] struct {
+	key           K
 	run, interval counts[T]
 }
 
@@ -87,7 +87,7 @@ type counts[T any] struct {
 
 // New returns an empty Rollup.
 func New[K comparable, T Counts[T]](o Options[K, T]) *Rollup[K, T] {
-	r := &Rollup[K, T]{Options: o, groups: make(map[K]*group[T])}
+	r := &Rollup[K, T]{Options: o, groups: make(map[K]*group[K, T])}
 	r.rest.run.T, r.rest.interval.T = o.New(), o.New()
 	return r
 }
@@ -132,7 +132,7 @@ func (r *Rollup[K, T]) Lost(changes uint64) { r.lost.interval += changes }
 // At returns the counts of a group in the current interval, to which the caller adds an event.
 func (r *Rollup[K, T]) At(key K) (T, error) {
 	r.active = true
-	if r.last != nil && r.lastKey == key {
+	if r.last != nil && r.last.key == key {
 		return r.last.interval.T, nil
 	}
 	g := r.groups[key]
@@ -145,10 +145,11 @@ func (r *Rollup[K, T]) At(key K) (T, error) {
 				return r.rest.interval.T, err
 			}
 		}
-		g = &group[T]{run: counts[T]{r.New(), r.evicted.run}, interval: counts[T]{r.New(), r.evicted.interval}}
+		g = &group[K, T]{key: key, run: counts[T]{r.New(), r.evicted.run},
+			interval: counts[T]{r.New(), r.evicted.interval}}
 		r.groups[key] = g
 	}
-	r.last, r.lastKey = g, key
+	r.last = g
 	return g.interval.T, nil
 }
 
@@ -164,7 +165,7 @@ func (r *Rollup[K, T]) Finish() error {
 	}
 	return r.report(
 		Report[K, T]{Begin: r.begin, End: r.now, Lost: r.lost.run, Final: true, Rest: r.rest.run.T},
-		func(g *group[T]) *counts[T] { return &g.run },
+		func(g *group[K, T]) *counts[T] { return &g.run },
 	)
 }
 
@@ -176,7 +177,7 @@ func (r *Rollup[K, T]) endInterval(end int64, report bool) error {
 	if report {
 		err := r.report(
 			Report[K, T]{Begin: r.intervalBegin, End: end, Lost: r.lost.interval, Rest: r.rest.interval.T},
-			func(g *group[T]) *counts[T] { return &g.interval },
+			func(g *group[K, T]) *counts[T] { return &g.interval },
 		)
 		if err != nil {
 			return err
@@ -198,7 +199,7 @@ func (r *Rollup[K, T]) endInterval(end int64, report bool) error {
 	return nil
 }
 
-func (r *Rollup[K, T]) startInterval(g *group[T]) error {
+func (r *Rollup[K, T]) startInterval(g *group[K, T]) error {
 	g.interval.atLeast = false
 	if g.interval.T.Total() == 0 {
 		return nil
@@ -210,7 +211,7 @@ func (r *Rollup[K, T]) startInterval(g *group[T]) error {
 
 // evict moves the smaller half of the groups to the rest.
 func (r *Rollup[K, T]) evict() error {
-	all := r.sorted(func(g *group[T]) uint64 { return g.run.T.Total() + g.interval.T.Total() })
+	all := r.sorted(func(g *group[K, T]) uint64 { return g.run.T.Total() + g.interval.T.Total() })
 	for _, z := range all[len(all)/2:] {
 		if err := r.rest.run.T.Merge(z.run.T); err != nil {
 			return err
@@ -224,19 +225,18 @@ func (r *Rollup[K, T]) evict() error {
 	return nil
 }
 
-// sized is a group with its key and its size.
+// sized is a group with its size.
 type sized[K comparable, T any] struct {
-	*group[T]
-	key  K
+	*group[K, T]
 	size uint64
 }
 
 // sorted returns the groups whose size is not 0, the largest first.
-func (r *Rollup[K, T]) sorted(size func(*group[T]) uint64) []sized[K, T] {
+func (r *Rollup[K, T]) sorted(size func(*group[K, T]) uint64) []sized[K, T] {
 	all := make([]sized[K, T], 0, len(r.groups))
-	for key, g := range r.groups {
+	for _, g := range r.groups {
 		if n := size(g); n > 0 {
-			all = append(all, sized[K, T]{g, key, n})
+			all = append(all, sized[K, T]{g, n})
 		}
 	}
 	slices.SortFunc(all, func(a, b sized[K, T]) int {
@@ -249,9 +249,9 @@ func (r *Rollup[K, T]) sorted(size func(*group[T]) uint64) []sized[K, T] {
 }
 
 // report completes a Report with the counts that part selects.
-func (r *Rollup[K, T]) report(report Report[K, T], part func(*group[T]) *counts[T]) error {
+func (r *Rollup[K, T]) report(report Report[K, T], part func(*group[K, T]) *counts[T]) error {
 	report.Wall, report.interval = report.End+r.wall, r.Interval
-	for _, g := range r.sorted(func(g *group[T]) uint64 { return part(g).T.Total() }) {
+	for _, g := range r.sorted(func(g *group[K, T]) uint64 { return part(g).T.Total() }) {
 		c := part(g.group)
 		report.Groups = append(report.Groups, Group[K, T]{Key: g.key, Counts: c.T, AtLeast: c.atLeast})
 	}
