@@ -192,90 +192,105 @@ func (s *summary) rows(edges ...event.Edge) int {
 	return most
 }
 
-// picture draws the figure in cells.
-func (s *summary) picture() *grid {
-	// The distance from the first row of a state to the last. Tall states have more.
+// textRows are the rows of the picture for a terminal, from top to bottom: the first row of each
+// state, or of a line of states, and those of the horizontal lines y1 to y6. The high members are the
+// distances from the first row of a state to its last.
+type textRows struct {
+	closed, listen, syn, synEnd, estab, fin, finEnd, wait, last int
+
+	y1, y2, y3, y4, y5, y6                    int
+	highListen, highEstab, highWait, highLast int
+}
+
+// place returns the rows of the picture, as far from each other as the labels between them need.
+func (s *summary) place() (r textRows) {
+	// The distance from the first row of a state to its last. Tall states have more.
 	high := func(states ...event.State) int {
 		if slices.ContainsFunc(states, func(state event.State) bool { return s.ends[state] != nil }) {
 			return 3
 		}
 		return 2
 	}
-	highListen, highEstab, highWait := high(event.Listen), high(event.Established),
+	r.highListen, r.highEstab, r.highWait = high(event.Listen), high(event.Established),
 		high(event.FinWait2, event.Closing, event.LastAck)
-	// The first rows of the states, and the rows of horizontal lines, from top to bottom: as far
-	// from each other as the labels between them need.
-	closed := s.rows(event.Close.To(event.SynSent)) - 1
-	listen := closed + 6 + s.rows(event.Close.To(event.Listen), event.Listen.To(event.Close),
+	r.highLast = high(event.TimeWait)
+	r.closed = s.rows(event.Close.To(event.SynSent)) - 1
+	r.listen = r.closed + 6 + s.rows(event.Close.To(event.Listen), event.Listen.To(event.Close),
 		event.SynSent.To(event.Close))
-	y1 := listen + 2 + max(highListen, s.rows(event.Listen.To(event.SynRecv), event.Listen.To(event.SynSent)))
-	y2 := y1 + 1 + s.rows(event.SynSent.To(event.SynRecv))
-	y3 := y2 + 1 + s.rows(event.SynRecv.To(event.Established), event.SynSent.To(event.Established))
-	estab := y3 + 2
-	fin := max(estab+highEstab+1, estab+s.rows(event.SynRecv.To(event.FinWait1))+s.rows(event.Established.To(event.FinWait1), event.Established.To(event.CloseWait)))
-	y4 := fin + 1
-	y5 := y4 + 1 + s.rows(event.FinWait1.To(event.Closing))
-	finEnd := y5 + 1
-	wait := finEnd + 2 + s.rows(event.FinWait1.To(event.FinWait2), event.CloseWait.To(event.LastAck))
-	last := wait + highWait + 1 + s.rows(event.Closing.To(event.TimeWait), event.LastAck.To(event.Close)) +
+	r.y1 = r.listen + 2 + max(r.highListen, s.rows(event.Listen.To(event.SynRecv), event.Listen.To(event.SynSent)))
+	r.y2 = r.y1 + 1 + s.rows(event.SynSent.To(event.SynRecv))
+	r.y3 = r.y2 + 1 + s.rows(event.SynRecv.To(event.Established), event.SynSent.To(event.Established))
+	r.estab = r.y3 + 2
+	r.fin = r.estab + max(r.highEstab+1, s.rows(event.SynRecv.To(event.FinWait1))+
+		s.rows(event.Established.To(event.FinWait1), event.Established.To(event.CloseWait)))
+	r.y4 = r.fin + 1
+	r.y5 = r.y4 + 1 + s.rows(event.FinWait1.To(event.Closing))
+	r.finEnd = r.y5 + 1
+	r.wait = r.finEnd + 2 + s.rows(event.FinWait1.To(event.FinWait2), event.CloseWait.To(event.LastAck))
+	r.last = r.wait + r.highWait + 1 + s.rows(event.Closing.To(event.TimeWait), event.LastAck.To(event.Close)) +
 		s.rows(event.FinWait2.To(event.TimeWait), event.TimeWait.To(event.Close))
-	y6 := last + 1
-	syn, synEnd := y1-1, y3+1
+	r.y6 = r.last + 1
+	r.syn, r.synEnd = r.y1-1, r.y3+1
+	return r
+}
 
-	g := newGrid(last + high(event.TimeWait) + 1)
-	g.arrow(s, event.Close.To(event.Listen), point{midLeft, closed + 5}, toLeft, point{midLeft, closed + 5},
-		point{midLeft, listen - 1})
-	g.arrow(s, event.Listen.To(event.Close), point{midRight, closed + 5}, toRight, point{midRight, listen - 1},
-		point{midRight, closed + 5})
-	g.arrow(s, event.Close.To(event.SynSent), point{behindMid, closed + 1}, above,
-		point{rightOfMid, closed + 1}, point{rightOuter, closed + 1}, point{rightOuter, syn - 1})
-	g.arrow(s, event.SynSent.To(event.Close), point{rightInner, closed + 5}, toLeft,
-		point{rightInner, syn - 1}, point{rightInner, closed + 3}, point{rightOfMid, closed + 3})
-	g.arrow(s, event.SynRecv.To(event.Listen), point{besideLeft, listen + 1}, above,
-		point{cellLeft, syn - 1}, point{cellLeft, listen + 1}, point{leftOfMid, listen + 1})
-	g.arrow(s, event.Listen.To(event.SynRecv), point{beforeMid, y1}, above, point{midLeft, listen + highListen + 1},
-		point{midLeft, y1}, point{leftInside, y1})
-	g.arrow(s, event.Listen.To(event.SynSent), point{behindMid, y1}, above, point{midRight, listen + highListen + 1},
-		point{midRight, y1}, point{rightInside, y1})
-	g.arrow(s, event.SynSent.To(event.SynRecv), point{cellMid, y2}, above, point{rightInside, y2},
-		point{leftInside, y2})
-	g.arrow(s, event.SynRecv.To(event.Established), point{beforeMid, y3}, above, point{leftInside, y3},
-		point{midLeft, y3}, point{midLeft, estab - 1})
-	g.arrow(s, event.SynSent.To(event.Established), point{behindMid, y3}, above, point{rightInside, y3},
-		point{midRight, y3}, point{midRight, estab - 1})
-	g.arrow(s, event.SynRecv.To(event.FinWait1), point{cellLeft, synEnd + 1}, toRight, point{cellLeft, synEnd + 1},
-		point{cellLeft, fin - 1})
-	g.arrow(s, event.Established.To(event.FinWait1), point{beforeMid, y4}, above,
-		point{midLeft, estab + highEstab + 1}, point{midLeft, y4}, point{leftInside, y4})
-	g.arrow(s, event.Established.To(event.CloseWait), point{behindMid, y4}, above,
-		point{midRight, estab + highEstab + 1}, point{midRight, y4}, point{rightInside, y4})
-	g.arrow(s, event.FinWait1.To(event.Closing), point{beforeMid, y5}, above, point{leftInside, y5},
-		point{cellMid, y5}, point{cellMid, wait - 1})
-	g.arrow(s, event.FinWait1.To(event.FinWait2), point{cellLeft, finEnd + 1}, toRight, point{cellLeft, finEnd + 1},
-		point{cellLeft, wait - 1})
-	g.arrow(s, event.CloseWait.To(event.LastAck), point{cellRight, finEnd + 1}, toLeft, point{cellRight, finEnd + 1},
-		point{cellRight, wait - 1})
-	g.arrow(s, event.FinWait2.To(event.TimeWait), point{beforeMid, y6}, above, point{cellLeft, wait + highWait + 1},
-		point{cellLeft, y6}, point{leftOfMid, y6})
-	g.arrow(s, event.Closing.To(event.TimeWait), point{cellMid, wait + highWait + 1}, toRight,
-		point{cellMid, wait + highWait + 1}, point{cellMid, last - 1})
-	g.arrow(s, event.LastAck.To(event.Close), point{cellRight, wait + highWait + 1}, toLeft,
-		point{cellRight, wait + highWait + 1}, point{cellRight, last - 1})
-	g.arrow(s, event.TimeWait.To(event.Close), point{behindMid, y6}, above, point{rightOfMid, y6},
-		point{rightInside, y6})
+// picture draws the figure in cells.
+func (s *summary) picture() *grid {
+	r := s.place()
+	g := newGrid(r.last + r.highLast + 1)
+	g.arrow(s, event.Close.To(event.Listen), point{midLeft, r.closed + 5}, toLeft, point{midLeft, r.closed + 5},
+		point{midLeft, r.listen - 1})
+	g.arrow(s, event.Listen.To(event.Close), point{midRight, r.closed + 5}, toRight, point{midRight, r.listen - 1},
+		point{midRight, r.closed + 5})
+	g.arrow(s, event.Close.To(event.SynSent), point{behindMid, r.closed + 1}, above,
+		point{rightOfMid, r.closed + 1}, point{rightOuter, r.closed + 1}, point{rightOuter, r.syn - 1})
+	g.arrow(s, event.SynSent.To(event.Close), point{rightInner, r.closed + 5}, toLeft,
+		point{rightInner, r.syn - 1}, point{rightInner, r.closed + 3}, point{rightOfMid, r.closed + 3})
+	g.arrow(s, event.SynRecv.To(event.Listen), point{besideLeft, r.listen + 1}, above,
+		point{cellLeft, r.syn - 1}, point{cellLeft, r.listen + 1}, point{leftOfMid, r.listen + 1})
+	g.arrow(s, event.Listen.To(event.SynRecv), point{beforeMid, r.y1}, above, point{midLeft, r.listen + r.highListen + 1},
+		point{midLeft, r.y1}, point{leftInside, r.y1})
+	g.arrow(s, event.Listen.To(event.SynSent), point{behindMid, r.y1}, above, point{midRight, r.listen + r.highListen + 1},
+		point{midRight, r.y1}, point{rightInside, r.y1})
+	g.arrow(s, event.SynSent.To(event.SynRecv), point{cellMid, r.y2}, above, point{rightInside, r.y2},
+		point{leftInside, r.y2})
+	g.arrow(s, event.SynRecv.To(event.Established), point{beforeMid, r.y3}, above, point{leftInside, r.y3},
+		point{midLeft, r.y3}, point{midLeft, r.estab - 1})
+	g.arrow(s, event.SynSent.To(event.Established), point{behindMid, r.y3}, above, point{rightInside, r.y3},
+		point{midRight, r.y3}, point{midRight, r.estab - 1})
+	g.arrow(s, event.SynRecv.To(event.FinWait1), point{cellLeft, r.synEnd + 1}, toRight, point{cellLeft, r.synEnd + 1},
+		point{cellLeft, r.fin - 1})
+	g.arrow(s, event.Established.To(event.FinWait1), point{beforeMid, r.y4}, above,
+		point{midLeft, r.estab + r.highEstab + 1}, point{midLeft, r.y4}, point{leftInside, r.y4})
+	g.arrow(s, event.Established.To(event.CloseWait), point{behindMid, r.y4}, above,
+		point{midRight, r.estab + r.highEstab + 1}, point{midRight, r.y4}, point{rightInside, r.y4})
+	g.arrow(s, event.FinWait1.To(event.Closing), point{beforeMid, r.y5}, above, point{leftInside, r.y5},
+		point{cellMid, r.y5}, point{cellMid, r.wait - 1})
+	g.arrow(s, event.FinWait1.To(event.FinWait2), point{cellLeft, r.finEnd + 1}, toRight, point{cellLeft, r.finEnd + 1},
+		point{cellLeft, r.wait - 1})
+	g.arrow(s, event.CloseWait.To(event.LastAck), point{cellRight, r.finEnd + 1}, toLeft, point{cellRight, r.finEnd + 1},
+		point{cellRight, r.wait - 1})
+	g.arrow(s, event.FinWait2.To(event.TimeWait), point{beforeMid, r.y6}, above, point{cellLeft, r.wait + r.highWait + 1},
+		point{cellLeft, r.y6}, point{leftOfMid, r.y6})
+	g.arrow(s, event.Closing.To(event.TimeWait), point{cellMid, r.wait + r.highWait + 1}, toRight,
+		point{cellMid, r.wait + r.highWait + 1}, point{cellMid, r.last - 1})
+	g.arrow(s, event.LastAck.To(event.Close), point{cellRight, r.wait + r.highWait + 1}, toLeft,
+		point{cellRight, r.wait + r.highWait + 1}, point{cellRight, r.last - 1})
+	g.arrow(s, event.TimeWait.To(event.Close), point{behindMid, r.y6}, above, point{rightOfMid, r.y6},
+		point{rightInside, r.y6})
 
-	g.state(s, event.Close, cellMid, closed, closed+4)
-	g.state(s, event.Listen, cellMid, listen, listen+highListen)
-	g.state(s, event.SynRecv, cellLeft, syn, synEnd)
-	g.state(s, event.SynSent, cellRight, syn, synEnd)
-	g.state(s, event.Established, cellMid, estab, estab+highEstab)
-	g.state(s, event.FinWait1, cellLeft, fin, finEnd)
-	g.state(s, event.CloseWait, cellRight, fin, finEnd)
-	g.state(s, event.FinWait2, cellLeft, wait, wait+highWait)
-	g.state(s, event.Closing, cellMid, wait, wait+highWait)
-	g.state(s, event.LastAck, cellRight, wait, wait+highWait)
-	g.state(s, event.TimeWait, cellMid, last, last+high(event.TimeWait))
-	g.state(s, event.Close, cellRight, last, last+high(event.TimeWait))
+	g.state(s, event.Close, cellMid, r.closed, r.closed+4)
+	g.state(s, event.Listen, cellMid, r.listen, r.listen+r.highListen)
+	g.state(s, event.SynRecv, cellLeft, r.syn, r.synEnd)
+	g.state(s, event.SynSent, cellRight, r.syn, r.synEnd)
+	g.state(s, event.Established, cellMid, r.estab, r.estab+r.highEstab)
+	g.state(s, event.FinWait1, cellLeft, r.fin, r.finEnd)
+	g.state(s, event.CloseWait, cellRight, r.fin, r.finEnd)
+	g.state(s, event.FinWait2, cellLeft, r.wait, r.wait+r.highWait)
+	g.state(s, event.Closing, cellMid, r.wait, r.wait+r.highWait)
+	g.state(s, event.LastAck, cellRight, r.wait, r.wait+r.highWait)
+	g.state(s, event.TimeWait, cellMid, r.last, r.last+r.highLast)
+	g.state(s, event.Close, cellRight, r.last, r.last+r.highLast)
 	return g
 }
 
