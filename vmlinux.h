@@ -20,7 +20,6 @@ typedef __u16 __be16;
 typedef __u32 __be32;
 typedef __u32 __wsum;
 typedef _Bool bool;
-
 enum { false, true };
 
 /* include/uapi/linux/bpf.h: user-space API, the same values on every kernel. */
@@ -33,24 +32,11 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
-enum {
-	BPF_ANY = 0,
-	BPF_NOEXIST = 1,
-	BPF_EXIST = 2,
-};
+enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST };
 
-enum {
-	BPF_F_NO_PREALLOC = 1 << 0,
-};
+enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_USER_STACK = 1 << 8 };
 
-enum {
-	BPF_F_USER_STACK = 1 << 8,
-};
-
-enum {
-	BPF_RB_NO_WAKEUP = 1 << 0,
-	BPF_RB_FORCE_WAKEUP = 1 << 1,
-};
+enum { BPF_RB_NO_WAKEUP = 1 << 0, BPF_RB_FORCE_WAKEUP = 1 << 1 };
 
 /* include/net/tcp_states.h; the numbers are user-space API (bpf_sock_ops, inet_diag). */
 enum {
