@@ -15,7 +15,8 @@ import (
 
 var checkLines = regexp.MustCompile(`(?m)^(\S.{3})  (.{24})  (.*)$`)
 
-// checkIn runs check in new namespaces and returns its lines by the name of the need, and the exit code.
+// checkIn runs check in new namespaces. It returns its lines, by the requirement, and the exit
+// code.
 func checkIn(t *testing.T, cmd *exec.Cmd, namespaces uintptr) (map[string]string, int) {
 	t.Helper()
 	needRoot(t)
@@ -35,21 +36,53 @@ func checkIn(t *testing.T, cmd *exec.Cmd, namespaces uintptr) (map[string]string
 		lines[strings.TrimSpace(line[2])] = strings.TrimSpace(line[1]) + " " + line[3]
 	}
 	if len(lines) < 10 {
-		t.Fatalf("%d needs:\n%s%s", len(lines), &stdout, &stderr)
+		t.Fatalf("got %d requirements:\n%s%s", len(lines), &stdout, &stderr)
 	}
 	return lines, cmd.ProcessState.ExitCode()
 }
 
-// What check finds of the kernel is the same in another network namespace, which hides net.core.bpf_jit_enable.
+func TestCheck(t *testing.T) {
+	needRoot(t)
+	r := sstrace(t, "", "check")
+	if r.code != 0 || strings.Contains(r.stdout, "NO ") || !strings.Contains(r.stdout, "programs load and attach") {
+		t.Errorf("exit code %d:\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// Without privileges, the error names those that are missing.
+func TestNotRoot(t *testing.T) {
+	cmd := self("sstrace")
+	if os.Geteuid() == 0 {
+		// Another user may not be allowed to look into the directory of the test binary, so it is
+		// opened before the user changes.
+		exe, err := os.Open(cmd.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer exe.Close()
+		cmd.ExtraFiles = []*os.File{exe}
+		cmd.Path = "/proc/self/fd/3"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	cmd.Dir = "/"
+	out, err := cmd.CombinedOutput()
+	const want = "without CAP_BPF and CAP_PERFMON: run it as root"
+	if err == nil || cmd.ProcessState.ExitCode() != exitFailure || !strings.Contains(string(out), want) {
+		t.Errorf("exit code %d, %v: got %q, want %q", cmd.ProcessState.ExitCode(), err, out, want)
+	}
+}
+
+// check reports the same of the kernel in another network namespace, although
+// net.core.bpf_jit_enable is hidden there.
 func TestCheckInAnotherNetworkNamespace(t *testing.T) {
 	here, _ := checkIn(t, self("sstrace", "check"), 0)
 	there, code := checkIn(t, self("sstrace", "check"), unix.CLONE_NEWNET)
 	if code != 0 || !strings.HasPrefix(here["JIT"], "yes ") || there["JIT"] != here["JIT"] {
-		t.Errorf("exit code %d; JIT: %q, in another namespace %q", code, here["JIT"], there["JIT"])
+		t.Errorf("exit code %d, JIT: got %q, want %q as here", code, there["JIT"], here["JIT"])
 	}
 }
 
-// root of a user namespace has every capability there, and may not trace.
+// root of a user namespace has every capability there, but may not trace.
 func TestCheckInAUserNamespace(t *testing.T) {
 	lines, code := checkIn(t, self("sstrace", "check"), unix.CLONE_NEWUSER)
 	if code != 1 || !strings.HasPrefix(lines["privileges"], "NO in a user namespace") {
@@ -63,12 +96,13 @@ func TestCheckInAUserNamespace(t *testing.T) {
 // inShell returns check as the last command of a script, which runs it as "$@".
 func inShell(script string) *exec.Cmd {
 	cmd := self("sstrace", "check")
-	sh := exec.Command("sh", append([]string{"-ec", "mount --make-rprivate /\n" + script, "sh", cmd.Path}, cmd.Args[1:]...)...)
+	args := []string{"-ec", "mount --make-rprivate /\n" + script, "sh", cmd.Path}
+	sh := exec.Command("sh", append(args, cmd.Args[1:]...)...)
 	sh.Env = cmd.Env
 	return sh
 }
 
-// Where securityfs is not mounted it is unknown whether the kernel is locked down.
+// Where securityfs is not mounted, it is unknown whether the kernel is locked down.
 func TestCheckWithoutSecurityfs(t *testing.T) {
 	for script, want := range map[string]string{
 		"mount -t tmpfs none /sys/kernel/security":      "? unknown: securityfs is not mounted",
@@ -81,7 +115,7 @@ func TestCheckWithoutSecurityfs(t *testing.T) {
 	}
 }
 
-// A container sees a part of the cgroup tree, and cgroups outside of it have no name there.
+// A container sees only a part of the cgroup tree. Cgroups outside it have no name there.
 func TestCheckInACgroupNamespace(t *testing.T) {
 	needRoot(t)
 	tree := cgroupTree(t)

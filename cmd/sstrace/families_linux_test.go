@@ -1,7 +1,7 @@
 package main
 
 import (
-	"encoding/json"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -11,96 +11,108 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every command tells the same of a connection over IPv4, over IPv6, and over IPv4 with IPv6 sockets, whose addresses are shown as IPv4.
+// inFamily is a half-closed connection as the commands show it.
+type inFamily struct {
+	name, shown   string // family, and the address of both ends
+	file          string // a recording
+	listed, stuck string // what ls and leaks printed
+	client        netip.AddrPort
+}
+
+// Every command shows a connection over IPv4 in the same way as one over IPv6, and as one over IPv4
+// with IPv6 sockets, whose addresses are shown as IPv4.
 func TestAnswersInEachFamily(t *testing.T) {
 	for _, family := range []struct {
 		name, listen, dial, shown string
 	}{
-		{"ipv4", "127.0.0.1:7781", "127.0.0.1:7781", "127.0.0.1"},
-		{"ipv6", "[::1]:7781", "[::1]:7781", "::1"},
+		{"ipv4", loopbackAddr, loopbackAddr, "127.0.0.1"},
+		{"ipv6", loopbackAddr6, loopbackAddr6, "::1"},
 		{"ipv4-mapped", "[::]:7781", "[::ffff:127.0.0.1]:7781", "127.0.0.1"},
 	} {
 		t.Run(family.name, func(t *testing.T) {
-			h := newHost(t)
-			file := filepath.Join(t.TempDir(), "trace.ndjson")
-			var listed, stuck string
-			var client netip.AddrPort
-			around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns()}, func() {
-				l, c, s := h.connection(family.listen, family.dial)
-				name, err := unix.Getsockname(c.fd)
-				h.must("getsockname", err)
-				switch a := name.(type) {
-				case *unix.SockaddrInet4:
-					client = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-				case *unix.SockaddrInet6:
-					client = netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-				}
-				c.shutdown(unix.SHUT_WR)
-				s.reach(unix.BPF_TCP_CLOSE_WAIT)
-				c.reach(unix.BPF_TCP_FIN_WAIT2)
-				listed = sstrace(t, "", "ls", "-o", "ndjson", "--netns", h.netns()).stdout
-				await(t, "a leak", func() bool { // its age is known to a jiffy
-					stuck = sstrace(t, "", "leaks", "--once", "--older", "CLOSE_WAIT=1ms", "--state", "close-wait", "-o", "ndjson", "--netns", h.netns()).stdout
-					return strings.Contains(stuck, `"leak"`)
-				})
-				s.close()
-				c.reach(unix.BPF_TCP_CLOSE)
-				c.close()
-				l.close()
-			})
-			lines := func(text string) (all []map[string]any) {
-				for line := range strings.Lines(text) {
-					var l map[string]any
-					if err := json.Unmarshal([]byte(line), &l); err != nil {
-						t.Fatalf("%v: %s", err, line)
-					}
-					all = append(all, l)
-				}
-				return all
-			}
-			find := func(command, text string, want map[string]any) {
-				t.Helper()
-				for _, l := range lines(text) {
-					if !slices.ContainsFunc(keysOf(want), func(k string) bool { return l[k] != want[k] }) {
-						return
-					}
-				}
-				t.Errorf("%s: no line with %v in:\n%s", command, want, text)
-			}
-			answer := func(args ...string) string {
-				t.Helper()
-				r := sstrace(t, "", append(args, "-r", file, "-o", "ndjson")...)
-				if r.code != 0 {
-					t.Errorf("%v: exit code %d: %s", args, r.code, r.stderr)
-				}
-				return r.stdout
-			}
-			port := float64(client.Port())
-			find("ls", listed, map[string]any{"state": "FIN_WAIT2", "family": family.name, "laddr": family.shown, "lport": port, "raddr": family.shown, "rport": 7781.0, "role": "client"})
-			find("ls", listed, map[string]any{"state": "CLOSE_WAIT", "family": family.name, "laddr": family.shown, "lport": 7781.0, "raddr": family.shown, "rport": port, "role": "server"})
-			find("leaks", stuck, map[string]any{"type": "leak", "state": "CLOSE_WAIT", "family": family.name, "laddr": family.shown, "lport": 7781.0, "raddr": family.shown, "rport": port})
-			find("handshakes", answer("handshakes"), map[string]any{"type": "handshake", "state": "accepted"})
-			find("conns", answer("conns"), map[string]any{"type": "conn", "role": "client", "family": family.name, "laddr": family.shown, "lport": port, "raddr": family.shown, "rport": 7781.0})
-			find("conns", answer("conns"), map[string]any{"type": "conn", "role": "server", "family": family.name, "laddr": family.shown, "lport": 7781.0, "raddr": family.shown, "rport": port})
-			find("stats", answer("stats", "--by", "remote"), map[string]any{"type": "stats", "group": family.shown, "old": "SYN_SENT", "new": "ESTABLISHED", "count": 1.0})
-			find("diagram", answer("diagram"), map[string]any{"type": "edge", "old": "CLOSE_WAIT", "new": "LAST_ACK", "role": "server", "count": 1.0})
-			for _, l := range lines(answer("handshakes")) {
-				if l["type"] != "handshake" {
-					continue
-				}
-				for _, leg := range []string{"syn_ns", "synack_ns", "ack_ns"} {
-					if ns, ok := l[leg].(float64); !ok || ns <= 0 {
-						t.Errorf("%s is %v: the two ends were not paired: %v", leg, l[leg], l)
-					}
-				}
-			}
+			run := recordHalfClosed(t, family.listen, family.dial)
+			run.name, run.shown = family.name, family.shown
+			run.check(t)
 		})
 	}
 }
 
-func keysOf(m map[string]any) (keys []string) {
-	for k := range m {
-		keys = append(keys, k)
+// recordHalfClosed traces a connection, and runs ls and leaks while it is half-closed.
+func recordHalfClosed(t *testing.T, listen, dial string) (run inFamily) {
+	h := newHost(t)
+	run.file = filepath.Join(t.TempDir(), "trace.ndjson")
+	around(t, []string{"-o", "ndjson", "-w", run.file, "--netns", h.netns()}, func() {
+		l, c, s := h.connection(listen, dial)
+		run.client, _, _ = c.ends()
+		c.shutdown(unix.SHUT_WR)
+		s.reach(unix.BPF_TCP_CLOSE_WAIT)
+		c.reach(unix.BPF_TCP_FIN_WAIT2)
+		run.listed = sstrace(t, "", "ls", "-o", "ndjson", "--netns", h.netns()).stdout
+		leaks := []string{"leaks", "--once", "--older", "CLOSE_WAIT=1ms", "--state", "close-wait", "-o", "ndjson"}
+		await(t, "a leak", func() bool { // its age is known to a jiffy
+			run.stuck = sstrace(t, "", append(leaks, "--netns", h.netns())...).stdout
+			return strings.Contains(run.stuck, `"leak"`)
+		})
+		s.close()
+		c.reach(unix.BPF_TCP_CLOSE)
+		c.close()
+		l.close()
+	})
+	return run
+}
+
+func (run *inFamily) check(t *testing.T) {
+	answer := func(args ...string) string {
+		t.Helper()
+		r := sstrace(t, "", append(args, "-r", run.file, "-o", "ndjson")...)
+		if r.code != 0 {
+			t.Errorf("%v: exit code %d: %s", args, r.code, r.stderr)
+		}
+		return r.stdout
 	}
-	return keys
+	client := line{"family": run.name, "laddr": run.shown, "lport": float64(run.client.Port()),
+		"raddr": run.shown, "rport": 7781.0}
+	server := line{"family": run.name, "laddr": run.shown, "lport": 7781.0,
+		"raddr": run.shown, "rport": float64(run.client.Port())}
+	handshakes, conns := answer("handshakes"), answer("conns")
+	for _, want := range []struct {
+		command, output, kind string
+		end, keys             line
+	}{
+		{"ls", run.listed, "socket", client, line{"state": "FIN_WAIT2", "role": "client"}},
+		{"ls", run.listed, "socket", server, line{"state": "CLOSE_WAIT", "role": "server"}},
+		{"leaks", run.stuck, "leak", server, line{"state": "CLOSE_WAIT"}},
+		{"handshakes", handshakes, "handshake", nil, line{"state": "accepted"}},
+		{"conns", conns, "conn", client, line{"role": "client"}},
+		{"conns", conns, "conn", server, line{"role": "server"}},
+		{"stats", answer("stats", "--by", "remote"), "stats", nil, line{
+			"group": run.shown, "old": "SYN_SENT", "new": "ESTABLISHED", "count": 1.0,
+		}},
+		{"diagram", answer("diagram"), "edge", nil, line{
+			"old": "CLOSE_WAIT", "new": "LAST_ACK", "role": "server", "count": 1.0,
+		}},
+	} {
+		maps.Copy(want.keys, want.end)
+		all := linesOf[line](t, want.kind, want.output)
+		if !slices.ContainsFunc(all, func(l line) bool { return includes(l, want.keys) }) {
+			t.Errorf("%s: no %s with %v in:\n%s", want.command, want.kind, want.keys, want.output)
+		}
+	}
+	for _, l := range linesOf[line](t, "handshake", handshakes) {
+		for _, leg := range []string{"syn_ns", "synack_ns", "ack_ns"} {
+			if ns, ok := l[leg].(float64); !ok || ns <= 0 {
+				t.Errorf("got %s %v, want the ends paired: %v", leg, l[leg], l)
+			}
+		}
+	}
+}
+
+// includes reports whether l has all keys of want, with the same values.
+func includes(l, want line) bool {
+	for key, value := range want {
+		if l[key] != value {
+			return false
+		}
+	}
+	return true
 }

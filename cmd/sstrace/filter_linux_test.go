@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -139,21 +138,6 @@ func TestFilterByThePortOfAClient(t *testing.T) {
 	}
 }
 
-// cgroupTree returns where the cgroup v2 tree is mounted, and mounts it if it is not.
-func cgroupTree(t *testing.T) string {
-	t.Helper()
-	mounts, err := exec.Command("findmnt", "-n", "-t", "cgroup2", "-o", "TARGET").Output()
-	root := strings.TrimSpace(strings.SplitN(string(mounts), "\n", 2)[0])
-	if err != nil || root == "" {
-		root = t.TempDir()
-		if err := unix.Mount("cgroup2", root, "cgroup2", 0, ""); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
-	}
-	return root
-}
-
 // A cgroup is meant with all below it, and shown by its path.
 func TestFilterByCgroup(t *testing.T) {
 	h := newHost(t)
@@ -188,24 +172,6 @@ func TestFilterByCgroup(t *testing.T) {
 	want := []string{name + " LISTEN", name + " CLOSE", name + "/below LISTEN", name + "/below CLOSE"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func init() { roles["listen"] = listenOnce }
-
-// listenOnce is a process that opens a listener on its argument, and ends.
-func listenOnce() {
-	a := netip.MustParseAddrPort(os.Args[1])
-	fd, err := unix.Socket(family(a), unix.SOCK_STREAM, 0)
-	if err == nil {
-		err = unix.Bind(fd, sockaddr(a, family(a)))
-	}
-	if err == nil {
-		err = unix.Listen(fd, 1)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
 	}
 }
 

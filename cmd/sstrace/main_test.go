@@ -13,7 +13,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// A test runs sstrace as its users do, as a process: the test binary itself, which is sstrace when this variable says so.
+// A test runs sstrace as its users do, as a process: the test binary itself, which is sstrace when
+// this variable says so.
 const roleVariable = "SSTRACE_TEST_ROLE"
 
 // roles are the programs that the test binary can be.

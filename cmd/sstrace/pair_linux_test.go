@@ -1,257 +1,93 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/binary"
-	"encoding/json"
-	"io"
+	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"sstrace/internal/event"
-
 	"golang.org/x/sys/unix"
 )
 
-// ask runs a command of sstrace around traffic, in NDJSON, and gives its lines of these types. Each line is held against the schema.
-func ask[T any](t *testing.T, kind string, args []string, traffic func()) (told []T) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "told.ndjson")
-	cmd := self("sstrace", append(args, "-o", "ndjson", "-w", file, "--", "sh", "-c", "echo attached; read _")...)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "attached\n" {
-		_ = cmd.Wait()
-		t.Fatalf("sstrace %q did not attach: %q, %v: %s", args, line, err, &stderr)
-	}
-	traffic()
-	stdin.Close()
-	_, _ = io.Copy(io.Discard, stdout)
-	_ = cmd.Wait() // `read` fails at the end of file
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return linesOf[T](t, kind, string(text))
-}
-
-// answers runs a command of sstrace in NDJSON to its end, and gives its lines of these types.
-func answers[T any](t *testing.T, kind string, args ...string) []T {
-	t.Helper()
-	r := sstrace(t, "", append(args, "-o", "ndjson")...)
-	if r.code != 0 {
-		t.Fatalf("exit code %d: %s", r.code, r.stderr)
-	}
-	return linesOf[T](t, kind, r.stdout)
-}
-
-// linesOf gives the lines of these types in text, each of which is held against the schema.
-func linesOf[T any](t *testing.T, kind, text string) (told []T) {
-	t.Helper()
-	schema := ndjsonSchema(t)
-	last, seq := "", 0
-	for line := range strings.Lines(text) {
-		var head struct {
-			Type string
-			Seq  int
-		}
-		checkJSON(t, schema, line)
-		if err := json.Unmarshal([]byte(line), &head); err != nil {
-			t.Fatal(err)
-		}
-		if seq++; head.Seq != seq {
-			t.Fatalf("seq %d where %d is next", head.Seq, seq)
-		}
-		last = head.Type
-		if head.Type == "lost" {
-			t.Fatalf("changes were lost: %s", line)
-		}
-		if head.Type != kind {
-			continue
-		}
-		var v T
-		if err := json.Unmarshal([]byte(line), &v); err != nil {
-			t.Fatal(err)
-		}
-		told = append(told, v)
-	}
-	if last != "end" {
-		t.Errorf("the last line is %q", last)
-	}
-	return told
-}
-
-// toldEnd and toldHandshake are lines of `sstrace handshakes`.
-type toldEnd struct {
-	Cookie       *uint64
-	NetNS        uint64
-	Laddr, Raddr netip.Addr
-	Lport, Rport uint16
-	SynRetrans   *int `json:"syn_retrans"`
-	OwnerPID     int  `json:"owner_pid"`
-}
-
-type toldHandshake struct {
-	State          string
-	Pairing        *string
-	Defer          *int64 `json:"defer_ns"`
-	NoSyn          bool   `json:"no_syn"`
-	Syn            *int64 `json:"syn_ns"`
-	SynAck         *int64 `json:"synack_ns"`
-	Ack            *int64 `json:"ack_ns"`
-	Accept         *int64 `json:"accept_ns"`
-	Connect        *int64 `json:"connect_ns"`
-	Serve          *int64 `json:"server_ns"`
-	Reason         *string
-	Client, Server *toldEnd
-}
-
-// join forwards all packets between two wires, each after a delay. If alias is valid, all that a sends goes to that address, and comes to b's
-// (DNAT).
-func join(t *testing.T, a, b *wire, delay time.Duration, alias, to netip.Addr) {
-	type packet struct {
-		data []byte
-		due  time.Time
-	}
-	over := make(chan struct{})
-	var all sync.WaitGroup
-	t.Cleanup(func() {
-		close(over)
-		all.Wait()
-	})
-	forward := func(from, to *wire, at int, old, new netip.Addr) {
-		underway := make(chan packet, 1000)
-		all.Go(func() {
-			defer close(underway)
-			for buf := make([]byte, 65536); ; {
-				select {
-				case <-over:
-					return
-				default:
-				}
-				n, err := unix.Read(from.fd, buf)
-				if err != nil {
-					_, _ = unix.Poll([]unix.PollFd{{Fd: int32(from.fd), Events: unix.POLLIN}}, 10)
-					continue
-				}
-				p := bytes.Clone(buf[:n])
-				if alias.IsValid() && p[0] == 0x45 && p[9] == unix.IPPROTO_TCP && [4]byte(p[at:]) == old.As4() {
-					readdress(p, at, new)
-				}
-				underway <- packet{p, time.Now().Add(delay)}
-			}
-		})
-		all.Go(func() {
-			for p := range underway {
-				time.Sleep(time.Until(p.due)) // the network's
-				_, _ = unix.Write(to.fd, p.data)
-			}
-		})
-	}
-	const source, destination = 12, 16
-	forward(a, b, destination, alias, to)
-	forward(b, a, source, to, alias)
-}
-
-// readdress gives an IPv4 packet another address at offset at.
-func readdress(p []byte, at int, addr netip.Addr) {
-	copy(p[at:], addr.AsSlice())
-	copy(p[10:], []byte{0, 0})
-	binary.BigEndian.PutUint16(p[10:], checksum(p[:20], 0))
-	tcp := p[20:]
-	copy(tcp[16:], []byte{0, 0})
-	even := append(bytes.Clone(tcp), 0)[:len(tcp)+len(tcp)%2]
-	pseudo := append(bytes.Clone(p[12:20]), 0, unix.IPPROTO_TCP, byte(len(tcp)>>8), byte(len(tcp)))
-	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo, even...), 0))
-}
-
-// Across two namespaces with a network between them: the delay is on each of the legs; also when the network sends the SYN on to another address.
+// Each leg of a handshake between two namespaces has the delay of the network between them, also if
+// the network sends the SYN on to another address (DNAT).
 func TestHandshakeAcrossNamespaces(t *testing.T) {
 	const delay = 20 * time.Millisecond
-	for name, dialled := range map[string]string{"direct": "10.0.0.2", "DNAT": "10.0.0.9"} {
+	const server = "10.0.0.2"
+	for name, dialled := range map[string]string{"direct": server, "DNAT": "10.0.0.9"} {
 		t.Run(name, func(t *testing.T) {
-			var alias netip.Addr
-			if name == "DNAT" {
-				alias = netip.MustParseAddr(dialled)
+			var dnat *nat
+			if dialled != server {
+				dnat = &nat{netip.MustParseAddr(dialled), netip.MustParseAddr(server)}
 			}
 			here, there := newHost(t), newHost(t)
-			join(t, here.newWire(), there.newWireOf([4]byte{10, 0, 0, 2}), delay, alias, netip.MustParseAddr("10.0.0.2"))
-			told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", here.netns() + "," + there.netns()}, func() {
-				l := there.listen("10.0.0.2:7781", 8)
-				c := here.dial(dialled + ":7781")
-				s := l.accept()
-				closeBoth(c, s)
-				s = here.socket(unix.AF_INET)
-				if err := unix.Connect(s.fd, sockaddr(netip.MustParseAddrPort(dialled+":7799"), unix.AF_INET)); err != unix.ECONNREFUSED {
-					t.Errorf("connect: %v", err)
+			join(t, here.newWire(), there.newWireOf([4]byte{10, 0, 0, 2}), delay, dnat)
+			args := []string{"handshakes", "--netns", here.netns() + "," + there.netns()}
+			got := ask[toldHandshake](t, "handshake", args, func() {
+				l := there.listen(server+":7781", 8)
+				closeBoth(here.dial(dialled+":7781"), l.accept())
+				s := here.socket(unix.AF_INET)
+				if err := unix.Connect(s.fd, mustSockaddr(dialled+":7799")); err != unix.ECONNREFUSED {
+					t.Errorf("connect: got %v, want %v", err, unix.ECONNREFUSED)
 				}
 				s.close()
 				l.close()
 			})
-			if len(told) != 2 || told[0].State != "accepted" || told[0].Pairing == nil || *told[0].Pairing != "isn" || told[0].Client == nil || told[0].Server == nil {
-				t.Fatalf("got %+v", told)
+			if len(got) != 2 {
+				t.Fatalf("got %+v, want 2 handshakes", got)
 			}
-			h := told[0]
-			if h.Client.NetNS != here.inode || h.Server.NetNS != there.inode || h.Client.OwnerPID != os.Getpid() || h.Server.OwnerPID != os.Getpid() ||
-				h.Client.Raddr.String() != dialled || h.Server.Laddr.String() != "10.0.0.2" {
-				t.Errorf("client %+v, server %+v", *h.Client, *h.Server)
+			checkLegs(t, &got[0], delay)
+			c, s := got[0].Client, got[0].Server
+			if c.NetNS != here.inode || c.OwnerPID != os.Getpid() || c.Raddr.String() != dialled {
+				t.Errorf("client: got %+v, want netns %d, owner %d, remote %s", *c, here.inode, os.Getpid(), dialled)
 			}
-			for leg, ns := range map[string]*int64{"SYN": h.Syn, "SYN-ACK": h.SynAck, "ACK": h.Ack} {
-				if ns == nil || *ns < delay.Nanoseconds() {
-					t.Errorf("the %s took %v, want %v or more", leg, ns, delay)
-				}
+			if s.NetNS != there.inode || s.OwnerPID != os.Getpid() || s.Laddr.String() != server {
+				t.Errorf("server: got %+v, want netns %d, owner %d, local %s", *s, there.inode, os.Getpid(), server)
 			}
-			if h.Accept == nil || *h.Connect != *h.Syn+*h.SynAck || *h.Serve != *h.SynAck+*h.Ack {
-				t.Errorf("the legs do not add up: %+v", h)
-			}
-			if f := told[1]; f.State != "failed" || f.Reason == nil || *f.Reason != "refused" || f.Server != nil || f.Connect == nil || *f.Connect < 2*delay.Nanoseconds() {
-				t.Errorf("refused: %+v", f)
+			f := got[1]
+			refused := f.State == "failed" && f.Reason != nil && *f.Reason == "refused" && f.Server == nil
+			if !refused || f.Connect == nil || *f.Connect < 2*delay.Nanoseconds() {
+				t.Errorf("got %+v, want a refused one after at least %v", f, 2*delay)
 			}
 		})
 	}
 }
 
-// both is what the test itself knows of one connection.
-type both struct{ client, server uint64 }
-
-// ends gives the two ends of a socket, and its cookie.
-func (s sock) ends() (local, remote netip.AddrPort, cookie uint64) {
-	get := func(sa unix.Sockaddr, err error) netip.AddrPort {
-		s.h.must("name", err)
-		a, ok := sa.(*unix.SockaddrInet4)
-		if !ok {
-			return netip.AddrPort{}
-		}
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	}
-	cookie, err := unix.GetsockoptUint64(s.fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-	s.h.must("cookie", err)
-	return get(unix.Getsockname(s.fd)), get(unix.Getpeername(s.fd)), cookie
+// accepted reports whether h is a handshake with both ends, paired by their sequence numbers, that
+// was accepted.
+func (h *toldHandshake) accepted() bool {
+	return h.State == "accepted" && h.Pairing != nil && *h.Pairing == "isn" && h.Client != nil && h.Server != nil &&
+		h.Accept != nil
 }
 
-// checkPairs holds what was told against what the sockets said: each connection once, with its own two ends.
-func checkPairs(t *testing.T, told []toldHandshake, want map[[2]netip.AddrPort]both) {
+// checkLegs checks an accepted handshake over a network with a delay.
+func checkLegs(t *testing.T, h *toldHandshake, delay time.Duration) {
 	t.Helper()
-	for _, h := range told {
+	if !h.accepted() {
+		t.Fatalf("got %+v, want an accepted handshake with both ends", h)
+	}
+	for leg, ns := range map[string]*int64{"SYN": h.Syn, "SYN-ACK": h.SynAck, "ACK": h.Ack} {
+		if ns == nil || *ns < delay.Nanoseconds() {
+			t.Errorf("%s: got %v, want at least %v", leg, ns, delay)
+		}
+	}
+	if *h.Connect != *h.Syn+*h.SynAck || *h.Serve != *h.SynAck+*h.Ack {
+		t.Errorf("the legs do not add up: %+v", h)
+	}
+}
+
+// cookies are those of the two ends of a connection.
+type cookies struct{ client, server uint64 }
+
+// checkPairs compares handshakes with what the sockets themselves say: each connection appears
+// once, with its own two ends.
+func checkPairs(t *testing.T, got []toldHandshake, want map[[2]netip.AddrPort]cookies) {
+	t.Helper()
+	for _, h := range got {
 		if h.Client == nil || h.Server == nil {
-			t.Fatalf("an end alone: %+v", h)
+			t.Fatalf("got one end: %+v", h)
 		}
 		c, s := h.Client, h.Server
 		key := [2]netip.AddrPort{netip.AddrPortFrom(c.Laddr, c.Lport), netip.AddrPortFrom(s.Laddr, s.Lport)}
@@ -259,31 +95,32 @@ func checkPairs(t *testing.T, told []toldHandshake, want map[[2]netip.AddrPort]b
 		delete(want, key)
 		switch {
 		case !ok:
-			t.Errorf("%v is no connection, or told twice", key)
+			t.Errorf("%v is no connection, or appears twice", key)
 		case c.Laddr != s.Raddr || c.Lport != s.Rport || c.Raddr != s.Laddr || c.Rport != s.Lport:
 			t.Errorf("%+v and %+v are not opposite", *c, *s)
 		case c.Cookie != nil && (*c.Cookie != is.client || *s.Cookie != is.server):
-			t.Errorf("%v are the sockets %d and %d, want %v", key, *c.Cookie, *s.Cookie, is)
-		case h.State != "accepted" || h.Pairing == nil || *h.Pairing != "isn" || h.Syn == nil || h.SynAck == nil || h.Ack == nil || h.Accept == nil:
-			t.Errorf("%v: %+v", key, h)
+			t.Errorf("%v: got cookies %d and %d, want %v", key, *c.Cookie, *s.Cookie, is)
+		case !h.accepted() || h.Syn == nil || h.SynAck == nil || h.Ack == nil:
+			t.Errorf("%v: got %+v, want an accepted handshake with all legs", key, h)
 		}
 	}
 	if len(want) > 0 {
-		t.Errorf("%d connections were not told: %v", len(want), want)
+		t.Errorf("%d connections are missing: %v", len(want), want)
 	}
 }
 
-// Many connections at the same time pair without one mistake.
+// Many simultaneous connections are paired without one mistake.
 func TestHandshakesInParallel(t *testing.T) {
 	const connections, listeners, parallel = 1000, 4, 16
 	h := newHost(t)
-	want := make(map[[2]netip.AddrPort]both)
-	told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
+	want := make(map[[2]netip.AddrPort]cookies)
+	got := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
+		addr := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", 7781+i%listeners) }
 		var ls [listeners]sock
 		for i := range ls {
-			ls[i] = h.listen("127.0.0.1:778"+string(rune('1'+i)), connections)
+			ls[i] = h.listen(addr(i), connections)
 		}
-		var clients [connections]sock
+		var clients, servers [connections]sock
 		for i := range clients {
 			clients[i] = h.socket(unix.AF_INET)
 		}
@@ -291,12 +128,10 @@ func TestHandshakesInParallel(t *testing.T) {
 		for n := range parallel {
 			all.Go(func() {
 				for i := n; i < connections; i += parallel {
-					to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(7781+i%listeners))
-					h.must("connect", unix.Connect(clients[i].fd, sockaddr(to, unix.AF_INET)))
+					h.must("connect", unix.Connect(clients[i].fd, mustSockaddr(addr(i))))
 				}
 			})
 		}
-		var servers [connections]sock
 		for n := range listeners {
 			all.Go(func() {
 				for i := n; i < connections; i += listeners {
@@ -305,15 +140,14 @@ func TestHandshakesInParallel(t *testing.T) {
 			})
 		}
 		all.Wait()
-		cookies := make(map[[2]netip.AddrPort]uint64)
 		for _, s := range servers {
 			local, remote, cookie := s.ends()
-			cookies[[2]netip.AddrPort{remote, local}] = cookie
+			want[[2]netip.AddrPort{remote, local}] = cookies{server: cookie}
 		}
 		for _, c := range clients {
 			local, remote, cookie := c.ends()
 			key := [2]netip.AddrPort{local, remote}
-			want[key] = both{cookie, cookies[key]}
+			want[key] = cookies{cookie, want[key].server}
 		}
 		for i := range clients {
 			clients[i].reset()
@@ -324,38 +158,29 @@ func TestHandshakesInParallel(t *testing.T) {
 			l.close()
 		}
 	})
-	checkPairs(t, told, want)
+	checkPairs(t, got, want)
 }
 
-// One port, used again and again by clients that succeed and by some that do not, and each line is about its own.
+// If a port is used again and again, by clients that succeed and by some that do not, each line is
+// about its own connection.
 func TestHandshakesOfAReusedPort(t *testing.T) {
 	const rounds = 100
 	h := newHost(t)
-	to := netip.MustParseAddrPort("127.0.0.1:7781")
-	from := sockaddr(netip.MustParseAddrPort("127.0.0.1:40602"), unix.AF_INET)
-	var want []both
-	told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
-		bound := func() sock {
-			c := h.socket(unix.AF_INET)
-			h.must("reuse", unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-			h.must("bind", unix.Bind(c.fd, from))
-			return c
-		}
+	var want []cookies
+	got := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
 		for i := range rounds {
 			if i%3 == 0 { // nobody listens yet
-				c := bound()
-				if err := unix.Connect(c.fd, sockaddr(to, unix.AF_INET)); err != unix.ECONNREFUSED {
-					t.Errorf("connect: %v", err)
-				}
+				c := h.fixedPort()
+				c.refused()
 				c.close()
 			}
-			l := h.listen(to.String(), 8)
-			c := bound()
-			h.must("connect", unix.Connect(c.fd, sockaddr(to, unix.AF_INET)))
+			l := h.listen(loopbackAddr, 8)
+			c := h.fixedPort()
+			h.must("connect", unix.Connect(c.fd, mustSockaddr(loopbackAddr)))
 			s := l.accept()
 			_, _, client := c.ends()
 			_, _, server := s.ends()
-			want = append(want, both{client, server})
+			want = append(want, cookies{client, server})
 			c.reset()
 			c.close()
 			s.close()
@@ -363,99 +188,99 @@ func TestHandshakesOfAReusedPort(t *testing.T) {
 		}
 	})
 	refused := 0
-	for _, h := range told {
+	for _, h := range got {
 		if h.State == "failed" && h.Server == nil {
 			refused++
 			continue
 		}
 		if len(want) == 0 || h.Client == nil || h.Server == nil || h.State != "accepted" {
-			t.Fatalf("got %+v", h)
+			t.Fatalf("got %+v, want an accepted handshake with both ends", h)
 		}
 		if h.Client.Cookie != nil && (*h.Client.Cookie != want[0].client || *h.Server.Cookie != want[0].server) {
-			t.Errorf("the sockets %d and %d, want %v", *h.Client.Cookie, *h.Server.Cookie, want[0])
+			t.Errorf("got cookies %d and %d, want %v", *h.Client.Cookie, *h.Server.Cookie, want[0])
 		}
 		want = want[1:]
 	}
 	if len(want) != 0 || refused != (rounds+2)/3 {
-		t.Errorf("%d were not told, and %d were refused, want %d", len(want), refused, (rounds+2)/3)
+		t.Errorf("got %d refused, want %d; %d are missing", refused, (rounds+2)/3, len(want))
 	}
 }
 
-// SYN cookies: the server's end appears with the ACK, so when the SYN arrived is not known.
+// With SYN cookies, the server's end appears with the ACK, so it is unknown when the SYN arrived.
 func TestHandshakeWithSynCookies(t *testing.T) {
 	h := newHost(t)
 	h.sysctl("tcp_syncookies", "2") // always
-	told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
-		l, c, s := h.connection("127.0.0.1:7781", "127.0.0.1:7781")
+	got := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
+		l, c, s := h.connection(loopbackAddr, loopbackAddr)
 		closeBoth(c, s)
 		l.close()
 	})
-	if len(told) != 1 || told[0].Client == nil || told[0].Server == nil {
-		t.Fatalf("got %+v", told)
+	if len(got) != 1 || got[0].Client == nil || got[0].Server == nil || got[0].State != "accepted" {
+		t.Fatalf("got %+v, want one accepted handshake with both ends", got)
 	}
-	if h := told[0]; h.State != "accepted" || h.Syn != nil || h.SynAck != nil || h.Serve != nil || h.Connect == nil || h.Ack == nil || h.Accept == nil {
-		t.Errorf("got %+v", h)
-	}
-}
-
-// toldConn is a line of `sstrace conns`.
-type toldConn struct {
-	ID       uint64
-	PeerID   *uint64 `json:"peer_id"`
-	Role     string
-	State    string
-	Open     bool
-	Life     *int64 `json:"life_ns"`
-	States   map[string]*int64
-	Active   *bool `json:"active_close"`
-	OwnerPID int   `json:"owner_pid"`
-	Totals   *struct {
-		Acked    int `json:"bytes_acked"`
-		Received int `json:"bytes_received"`
+	if h := got[0]; h.Syn != nil || h.SynAck != nil || h.Serve != nil {
+		t.Errorf("got %+v, want nothing known from before the ACK", h)
+	} else if h.Connect == nil || h.Ack == nil || h.Accept == nil {
+		t.Errorf("got %+v, want connect_ns, ack_ns and accept_ns", h)
 	}
 }
 
-// Both ends of a connection are a line each, in the order in which they end; what is open at the end of the run comes last.
+// Both ends of a connection have a line each, in the order in which they end. Those that are open
+// when the trace ends come last.
 func TestConns(t *testing.T) {
 	h := newHost(t)
 	var open sock
-	told := ask[toldConn](t, "conn", []string{"conns", "--netns", h.netns()}, func() {
-		l, c, s := h.connection("127.0.0.1:7781", "127.0.0.1:7781")
+	got := ask[toldConn](t, "conn", []string{"conns", "--netns", h.netns()}, func() {
+		l, c, s := h.connection(loopbackAddr, loopbackAddr)
 		c.write("hello")
 		s.read(5)
 		closeBoth(c, s)
 		h.quiet()
-		open = h.dial("127.0.0.1:7781")
+		open = h.dial(loopbackAddr)
 		l.accept()
 	})
 	open.close()
-	if len(told) != 4 {
-		t.Fatalf("got %+v", told)
+	want := []toldConn{
+		{Role: "client", State: "TIME_WAIT"},
+		{Role: "server", State: "CLOSE"},
+		{Role: "client", State: "ESTABLISHED", Open: true},
+		{Role: "server", State: "ESTABLISHED", Open: true},
 	}
-	for i, want := range []toldConn{
-		{Role: "client", State: event.TimeWait.String()}, {Role: "server", State: event.Close.String()},
-		{Role: "client", State: event.Established.String(), Open: true}, {Role: "server", State: event.Established.String(), Open: true},
-	} {
-		got := told[i]
-		if got.Role != want.Role || got.State != want.State || got.Open != want.Open || got.OwnerPID != os.Getpid() || got.PeerID == nil || *got.PeerID != told[i^1].ID {
-			t.Errorf("got %+v, want %+v", got, want)
+	if len(got) != len(want) {
+		t.Fatalf("got %+v, want %+v", got, want)
+	}
+	for i, c := range got {
+		if c.Role != want[i].Role || c.State != want[i].State || c.Open != want[i].Open {
+			t.Errorf("got %+v, want %+v", c, want[i])
 		}
-		if got.Open {
-			continue
+		if peer := got[i^1].ID; c.PeerID == nil || *c.PeerID != peer || c.OwnerPID != os.Getpid() {
+			t.Errorf("got %+v, want peer %d, owner %d", c, peer, os.Getpid())
 		}
-		sum := int64(0)
-		for state, ns := range got.States {
-			if ns == nil != (state == "TIME_WAIT") {
-				t.Errorf("time in %s: %v", state, ns)
-			} else if ns != nil {
-				sum += *ns
-			}
-		}
-		if got.Life == nil || *got.Life != sum || got.Active == nil || *got.Active != (got.Role == "client") || got.Totals == nil {
-			t.Errorf("%d ns in its states: %+v", sum, got)
+		if !c.Open {
+			checkLife(t, &c)
 		}
 	}
-	if told[0].Totals.Acked != 7 || told[1].Totals.Received != 6 { // SYN and FIN
-		t.Errorf("sent %d, received %d", told[0].Totals.Acked, told[1].Totals.Received)
+	// The SYN counts as sent, the FIN as sent and as received.
+	if acked, received := got[0].Totals.Acked, got[1].Totals.Received; acked != 7 || received != 6 {
+		t.Errorf("got %d bytes acknowledged, %d received, want 7 and 6", acked, received)
+	}
+}
+
+// checkLife checks a connection that the client closed first: times in states add up to its life.
+func checkLife(t *testing.T, c *toldConn) {
+	t.Helper()
+	sum := int64(0)
+	for state, ns := range c.States {
+		if ns == nil != (state == "TIME_WAIT") {
+			t.Errorf("time in %s: got %v", state, ns)
+		} else if ns != nil {
+			sum += *ns
+		}
+	}
+	if c.Life == nil || *c.Life != sum {
+		t.Errorf("got %+v, want life_ns %d, the sum of its states", c, sum)
+	}
+	if c.Active == nil || *c.Active != (c.Role == "client") || c.Totals == nil {
+		t.Errorf("got %+v, want active_close of the client only, and totals", c)
 	}
 }
