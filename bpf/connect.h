@@ -20,8 +20,8 @@
 const volatile bool trace_connects = false;
 
 /*
- * Returns the connect() in which the current task changes the state of sk, or null if it does so in
- * another way.
+ * Returns the connect() through which the current task is changing the state of sk, or null if it
+ * is changing it some other way.
  */
 static __always_inline struct connecting *connecting(const struct sock *sk)
 {

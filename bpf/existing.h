@@ -217,7 +217,7 @@ static __always_inline void read_full(struct sock_found *found, struct sock_comm
 }
 
 /*
- * Reads a socket that iter/tcp has come to. Whatever the verifier has to walk more than once comes
+ * Reads a socket that iter/tcp visits. Code that the verifier has to walk more than once comes
  * last.
  */
 static __always_inline bool read_existing(struct sock_found *found, struct sock_common *skc)
@@ -254,7 +254,7 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 	return true;
 }
 
-/* Reads a full socket that iter/tcp does not come to, by probe reads. */
+/* Reads, with probe reads, a full socket that iter/tcp does not visit. */
 static __always_inline void read_probed(struct sock_found *found, const struct sock *sk)
 {
 	const struct sock_common *skc = &sk->__sk_common;

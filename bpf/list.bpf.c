@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The kernel side of sstrace ls. It is an object of its own, a small part of the other one, because
- * loading is much of the time that a listing takes.
+ * loading is much of the time that a listing takes. What is found is decided in existing.h and
+ * holders.h.
  */
 #include "existing.h"
 #include "holders.h"

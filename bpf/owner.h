@@ -62,7 +62,7 @@ static __always_inline void note_listening(void)
 
 /*
  * Reports the exit of a process that called listen(). It may leave the listener to its children, as
- * a daemon does. Only its last thread counts. The files that it has open are closed afterwards.
+ * a daemon does. Only its last thread counts. Its open files are closed afterwards.
  */
 static __always_inline int trace_exit(struct task_struct *task)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What only a segment shows. The kernel always drops it afterwards (tcp_v4_rcv, tcp_v6_rcv:
- * discard_it), so a program on skb:kfree_skb sees it.
+ * Events that only a segment reveals. The kernel always drops the segment afterwards (tcp_v4_rcv,
+ * tcp_v6_rcv: discard_it), so a program on skb:kfree_skb sees it.
  *
  * The FIN that a timewait sock in FIN_WAIT2 waits for moves it to TIME_WAIT and starts its timer
  * again. But a timer that stays in its bucket of the wheel (2 s wide at 60 s and 250 Hz) is only

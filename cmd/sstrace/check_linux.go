@@ -29,5 +29,6 @@ func check(w io.Writer) error {
 	if unmet > 0 {
 		return unmet
 	}
+	fmt.Fprintln(w, "sstrace can trace on this machine.")
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// Helpers for flags. The flags themselves are in options.go and in the file of each command.
+
 // The groups of flags, in the order of --help. A command's own flags come first.
 const (
 	groupOwn         = "Flags"

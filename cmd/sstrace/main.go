@@ -121,7 +121,7 @@ func newCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Check whether this machine can trace, and say what to do if not",
 		Long: `check looks at each requirement of tracing and tries to attach. It prints a line for each, with
-what to do if something is missing, and exits with 0 if sstrace can run here, else with 1. A line
+what to do if something is missing, and exits with 0 if sstrace can run here, and with 1 otherwise. A line
 begins with yes, NO, less (sstrace can run without it) or ? (unknown, because a container or a
 namespace hides it).`,
 		Example: "  sudo sstrace check",

@@ -65,9 +65,9 @@ func (o *options) registerFilters(f *flags) {
 		"changes from or to this `state`: CLOSE_WAIT, or close-wait as in ss")
 	f.StringArrayVar(&o.filter.Edges, "edge", nil, "changes from one state to another: `OLD:NEW`")
 	f.Var((*positiveTime)(&o.filter.MinDur), "min-dur", "changes out of a state that lasted at least this `time`: 1ms")
-	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes of sockets owned by this `process`")
+	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "changes to sockets owned by this `process`")
 	f.StringArrayVar(&o.filter.Comms, "comm", nil,
-		"changes of sockets owned by a process of this `name`, of up to 15 bytes")
+		"changes to sockets owned by a process with this `name`, of up to 15 bytes")
 	f.StringVar(&o.filter.Where, "where", "",
 		"changes for which this `expression` over the NDJSON keys is true: 'dur_ns > 1e6 && rport == 443'")
 	f.complete("state", stateNames())
@@ -75,11 +75,11 @@ func (o *options) registerFilters(f *flags) {
 }
 
 // registerSockets adds the filters of a command that lists sockets; --state, which each command
-// explains differently, is there already. keys names the keys of --where.
+// explains differently, has already been added. keys names the keys of --where.
 func (o *options) registerSockets(f *flags, keys string) {
 	f.complete("state", stateNames())
 	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "sockets held by this `process`")
-	f.StringArrayVar(&o.filter.Comms, "comm", nil, "sockets held by a process of this `name`, of up to 15 bytes")
+	f.StringArrayVar(&o.filter.Comms, "comm", nil, "sockets held by a process with this `name`, of up to 15 bytes")
 	f.StringVar(&o.filter.Where, "where", "", "sockets for which this `expression` over "+keys+" is true: 'recv_q > 0'")
 	f.tag(groupSockets)
 }
@@ -105,8 +105,8 @@ func (o *options) registerConnections(f *flags, usage string, protos ...string) 
 		"connections with this `address` or prefix at either end: 10.0.0.0/8")
 	f.BoolVarP(&o.filter.IPv4, "ipv4", "4", false, "IPv4 only, including IPv4-mapped")
 	f.BoolVarP(&o.filter.IPv6, "ipv6", "6", false, "IPv6 only")
-	f.StringArrayVar(&o.filter.NetNS, "netns", nil, "sockets of this network `namespace`: NAME, PATH, pid:N or INODE")
-	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets of this `user`, by name or number")
+	f.StringArrayVar(&o.filter.NetNS, "netns", nil, "sockets in this network `namespace`: NAME, PATH, pid:N or INODE")
+	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets owned by this `user`, a name or a number")
 	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil,
 		"sockets of the cgroup v2 at this `path` and below it: /system.slice/redis.service")
 	f.StringArrayVar(&o.filter.Protos, "proto", nil, usage)
@@ -118,7 +118,7 @@ func (o *options) registerConnections(f *flags, usage string, protos ...string) 
 func (o *options) registerOutput(f *flags) {
 	f.StringVarP(&o.format, "output", "o", o.formats[0], "`format`: "+strings.Join(o.formats, ", "))
 	f.StringVarP(&o.write, "write", "w", "",
-		"write to this `file` (created with mode 0600) instead of stdout, which is -")
+		"write to this `file`, created with mode 0600, instead of stdout (-)")
 	f.complete("output", o.formats)
 	f.tag(groupOutput)
 }

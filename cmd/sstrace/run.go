@@ -26,8 +26,8 @@ type setting struct {
 	kernel
 }
 
-// kernel is what a view may ask a live source while it is idle. The source waits for the answer, so
-// views should ask seldom. A function that the source does not offer is nil.
+// kernel is what a view may ask a live source while it is idle. The source waits for the answer,
+// so views should ask rarely. A function that the source does not offer is nil.
 type kernel struct {
 	sockets   func() ([]event.Event, error) // every socket that exists, with its holders
 	listeners func() ([]event.Event, error) // the listeners only, without their holders

@@ -60,8 +60,11 @@ func (j *job) trace(argv []string) error {
 			p.Stop()
 		}()
 	}
-	if j.write != "" {
+	switch {
+	case j.write != "":
 		fmt.Fprintf(os.Stderr, "sstrace: tracing, to %s\n", j.write)
+	case c == nil && j.format == "text" && !j.answers && out.Terminal():
+		fmt.Fprintln(os.Stderr, "sstrace: tracing; Ctrl-C ends it") // an idle host may print nothing for long
 	}
 	if j.duration > 0 {
 		time.AfterFunc(time.Duration(j.duration), p.Stop)

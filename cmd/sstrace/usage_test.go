@@ -211,7 +211,7 @@ func TestWrongKindOfRecording(t *testing.T) {
 	}
 	partial := sstrace(t, recorded, "-r", "-", "-o", "ndjson", "--state", "established").stdout
 	for _, command := range []string{"ls", "leaks"} {
-		if r := sstrace(t, partial, command, "-r", "-"); r.code != exitFailure || !strings.Contains(r.stderr, "lacks lines") {
+		if r := sstrace(t, partial, command, "-r", "-"); r.code != exitFailure || !strings.Contains(r.stderr, "is missing lines") {
 			t.Errorf("%s of a part: exit code %d, %q", command, r.code, r.stderr)
 		}
 	}
@@ -262,9 +262,9 @@ func TestReplayOfBrokenRecordings(t *testing.T) {
 		{"cut in a line", recorded[:len(recorded)-20], "line 5 is cut short", 4},
 		{"without end", strings.Join(lines[:4], ""), "has no end line", 4},
 		{"empty", "", "has no end line", 0},
-		{"two", recorded + recorded, "these are two recordings", 4},
+		{"two", recorded + recorded, "this file contains two recordings", 4},
 		{"not JSON", lines[0] + "hello\n", "line 2: column 1: not a JSON object", 1},
-		{"other JSON", `{"a":1}` + "\n", "line 1: not a line by sstrace", 0},
+		{"other JSON", `{"a":1}` + "\n", "line 1: not a line written by sstrace", 0},
 		{"of the future", strings.ReplaceAll(lines[0], `"v":1`, `"v":2`), "v is 2 and this sstrace reads 1", 0},
 		{"other state", strings.ReplaceAll(lines[0], "SYN_SENT", "ASLEEP"), `key "new": "ASLEEP" is unknown to this version`, 0},
 	} {

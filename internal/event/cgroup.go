@@ -2,7 +2,7 @@ package event
 
 import "strings"
 
-// Container returns the ID of the container that Cgroup belongs to, "" if there is none. It
+// Container returns the ID of the container that Cgroup belongs to, or "" if there is none. It
 // recognizes docker, containerd, cri-o and podman, which all put 64 hexadecimal digits into the
 // path, either alone (docker with cgroupfs, containerd in Kubernetes) or as RUNTIME-ID.scope
 // (systemd).
@@ -24,7 +24,7 @@ func (e *Event) Container() string {
 	return ""
 }
 
-// Unit returns the innermost systemd service or scope that contains Cgroup, "" if there is none.
+// Unit returns the innermost systemd service or scope that contains Cgroup, or "" if there is none.
 func (e *Event) Unit() string {
 	for path := e.Cgroup; path != ""; {
 		var part string

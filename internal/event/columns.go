@@ -26,7 +26,7 @@ func (c *Column) Append(b []byte, e *Event) []byte {
 	return b
 }
 
-// ownerComm returns the owner's name, "" if there is no owner.
+// ownerComm returns the owner's name, or "" if there is no owner.
 func (e *Event) ownerComm() string {
 	if e.OwnerPID == 0 {
 		return ""

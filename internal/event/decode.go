@@ -24,7 +24,7 @@ func Read(r io.Reader) iter.Seq2[*Event, error] {
 			text, err := in.ReadSlice('\n')
 			switch {
 			case errors.Is(err, bufio.ErrBufferFull):
-				yield(nil, fmt.Errorf("line %d: longer than 64 KiB: not a recording by sstrace -o ndjson", line))
+				yield(nil, fmt.Errorf("line %d: longer than 64 KiB: not a recording made by sstrace -o ndjson", line))
 				return
 			case errors.Is(err, io.EOF) && len(text) == 0:
 				return
@@ -88,7 +88,7 @@ type line struct {
 func (l *line) check(e *Event) error {
 	switch {
 	case l.version == 0 || !l.hasType || !l.hasTime || e.Seq == 0:
-		return errors.New("not a line by sstrace -o ndjson: v, type, seq or ts is missing")
+		return errors.New("not a line written by sstrace -o ndjson: v, type, seq or ts is missing")
 	case l.version != Version:
 		return fmt.Errorf("v is %d and this sstrace reads %d: use the version that wrote it", l.version, Version)
 	case e.Type == Change && (e.ID == 0 || e.Old == 0 || e.New == 0 || e.Family == 0 || e.Proto == 0):

@@ -60,7 +60,7 @@ var kinds = [...]Kinds{
 	Change: InChange, Accept: InAccept, ConnectFailed: InConnectFailed, Socket: InSocket, Lost: InLost, End: InEnd,
 }
 
-// In returns t as a set of one kind, empty if t is not a line.
+// In returns t as a set of one kind, or an empty set if t is not a line.
 func (t Type) In() Kinds {
 	if int(t) < len(kinds) {
 		return kinds[t]
@@ -153,8 +153,8 @@ func (k *Key) ValuesIn(in Kinds) []string {
 	return nil
 }
 
-// keys holds every key, in the order in which a line has them. syn_retrans and ring_full are there
-// twice: they have another place, or another meaning, in another kind of line. A new key goes to
+// keys holds every key, in the order in which a line has them. syn_retrans and ring_full appear
+// twice: in another kind of line they have another place, or another meaning. A new key goes to
 // the end of its objects, and has the next free column.
 var keys = []Key{
 	{Name: "v", In: InLines, Form: FormVersion, CSV: 1, NoWhere: true,

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// Tuple is what tells connections that exist at the same time apart: the 4-tuple, and what two
-// connections with the same 4-tuple may differ in.
+// Tuple identifies a connection among those that exist at the same time: the 4-tuple, and whatever
+// else two connections with the same 4-tuple can differ in.
 type Tuple struct {
 	Local, Remote netip.AddrPort
 	NetNS         uint32

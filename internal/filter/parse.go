@@ -249,7 +249,7 @@ func parseEdge(v string) (edge, error) {
 func parseComm(v string) (string, error) {
 	const longest = 15 // TASK_COMM_LEN - 1, include/linux/sched.h
 	if v == "" || len(v) > longest {
-		return "", fmt.Errorf("expected 1 to %d bytes, since the kernel keeps no more of a process's name", longest)
+		return "", fmt.Errorf("expected 1 to %d bytes: the kernel keeps no more of a process's name", longest)
 	}
 	return v, nil
 }

@@ -146,8 +146,8 @@ func (f *Filter) Trouble() error {
 }
 
 // guard makes a comparison with null false, as in SQL, instead of an error: a > b becomes a != nil
-// && a > b for every nullable key in it, including the keys of holders. A comparison with nil stays
-// as it is, so that `err != nil` is true if err is known.
+// && a > b for every nullable key in it, including the keys of holders. A comparison with nil is
+// left alone, so `err != nil` is true if err is known.
 type guard struct {
 	nullable []string
 }
@@ -219,7 +219,7 @@ func nullableKeys(env reflect.Type) (keys []string) {
 	return keys
 }
 
-// keyOf returns the key that a node names, "" if it names none.
+// keyOf returns the key that a node names, or "" if it names none.
 func keyOf(node ast.Node) string {
 	switch n := node.(type) {
 	case *ast.IdentifierNode:

@@ -65,7 +65,7 @@ const (
 func (v *visits) all(paths <-chan string, refs <-chan socketRef, do func() error) error {
 	own, err := linux.Inode("/proc/thread-self/ns/net")
 	if err != nil {
-		return fmt.Errorf("find the own network namespace: %w", err)
+		return fmt.Errorf("find sstrace's network namespace: %w", err)
 	}
 	if v.enter(own) {
 		if err := do(); err != nil {

@@ -202,8 +202,8 @@ func (t *Table) findOlder(end *End) *End {
 	})
 }
 
-// addTuple adds end to byTuple. Another end with the same tuple, namespace and device, and of which
-// lines may be missing, is gone.
+// addTuple adds end to byTuple. Another end with the same tuple, namespace and device, some of
+// whose lines may be missing, is gone.
 func (t *Table) addTuple(end *End) {
 	key := end.tuple()
 	for other := t.byTuple[key]; other != nil; {
@@ -217,7 +217,7 @@ func (t *Table) addTuple(end *End) {
 	t.byTuple[key] = end
 }
 
-// removeTuple removes end from byTuple, if it is there.
+// removeTuple removes end from byTuple, if present.
 func (t *Table) removeTuple(end *End) {
 	if !end.indexed {
 		return
@@ -246,7 +246,7 @@ func (t *Table) addConnecting(end *End) {
 	end.connecting = true
 }
 
-// removeConnecting removes end from connecting, if it is there.
+// removeConnecting removes end from connecting, if present.
 func (t *Table) removeConnecting(end *End) {
 	if !end.connecting {
 		return

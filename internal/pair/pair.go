@@ -1,5 +1,5 @@
 // Package pair assembles the lines of a stream into connections with their two ends. It knows
-// nothing of views, and it keeps open connections only.
+// nothing about views, and keeps only open connections.
 package pair
 
 import (
@@ -193,8 +193,8 @@ func (t *Table) update(end *End, e *event.Event) {
 	}
 }
 
-// setSock records the address of the end's struct sock. An end that was there before, and of which
-// lines were lost, is gone.
+// setSock records the address of the end's struct sock. An earlier end at that address, some of
+// whose lines were lost, is gone.
 func (t *Table) setSock(end *End, sk uint64) {
 	if t.socks[end.sk] == end {
 		delete(t.socks, end.sk)

@@ -23,7 +23,7 @@ const (
 // bpfEvent from the object, and a test compares the two.
 func decode(raw []byte) (*bpfEvent, error) {
 	if len(raw) < recordSize {
-		return nil, fmt.Errorf("a record has %d bytes, less than the %d of struct event", len(raw), recordSize)
+		return nil, fmt.Errorf("a record has %d bytes, fewer than the %d of struct event", len(raw), recordSize)
 	}
 	return (*bpfEvent)(unsafe.Pointer(unsafe.SliceData(raw))), nil
 }

@@ -1,4 +1,4 @@
-// Package quantile estimates percentiles of very many times without keeping them. It wraps
+// Package quantile estimates percentiles of a large number of times without storing them. It wraps
 // HdrHistogram's packed histogram and fixes its range and precision, so that any two sketches can
 // be merged, and adds the exact extremes.
 package quantile

@@ -74,7 +74,7 @@ func (r *Recording) lines() iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		for e, err := range event.Read(r.in) {
 			if err == nil && r.end != nil {
-				err = fmt.Errorf("line %d comes after the end: these are two recordings", r.last.Seq+1)
+				err = fmt.Errorf("line %d comes after the end: this file contains two recordings", r.last.Seq+1)
 			}
 			switch {
 			case errors.Is(err, io.ErrUnexpectedEOF):
@@ -94,7 +94,7 @@ func (r *Recording) lines() iter.Seq2[*event.Event, error] {
 
 func (r *Recording) note(e *event.Event) {
 	if e.Seq != r.last.Seq+1 && r.gap == nil {
-		r.gap = fmt.Errorf("%s is not one whole recording: line %d is followed by line %d; what is there was printed",
+		r.gap = fmt.Errorf("%s is not one complete recording: line %d is followed by line %d; the lines in it were printed",
 			r.name(), r.last.Seq, e.Seq)
 	}
 	r.last = *e
@@ -104,7 +104,7 @@ func (r *Recording) note(e *event.Event) {
 	}
 }
 
-// Stop implements Source. Nothing goes on while nobody reads.
+// Stop implements Source. It has nothing to stop: a recording is read only on demand.
 func (r *Recording) Stop() {}
 
 // End implements Source. Its error says in what the recording is incomplete, or wraps ErrSockets.
@@ -118,11 +118,11 @@ func (r *Recording) End() (*event.Event, error) {
 			end.Balance = &event.Balance{Seen: r.listed}
 		}
 		if r.end.Balance.Partial && r.want.Existing {
-			partial = fmt.Errorf("%s lacks lines of some connections (it was made with a line filter, or with -n), "+
+			partial = fmt.Errorf("%s is missing lines of some connections (it was made with a line filter, or with -n), "+
 				"so what it shows of existing sockets is unreliable; record with connection filters only", r.name())
 		}
 	case r.done && !r.failed:
-		what := "what is there was printed"
+		what := "the lines in it were printed"
 		if r.want.Sockets != nil {
 			what = "which sockets exist is unknown"
 		}

@@ -20,9 +20,9 @@ type Source interface {
 	// Stop makes Events end once it has yielded what had happened before. It may be called from any
 	// goroutine, and more than once.
 	Stop()
-	// End returns the last line, of type event.End, after Events has ended. Its Balance accounts for
-	// what the source did with its records; it is nil if the source cannot know. The error, if any,
-	// says what the source could not yield; the line is valid in spite of it.
+	// End returns the last line, of type event.End, after Events has ended. Its Balance accounts
+	// for what the source did with its records; it is nil if the source cannot know. The error, if
+	// any, says what the source could not yield; the line is valid nevertheless.
 	End() (*event.Event, error)
 }
 

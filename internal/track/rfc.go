@@ -50,7 +50,7 @@ type RFC struct {
 	nextReplaced int              // in replaced
 }
 
-// tuple identifies a connection of which only the two ends are known.
+// tuple identifies a connection by its two ends, when nothing else about it is known.
 type tuple struct {
 	local, remote netip.AddrPort
 	netns         uint32

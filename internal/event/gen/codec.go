@@ -105,8 +105,9 @@ func literal(text string) string {
 	return "`" + text + "`"
 }
 
-// target returns the variable that the key k of o is decoded into, "" if it is derived from others.
-// What belongs to Status or Balance is decoded into a line, since the type may not be known yet.
+// target returns the variable that the key k of o is decoded into, or "" if it is derived from
+// others. What belongs to Status or Balance is decoded into a line, since the type may not be
+// known yet.
 func target(o *object, k *event.Key) string {
 	switch k.Form {
 	case event.FormAddr, event.FormPort:

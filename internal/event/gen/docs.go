@@ -41,7 +41,7 @@ func makeSchema(path string) ([]byte, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(w.Bytes(), new(any)); err != nil {
-		return nil, fmt.Errorf("%s does not make JSON: %w", path, err)
+		return nil, fmt.Errorf("%s does not produce valid JSON: %w", path, err)
 	}
 	return w.Bytes(), nil
 }

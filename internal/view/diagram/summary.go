@@ -114,7 +114,7 @@ func (s *summary) edge(e event.Edge, p party) tally {
 	return all[p]
 }
 
-// end returns the end of a state, which it creates if necessary.
+// end returns the end of a state, creating it if necessary.
 func (s *summary) end(state event.State) *end {
 	e := s.ends[state]
 	if e == nil {

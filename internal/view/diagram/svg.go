@@ -208,7 +208,7 @@ func (r *route) tip(tallies [parties]tally) string {
 	return text
 }
 
-// tip returns everything that is known about a tally.
+// tip returns the tooltip of a tally: everything known about it.
 func tip(t tally) string {
 	line := fmt.Sprintf("%d, %d timed", t.Count, t.Times.Count())
 	if t.Times.Count() > 0 {
