@@ -21,9 +21,9 @@ func TestLiveViews(t *testing.T) {
 		leak        string // what leaks says of it; "": nothing
 	}{
 		{"the SYN is not answered", "connect", event.SynSent, true, false, "    held by "},
-		{"the ACK is not sent", "listen, SYN in", event.SynRecv, false, false, "    held by no process: the kernel ends it\n"},
-		{"the accept queue is full", "listen, SYN in, accept queue full, ACK in", event.SynRecv, false, false, "accept queue full: 1 wait, 0 may\n"},
-		{"the listener waits for data", "listen, TCP_DEFER_ACCEPT, SYN in, ACK in", event.SynRecv, false, false, "    held by no process: the kernel ends it\n"},
+		{"the ACK is not sent", "listen, SYN in", event.SynRecv, false, false, "    held by no process: the kernel will end it\n"},
+		{"the accept queue is full", "listen, SYN in, accept queue full, ACK in", event.SynRecv, false, false, "accept queue full: 1 waiting, backlog 0\n"},
+		{"the listener waits for data", "listen, TCP_DEFER_ACCEPT, SYN in, ACK in", event.SynRecv, false, false, "    held by no process: the kernel will end it\n"},
 		{"the peer has closed", ways["CLOSE_WAIT"], event.CloseWait, true, false, "end of file unread\n"},
 		{"an orphan in FIN_WAIT2", ways["FIN_WAIT2"] + ", close", event.FinWait2, false, true, ""},
 		{"an orphan in FIN_WAIT2 that is a full socket", ways["FIN_WAIT2"] + ", TCP_LINGER2 61, close", event.FinWait2, false, true, ""},

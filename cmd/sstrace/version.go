@@ -13,5 +13,6 @@ var build = "unknown build"
 
 // version returns what a bug report needs: release, build, Go, system and kernel.
 func version() string {
-	return fmt.Sprintf("%s (%s, %s, %s/%s%s)", release, build, runtime.Version(), runtime.GOOS, runtime.GOARCH, kernelRelease())
+	return fmt.Sprintf("%s (%s, %s, %s/%s%s)",
+		release, build, runtime.Version(), runtime.GOOS, runtime.GOARCH, kernelRelease())
 }

@@ -73,7 +73,8 @@ func (s *Sketch) Quantile(q float64) int64 {
 // bucket, as if all times had been added to one Sketch.
 func (s *Sketch) Merge(other *Sketch) error {
 	var dropped int64
-	if few := s.buckets.Populated() / 16; other.buckets.Populated() < few { // Histogram.Merge visits all buckets of both
+	// Histogram.Merge visits all buckets of both.
+	if few := s.buckets.Populated() / 16; other.buckets.Populated() < few {
 		other.buckets.ForEachBucket(func(ns, count int64) bool {
 			if s.buckets.RecordValues(ns, count) != nil {
 				dropped += count

@@ -248,10 +248,10 @@ func (s *summary) picture() *grid {
 		point{rightInner, r.syn - 1}, point{rightInner, r.closed + 3}, point{rightOfMid, r.closed + 3})
 	g.arrow(s, event.SynRecv.To(event.Listen), point{besideLeft, r.listen + 1}, above,
 		point{cellLeft, r.syn - 1}, point{cellLeft, r.listen + 1}, point{leftOfMid, r.listen + 1})
-	g.arrow(s, event.Listen.To(event.SynRecv), point{beforeMid, r.y1}, above, point{midLeft, r.listen + r.highListen + 1},
-		point{midLeft, r.y1}, point{leftInside, r.y1})
-	g.arrow(s, event.Listen.To(event.SynSent), point{behindMid, r.y1}, above, point{midRight, r.listen + r.highListen + 1},
-		point{midRight, r.y1}, point{rightInside, r.y1})
+	g.arrow(s, event.Listen.To(event.SynRecv), point{beforeMid, r.y1}, above,
+		point{midLeft, r.listen + r.highListen + 1}, point{midLeft, r.y1}, point{leftInside, r.y1})
+	g.arrow(s, event.Listen.To(event.SynSent), point{behindMid, r.y1}, above,
+		point{midRight, r.listen + r.highListen + 1}, point{midRight, r.y1}, point{rightInside, r.y1})
 	g.arrow(s, event.SynSent.To(event.SynRecv), point{cellMid, r.y2}, above, point{rightInside, r.y2},
 		point{leftInside, r.y2})
 	g.arrow(s, event.SynRecv.To(event.Established), point{beforeMid, r.y3}, above, point{leftInside, r.y3},
@@ -266,12 +266,12 @@ func (s *summary) picture() *grid {
 		point{midRight, r.estab + r.highEstab + 1}, point{midRight, r.y4}, point{rightInside, r.y4})
 	g.arrow(s, event.FinWait1.To(event.Closing), point{beforeMid, r.y5}, above, point{leftInside, r.y5},
 		point{cellMid, r.y5}, point{cellMid, r.wait - 1})
-	g.arrow(s, event.FinWait1.To(event.FinWait2), point{cellLeft, r.finEnd + 1}, toRight, point{cellLeft, r.finEnd + 1},
-		point{cellLeft, r.wait - 1})
-	g.arrow(s, event.CloseWait.To(event.LastAck), point{cellRight, r.finEnd + 1}, toLeft, point{cellRight, r.finEnd + 1},
-		point{cellRight, r.wait - 1})
-	g.arrow(s, event.FinWait2.To(event.TimeWait), point{beforeMid, r.y6}, above, point{cellLeft, r.wait + r.highWait + 1},
-		point{cellLeft, r.y6}, point{leftOfMid, r.y6})
+	g.arrow(s, event.FinWait1.To(event.FinWait2), point{cellLeft, r.finEnd + 1}, toRight,
+		point{cellLeft, r.finEnd + 1}, point{cellLeft, r.wait - 1})
+	g.arrow(s, event.CloseWait.To(event.LastAck), point{cellRight, r.finEnd + 1}, toLeft,
+		point{cellRight, r.finEnd + 1}, point{cellRight, r.wait - 1})
+	g.arrow(s, event.FinWait2.To(event.TimeWait), point{beforeMid, r.y6}, above,
+		point{cellLeft, r.wait + r.highWait + 1}, point{cellLeft, r.y6}, point{leftOfMid, r.y6})
 	g.arrow(s, event.Closing.To(event.TimeWait), point{cellMid, r.wait + r.highWait + 1}, toRight,
 		point{cellMid, r.wait + r.highWait + 1}, point{cellMid, r.last - 1})
 	g.arrow(s, event.LastAck.To(event.Close), point{cellRight, r.wait + r.highWait + 1}, toLeft,

@@ -73,8 +73,7 @@ func (v *View) Take(e *event.Event) error {
 	if err := v.groups.See(e); err != nil {
 		return err
 	}
-	switch e.Type {
-	case event.Lost:
+	if e.Type == event.Lost {
 		v.table.Take(e)
 		v.groups.Lost(e.RingFull)
 		switch {

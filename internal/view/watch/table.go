@@ -87,7 +87,7 @@ func (t *table) take(e *event.Event) {
 		if old := t.known(e); old != nil {
 			next := *old.Event
 			status := *old.Status
-			status.Holders, status.Attached = nil, 0 // the process that accepted holds it; the next look finds the descriptor
+			status.Holders, status.Attached = nil, 0 // the next look finds the descriptor of the process that accepted
 			next.Status, next.UID = &status, e.UID
 			next.OwnerPID, next.OwnerComm, next.OwnerVia = e.OwnerPID, e.OwnerComm, e.OwnerVia
 			r := *old
