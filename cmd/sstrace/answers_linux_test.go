@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sstrace/internal/event/eventtest"
 )
 
 // ask runs a command of sstrace around traffic and returns its lines of this type. linesOf checks
@@ -32,14 +34,13 @@ func answers[T any](t *testing.T, kind string, args ...string) []T {
 // schema, seq is dense, no change was lost, and the last line is the end.
 func linesOf[T any](t *testing.T, kind, text string) (all []T) {
 	t.Helper()
-	schema := ndjsonSchema(t)
+	eventtest.KeepsSchema(t, text)
 	last, seq := "", 0
 	for line := range strings.Lines(text) {
 		var head struct {
 			Type string
 			Seq  int
 		}
-		checkJSON(t, schema, line)
 		if err := json.Unmarshal([]byte(line), &head); err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// self makes a command of the test binary in a role.
+// self returns a command that runs the test binary in a role.
 func self(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	if exe, err := os.Executable(); err == nil {
@@ -39,12 +39,13 @@ func self(role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// result is what a process that has ended left.
 type result struct {
 	stdout, stderr string
 	code           int
 }
 
-// sstrace runs it with args to its end.
+// sstrace runs sstrace with args to its end.
 func sstrace(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
 	cmd := self("sstrace", args...)
@@ -62,4 +63,14 @@ func sstrace(t *testing.T, stdin string, args ...string) result {
 func ndjsonSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
 	return eventtest.Schema(t)
+}
+
+// read returns the content of a file.
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
