@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -292,5 +293,48 @@ func kernelThreadIsNoOwner(t *testing.T, at string) {
 	}
 	if closed == 0 {
 		t.Skip("here the process closed the subflows itself")
+	}
+}
+
+// Every view shows an MPTCP connection beside its subflow, and no timeout where both sides closed.
+func TestViewsOfMPTCP(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
+		t.Run(at, func(t *testing.T) {
+			h := newHost(t)
+			fam := family(netip.MustParseAddrPort(at))
+			file := filepath.Join(t.TempDir(), "trace.ndjson")
+			around(t, []string{"-o", "ndjson", "-w", file, "--proto", "tcp,mptcp", "--netns", h.netns()}, func() {
+				l := h.mptcp(fam).listenAt(at, 8)
+				c := h.mptcp(fam).connectTo(at)
+				s := l.accept()
+				c.close()
+				_, err := unix.Read(s.fd, make([]byte, 1)) // the end of data
+				h.must("read", err)
+				s.close()
+				l.close()
+				await(t, "the subflows to close", func() bool { return h.inStates(unix.BPF_TCP_ESTABLISHED, unix.BPF_TCP_LAST_ACK) == 0 })
+			})
+			checkViews(t, file)
+			ends := make(map[event.Role]event.Event)
+			for _, e := range readRecording(t, file).changes {
+				if e.Proto == event.MPTCP && e.New == event.Close {
+					ends[e.Role] = e
+				}
+			}
+			for role, reason := range map[event.Role]event.Reason{event.Client: event.ReasonUnexplained, event.Server: event.ReasonNormal} {
+				if e := ends[role]; e.Reason != reason {
+					t.Errorf("%v ended for %v, want %v: %+v", role, e.Reason, reason, e)
+				}
+			}
+			paired := 0
+			for _, told := range answers[toldHandshake](t, "handshake", "handshakes", "-r", file) {
+				if told.Client != nil && told.Server != nil {
+					paired++
+				}
+			}
+			if paired != 2 {
+				t.Errorf("%d handshakes with both ends, want those of the connection and of its subflow", paired)
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package pair
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -306,4 +307,14 @@ var pairings = []struct{ name, lines, want string }{
 		2 1 server 127.0.0.1:80 127.0.0.1:4000 LISTEN SYN_RECV
 		2 SYN_RECV CLOSE
 		accept 2`, "2"},
+}
+
+// The remote address of an accepted MPTCP socket is first in its accept line.
+func TestPairingByAccept(t *testing.T) {
+	all := lines("1 1 client 127.0.0.1:40000 127.0.0.1:80 CLOSE SYN_SENT\n2 1 server 127.0.0.1:80 127.0.0.1:40000 LISTEN ESTABLISHED\n" +
+		"1 SYN_SENT ESTABLISHED\naccept 2\n")
+	all[1].Remote = netip.AddrPort{}
+	if got := strings.Join(pairs(all), " "); got != "1-2" {
+		t.Errorf("got %s, want 1-2", got)
+	}
 }

@@ -72,6 +72,7 @@ func (t *Table) Take(e *event.Event) []*End {
 			end.AcceptedAt, end.Queued = e.Mono, max(e.Dur, event.Unknown)
 			end.Accepted = Process{e.OwnerPID, e.OwnerComm, e.OwnerVia}
 			t.update(end, e)
+			t.match(end, false) // the remote address of an MPTCP socket is known from here on
 			t.touched = append(t.touched, end)
 		}
 	case event.Change:

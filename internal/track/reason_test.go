@@ -85,6 +85,26 @@ func TestReason(t *testing.T) {
 	}
 }
 
+// An MPTCP socket ends in CLOSE where a TCP socket enters TIME_WAIT, and does so after a timeout, too.
+func TestReasonMPTCP(t *testing.T) {
+	for _, test := range []struct {
+		old     event.State
+		closing record.Closing
+		want    event.Reason
+	}{
+		{event.FinWait2, record.Shut | record.Orphan, event.ReasonUnexplained},
+		{event.FinWait2, record.Shut | record.Owned, event.ReasonUnexplained},
+		{event.Closing, record.Shut | record.Orphan, event.ReasonUnexplained},
+		{event.LastAck, record.Shut | record.Orphan, event.ReasonNormal},
+	} {
+		r := change(1, 1, 1, test.old, event.Close)
+		r.Proto, r.Closing = event.MPTCP, test.closing
+		if got := new(RFC).reason(&r); got != test.want {
+			t.Errorf("from %v with %#x: %v, want %v", test.old, test.closing, got, test.want)
+		}
+	}
+}
+
 // Without records of connect() the reason for a SYN_SENT that ends in a system call is open.
 func TestReasonCallsUnavailable(t *testing.T) {
 	for _, test := range []struct {
