@@ -92,7 +92,12 @@ func BenchmarkBeside(b *testing.B) {
 	}
 	b.Cleanup(func() { _ = os.WriteFile(stats, []byte("0"), 0) })
 	sstrace := []string{"change", "change_missed"}
-	rfc := []string{"change", "change_missed", "timer_started", "timer_cancelled", "timer_expired", "skb_dropped", "accepted", "accepted4"}
+	rfc := slices.Concat(sstrace, []string{
+		"timer_started", "timer_cancelled", "timer_expired", "skb_dropped", "accepted", "accepted4",
+	})
+	// It needs tracefs at its usual place, where not every machine mounts it.
+	const mounted = "mount -t tracefs tracefs /sys/kernel/tracing; exec tcpstates"
+	tcpstates := exec.Command("unshare", "-m", "sh", "-c", mounted)
 	for _, tracer := range []struct {
 		name     string
 		command  *exec.Cmd

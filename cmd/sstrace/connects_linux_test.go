@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -16,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ended is what the end of a connection says.
+// ended is the end of a connection.
 type ended struct {
 	old    event.State
 	reason event.Reason
@@ -24,7 +23,7 @@ type ended struct {
 	closer event.Closer
 }
 
-// ends returns what those say that were not listeners, in their order.
+// ends returns the ends of the connections, in order.
 func (r recordedRun) ends() (all []ended) {
 	for _, e := range r.changes {
 		if e.New == event.Close && e.Old != event.Listen {
@@ -34,109 +33,139 @@ func (r recordedRun) ends() (all []ended) {
 	return all
 }
 
-// A connect() that comes back to CLOSE in the same call, or soon after, and never got as far as an answer of the peer's TCP.
-func TestConnectThatEnds(t *testing.T) {
-	f := startFeed(t)
-	rejected := func(with string) func(h *host, c sock, to netip.AddrPort) {
-		return func(h *host, c sock, to netip.AddrPort) {
-			proto := map[bool]string{true: "ipv6", false: "ipv4"}[to.Addr().Is6()]
-			h.run(nil, "nft", "add table inet f; add chain inet f i { type filter hook input priority 0; }; add rule inet f i meta nfproto "+proto+
-				" tcp dport 7781 reject with "+with)
-			h.must("nonblock", unix.SetNonblock(c.fd, true))
-			// The message comes while connect() holds the socket's lock.
-			if err := unix.Connect(c.fd, sockaddr(to, family(to))); !errors.Is(err, unix.EINPROGRESS) {
-				t.Errorf("connect: %v", err)
-			}
-			c.closeLast()
-		}
-	}
-	noPort := func(blocking bool) func(h *host, c sock, to netip.AddrPort) {
-		return func(h *host, c sock, to netip.AddrPort) {
-			h.sysctl("ip_local_port_range", "40000 40000")
-			l := h.listen(to.String(), 8)
-			first := h.dial(to.String())
-			h.must("nonblock", unix.SetNonblock(c.fd, !blocking))
-			if err := unix.Connect(c.fd, sockaddr(to, family(to))); !errors.Is(err, unix.EADDRNOTAVAIL) {
-				t.Errorf("connect: %v", err)
-			}
-			c.closeLast()
-			s := l.accept()
-			s.reset()
-			s.close()
-			first.reach(unix.BPF_TCP_CLOSE)
-			first.close()
-			l.close()
-		}
-	}
-	deferred := func(end func(c sock)) func(h *host, c sock, to netip.AddrPort) {
-		return func(h *host, c sock, to netip.AddrPort) {
-			h.sysctl("tcp_fastopen", "1543") // 0x607: without a cookie
-			h.must("option", unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
-			h.must("connect", unix.Connect(c.fd, sockaddr(to, family(to))))
-			end(c)
-		}
-	}
-	var all []func()
-	for _, test := range []struct {
-		name    string
-		only    string
-		traffic func(h *host, c sock, to netip.AddrPort)
-		want    ended // of the socket
-		port    bool  // its local port is known at its end
-	}{
-		{"ICMP port unreachable", "127.0.0.1", rejected("icmp type port-unreachable"), ended{event.SynSent, event.ReasonPortUnreachable, 111, 0}, true},
-		{"ICMP host unreachable", "127.0.0.1", rejected("icmp type host-unreachable"), ended{event.SynSent, event.ReasonUnreachable, 113, 0}, true},
-		{"ICMP prohibited", "127.0.0.1", rejected("icmp type admin-prohibited"), ended{event.SynSent, event.ReasonUnreachable, 113, 0}, true},
-		{"ICMPv6 port unreachable", "::1", rejected("icmpv6 type port-unreachable"), ended{event.SynSent, event.ReasonPortUnreachable, 111, 0}, true},
-		{"ICMPv6 address unreachable", "::1", rejected("icmpv6 type addr-unreachable"), ended{event.SynSent, event.ReasonUnreachable, 113, 0}, true},
-		{"ICMPv6 prohibited", "::1", rejected("icmpv6 type admin-prohibited"), ended{event.SynSent, event.ReasonUnreachable, 13, 0}, true},
-		{"ICMPv6 reject route", "::1", rejected("icmpv6 type reject-route"), ended{event.SynSent, event.ReasonUnreachable, 13, 0}, true},
-		{"no free port", "", noPort(true), ended{event.SynSent, event.ReasonNoPort, 99, 0}, false},
-		{"no free port, without blocking", "", noPort(false), ended{event.SynSent, event.ReasonNoPort, 99, 0}, false},
-		{"TCP_FASTOPEN_CONNECT, closed before it sent anything", "", deferred(sock.closeLast), ended{event.SynSent, event.ReasonGivenUp, 0, event.WeClosed}, true},
-		{"TCP_FASTOPEN_CONNECT, shut down before it sent anything", "", deferred(func(c sock) {
+// connectTest is a connect() that returns to CLOSE in the same call or soon after, without an
+// answer of the peer's TCP.
+type connectTest struct {
+	name    string
+	only    string // the peer's address, or "" for both families
+	traffic func(h *host, c sock, to netip.AddrPort)
+	reason  event.Reason
+	err     unix.Errno
+	closer  event.Closer
+	port    bool // the local port is known at the end
+}
+
+var connectTests = []connectTest{
+	{"ICMP port unreachable", "127.0.0.1", rejected("icmp type port-unreachable"),
+		event.ReasonPortUnreachable, unix.ECONNREFUSED, 0, true},
+	{"ICMP host unreachable", "127.0.0.1", rejected("icmp type host-unreachable"),
+		event.ReasonUnreachable, unix.EHOSTUNREACH, 0, true},
+	{"ICMP prohibited", "127.0.0.1", rejected("icmp type admin-prohibited"),
+		event.ReasonUnreachable, unix.EHOSTUNREACH, 0, true},
+	{"ICMPv6 port unreachable", "::1", rejected("icmpv6 type port-unreachable"),
+		event.ReasonPortUnreachable, unix.ECONNREFUSED, 0, true},
+	{"ICMPv6 address unreachable", "::1", rejected("icmpv6 type addr-unreachable"),
+		event.ReasonUnreachable, unix.EHOSTUNREACH, 0, true},
+	{"ICMPv6 prohibited", "::1", rejected("icmpv6 type admin-prohibited"),
+		event.ReasonUnreachable, unix.EACCES, 0, true},
+	{"ICMPv6 reject route", "::1", rejected("icmpv6 type reject-route"),
+		event.ReasonUnreachable, unix.EACCES, 0, true},
+	{"no free port", "", noPort(true), event.ReasonNoPort, unix.EADDRNOTAVAIL, 0, false},
+	{"no free port, without blocking", "", noPort(false), event.ReasonNoPort, unix.EADDRNOTAVAIL, 0, false},
+	{"TCP_FASTOPEN_CONNECT, closed before it sent anything", "", deferred(sock.closeLast),
+		event.ReasonGivenUp, 0, event.WeClosed, true},
+	{"TCP_FASTOPEN_CONNECT, shut down before it sent anything", "",
+		deferred(func(c sock) {
 			c.shutdown(unix.SHUT_WR)
 			c.closeLast()
-		}), ended{event.SynSent, event.ReasonGivenUp, 0, event.WeClosed}, false},
-		{"TCP_FASTOPEN_CONNECT, dissolved before it sent anything", "", deferred(func(c sock) {
+		}), event.ReasonGivenUp, 0, event.WeClosed, false},
+	{"TCP_FASTOPEN_CONNECT, dissolved before it sent anything", "",
+		deferred(func(c sock) {
 			c.h.must("disconnect", connectUnspec(c.fd))
 			c.closeLast()
-		}), ended{event.SynSent, event.ReasonAborted, 0, event.WeClosed}, false},
-	} {
+		}), event.ReasonAborted, 0, event.WeClosed, false},
+}
+
+// rejected connects while a firewall rejects the SYN with an ICMP message. The message arrives
+// while connect() holds the socket's lock.
+func rejected(with string) func(h *host, c sock, to netip.AddrPort) {
+	return func(h *host, c sock, to netip.AddrPort) {
+		proto := "ipv4"
+		if to.Addr().Is6() {
+			proto = "ipv6"
+		}
+		h.run(nil, "nft", "add table inet f; add chain inet f i { type filter hook input priority 0; }; "+
+			"add rule inet f i meta nfproto "+proto+" tcp dport 7781 reject with "+with)
+		h.must("nonblock", unix.SetNonblock(c.fd, true))
+		c.fails(to, unix.EINPROGRESS)
+		c.closeLast()
+	}
+}
+
+// noPort connects when the only local port is in use.
+func noPort(blocking bool) func(h *host, c sock, to netip.AddrPort) {
+	return func(h *host, c sock, to netip.AddrPort) {
+		h.sysctl("ip_local_port_range", "40000 40000")
+		l := h.listen(to.String(), 8)
+		first := h.dial(to.String())
+		h.must("nonblock", unix.SetNonblock(c.fd, !blocking))
+		c.fails(to, unix.EADDRNOTAVAIL)
+		c.closeLast()
+		resetBoth(l.accept(), first)
+		l.close()
+	}
+}
+
+// deferred calls connect() of a Fast Open client, which leaves the SYN to the first write(), and
+// ends the socket before that.
+func deferred(end func(c sock)) func(h *host, c sock, to netip.AddrPort) {
+	return func(h *host, c sock, to netip.AddrPort) {
+		h.sysctl("tcp_fastopen", fastOpenWithoutCookie)
+		c.option(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1)
+		h.must("connect", unix.Connect(c.fd, sockaddr(to, family(to))))
+		end(c)
+	}
+}
+
+// fails calls connect() and checks its error.
+func (s sock) fails(to netip.AddrPort, want unix.Errno) {
+	if err := unix.Connect(s.fd, sockaddr(to, family(to))); !errors.Is(err, want) {
+		s.h.t.Errorf("connect: got %v, want %v", err, want)
+	}
+}
+
+func TestConnectThatEnds(t *testing.T) {
+	f := startFeed(t)
+	var all []func()
+	for _, test := range connectTests {
 		for _, addr := range []string{"127.0.0.1", "::1"} {
-			if test.only != "" && test.only != addr {
-				continue
-			}
-			all = append(all, func() {
-				t.Run(test.name+" "+addr, func(t *testing.T) {
-					h := newHost(t)
-					to := netip.AddrPortFrom(netip.MustParseAddr(addr), feedPort)
-					c := h.socket(family(to))
-					cookie, err := unix.GetsockoptUint64(c.fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-					h.must("cookie", err)
-					test.traffic(h, c, to)
-					f.settle(h)
-					r := recordedRun{changes: f.of(h, func(e *event.Event) bool { return e.Type == event.Change && e.Cookie == cookie })}
-					checkPaths(t, &r)
-					for _, e := range r.changes {
-						// A SYN that is left to write() is not waited for. Where none was sent, whether the port is known
-						// depends on how long the socket was in SYN_SENT.
-						known := e.Local.Port() != 0
-						if known && test.want.reason == event.ReasonNoPort || !known && test.port && e.New == event.Close {
-							t.Errorf("the local port: %+v", e)
-						}
-					}
-					if got := r.ends(); len(got) != 1 || got[0] != test.want {
-						t.Errorf("got %+v, want %+v", got, test.want)
-					}
+			if test.only == "" || test.only == addr {
+				all = append(all, func() {
+					t.Run(test.name+" "+addr, func(t *testing.T) { test.check(t, f, addr) })
 				})
-			})
+			}
 		}
 	}
 	together(8, all)
 }
 
-// icmpErrors are what each ICMP message to a SYN means (net/ipv4/icmp.c, icmp_err_convert; net/ipv6/icmp.c, tab_unreach; tcp_v4_err, tcp_v6_err).
+func (test *connectTest) check(t *testing.T, f *feed, addr string) {
+	h := newHost(t)
+	to := netip.AddrPortFrom(netip.MustParseAddr(addr), feedPort)
+	c := h.socket(family(to))
+	cookie, err := unix.GetsockoptUint64(c.fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	h.must("cookie", err)
+	test.traffic(h, c, to)
+	f.settle(h)
+	ours := func(e *event.Event) bool { return e.Type == event.Change && e.Cookie == cookie }
+	r := recordedRun{changes: f.of(h, ours)}
+	checkPaths(t, &r)
+	for _, e := range r.changes {
+		// sstrace does not wait for a SYN that is left to write(). Where none was sent, whether the
+		// port is known depends on how long the socket was in SYN_SENT.
+		known := e.Local.Port() != 0
+		if known && test.reason == event.ReasonNoPort || !known && test.port && e.New == event.Close {
+			t.Errorf("got local port %d: %+v", e.Local.Port(), e)
+		}
+	}
+	want := ended{event.SynSent, test.reason, int32(test.err), test.closer}
+	if got := r.ends(); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// icmpErrors are what each ICMP message to a SYN means (net/ipv4/icmp.c, icmp_err_convert;
+// net/ipv6/icmp.c, tab_unreach; tcp_v4_err, tcp_v6_err).
 var icmpErrors = []struct {
 	family     string
 	kind, code byte
@@ -167,7 +196,8 @@ var icmpErrors = []struct {
 	{"IPv6", 4, 0, unix.EPROTO, event.ReasonUnreachable},
 }
 
-// Each ICMP message that ends a connect() is told with its own error; and once the connection is there, with the same one when its data time out.
+// Each ICMP message that ends a connect() is reported with its own error, and the same error once
+// the connection is established and its data times out.
 func TestICMP(t *testing.T) {
 	f := startFeed(t)
 	var all []func()
@@ -188,7 +218,8 @@ func TestICMP(t *testing.T) {
 					}
 					p.awaitEnd()
 					f.settle(p.h)
-					r := recordedRun{changes: f.of(p.h, func(e *event.Event) bool { return e.Type == event.Change && e.Remote == p.peer })}
+					ours := func(e *event.Event) bool { return e.Type == event.Change && e.Remote == p.peer }
+					r := recordedRun{changes: f.of(p.h, ours)}
 					if got := r.ends(); len(got) != 1 || got[0] != want {
 						t.Errorf("got %+v, want %+v", got, want)
 					}
@@ -200,7 +231,40 @@ func TestICMP(t *testing.T) {
 	together(8, all)
 }
 
-// A connect() that fails before it sends a SYN is a line, a failed handshake, and a row in stats; one that fails otherwise is not.
+// failure is a connect() that fails at once.
+type failure struct {
+	to    string
+	errno int32
+}
+
+// failures calls connect() to addresses that have no route, once blocking and once not, and returns
+// those to port 80. It needs the routes of TestConnectFailed.
+func (h *host) failures() (all []failure) {
+	for _, to := range []string{
+		"203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80",
+		"[2001:db8::1]:80", "[2001:db8::2]:80", "[2001:db8::3]:80", "[2001:db8::4]:80",
+		"203.0.113.1:81", "[2001:db8::1]:81",
+	} {
+		a := netip.MustParseAddrPort(to)
+		for _, nonblock := range []bool{false, true} {
+			s := h.socket(family(a))
+			h.must("nonblock", unix.SetNonblock(s.fd, nonblock))
+			var errno unix.Errno
+			err := unix.Connect(s.fd, sockaddr(a, family(a)))
+			if !errors.As(err, &errno) || errno == unix.EINPROGRESS {
+				h.t.Errorf("connect to %s: got %v, want an error at once", to, err)
+			}
+			if a.Port() == 80 {
+				all = append(all, failure{to, int32(errno)})
+			}
+			s.close()
+		}
+	}
+	return all
+}
+
+// A connect() that fails before it sends a SYN has a line, is a failed handshake, and has a row in
+// stats. One that fails for another reason does not.
 func TestConnectFailed(t *testing.T) {
 	h := newHost(t)
 	for _, kind := range []string{"prohibit 203.0.113.2", "blackhole 203.0.113.3", "unreachable 203.0.113.4"} {
@@ -210,33 +274,12 @@ func TestConnectFailed(t *testing.T) {
 		h.run(nil, append([]string{"ip", "-6", "route", "add"}, strings.Fields(kind)...)...)
 	}
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
-	type failure struct {
-		to    string
-		errno int32
-	}
 	var want []failure
 	around(t, []string{"-o", "ndjson", "-w", file, "--netns", h.netns(), "--rport", "80"}, func() {
-		for _, to := range []string{"203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80", "[2001:db8::1]:80", "[2001:db8::2]:80", "[2001:db8::3]:80", "[2001:db8::4]:80", "203.0.113.1:81", "[2001:db8::1]:81"} {
-			a := netip.MustParseAddrPort(to)
-			for _, nonblock := range []bool{false, true} {
-				s := h.socket(family(a))
-				h.must("nonblock", unix.SetNonblock(s.fd, nonblock))
-				var errno unix.Errno
-				if err := unix.Connect(s.fd, sockaddr(a, family(a))); !errors.As(err, &errno) || errno == unix.EINPROGRESS {
-					t.Errorf("connect to %s: %v", to, err)
-				}
-				if a.Port() == 80 {
-					want = append(want, failure{to, int32(errno)})
-				}
-				s.close()
-			}
-		}
-		l := h.listen("127.0.0.1:80", 8)
-		c := h.dial("127.0.0.1:80")
-		if err := unix.Connect(c.fd, sockaddr(netip.MustParseAddrPort("127.0.0.1:80"), unix.AF_INET)); err != unix.EISCONN {
-			t.Errorf("connect: %v", err)
-		}
-		closeBoth(c, l.accept())
+		want = h.failures()
+		l, c, s := h.connection("127.0.0.1:80", "127.0.0.1:80")
+		c.fails(netip.MustParseAddrPort("127.0.0.1:80"), unix.EISCONN)
+		closeBoth(c, s)
 		l.close()
 	})
 	r := readRecording(t, file)
@@ -244,18 +287,22 @@ func TestConnectFailed(t *testing.T) {
 	var got []failure
 	for _, e := range r.failed {
 		got = append(got, failure{e.Remote.String(), e.Err})
-		if e.Role != event.Client || e.OwnerPID != uint32(os.Getpid()) || e.OwnerVia != event.ViaConnect || e.Local.Port() != 0 || e.ISN != 0 || e.Reason == 0 {
-			t.Errorf("got %+v", e)
+		owned := e.OwnerPID == uint32(os.Getpid()) && e.OwnerVia == event.ViaConnect
+		if e.Role != event.Client || !owned || e.Local.Port() != 0 || e.ISN != 0 || e.Reason == 0 {
+			t.Errorf("got %+v, want a client of ours with a reason, without a port and a SYN", e)
 		}
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	for command, want := range map[string]string{
-		"handshakes --summary": "(1 established, " + strconv.Itoa(len(want)) + " failed)", "stats": fmt.Sprintf("(connect)   → (failed)    %10d", len(want)),
-		"conns": "no SYN was sent\n", "conns --timeline": ", no SYN was sent\n",
+		"handshakes --summary": fmt.Sprintf("(1 established, %d failed)", len(want)),
+		"stats":                fmt.Sprintf("(connect)   → (failed)    %10d", len(want)),
+		"conns":                "no SYN was sent\n",
+		"conns --timeline":     ", no SYN was sent\n",
 	} {
-		if r := sstrace(t, "", append(strings.Fields(command), "-r", file)...); !strings.Contains(r.stdout, want) {
+		r := sstrace(t, "", append(strings.Fields(command), "-r", file)...)
+		if !strings.Contains(r.stdout, want) {
 			t.Errorf("%s: no %q in\n%s%s", command, want, r.stdout, r.stderr)
 		}
 	}

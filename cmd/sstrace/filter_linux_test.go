@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,7 +17,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Each filter leaves in just what it names, of four connections: two ports, two addresses, both families, two users.
+// filters are command lines, and the paths that they select from the traffic of TestFilters, each
+// with the server's port before it.
+var filters = []struct {
+	args string // with $NETNS, $PID and $PPID: ours, and our parent's
+	want []string
+}{
+	{"", slices.Concat(pathsOf("7781"), pathsOf("7782"), pathsOf("7783"), otherUser)},
+	{"-p 7781", pathsOf("7781")},
+	{"-p 7780-7781,7783", slices.Concat(pathsOf("7781"), pathsOf("7783"))},
+	{"--lport 7781", []string{"7781 " + ordinaryListener, "7781 " + passiveServer}},
+	{"--rport 7781", []string{"7781 " + activeClient}},
+	{"-p 7781 --rport 7782", nil},
+	// A client has no port yet at its first change.
+	{"--lport 32768-60999 --rport 7781", []string{"7781 " + activeClient}},
+	{"-p 32768-60999 --host 127.0.0.2", []string{"7782 " + activeClient, "7782 " + passiveServer}},
+	{"--host 127.0.0.2", pathsOf("7782")},
+	{"--host 127.0.0.2/31,::/64", slices.Concat(pathsOf("7782"), pathsOf("7783"))},
+	{"--host ::ffff:127.0.0.2", pathsOf("7782")},
+	{"-4", slices.Concat(pathsOf("7781"), pathsOf("7782"), otherUser)},
+	{"-6", pathsOf("7783")},
+	{"--uid 1234", otherUser},
+	{"--uid root -p 7781,7784", pathsOf("7781")},
+	{"--netns $NETNS -p 7781", pathsOf("7781")},
+	{"--netns pid:$PPID -p 7781", nil}, // which is in another namespace
+	{"--pid 1 -p 7781", nil},
+	{"--comm nobody -p 7781", nil},
+	{"--pid $PID -p 7781", pathsOf("7781")},
+	{"--edge SYN_SENT:ESTABLISHED -p 7781", []string{"7781 client SYN_SENT ESTABLISHED"}},
+	{"--state syn-recv -p 7781", []string{"7781 server LISTEN SYN_RECV ESTABLISHED"}},
+	{"--min-dur 1h", nil},
+	{"--where role=='listener'&&dur_ns>0 -p 7781", []string{"7781 listener LISTEN CLOSE"}},
+}
+
+// pathsOf returns the paths of a listener and a connection that the client closes first.
+func pathsOf(port string) []string {
+	return []string{port + " " + ordinaryListener, port + " " + activeClient, port + " " + passiveServer}
+}
+
+// otherUser is the path of the listener that another user opens.
+var otherUser = []string{"7784 " + ordinaryListener}
+
+// Each filter selects what it names, of three connections and a listener: four ports, two
+// addresses, both families, two users.
 func TestFilters(t *testing.T) {
 	h := newHost(t)
 	traffic := func() {
@@ -29,74 +72,52 @@ func TestFilters(t *testing.T) {
 		h.listen("127.0.0.1:7784", 1).close()
 		h.do(func() { unix.Setfsuid(0) })
 	}
-	all := func(end string) []string {
-		return []string{end + " " + ordinaryListener, end + " " + activeClient, end + " " + passiveServer}
+	vars := map[string]string{
+		"NETNS": fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), h.tid()),
+		"PID":   strconv.Itoa(os.Getpid()),
+		"PPID":  strconv.Itoa(os.Getppid()),
 	}
-	other := []string{"7784 " + ordinaryListener}
-	path := fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), h.tid())
-	for _, test := range []struct {
-		args string
-		want []string
-	}{
-		{"", slices.Concat(all("7781"), all("7782"), all("7783"), other)},
-		{"-p 7781", all("7781")},
-		{"-p 7780-7781,7783", slices.Concat(all("7781"), all("7783"))},
-		{"--lport 7781", []string{"7781 " + ordinaryListener, "7781 " + passiveServer}},
-		{"--rport 7781", []string{"7781 " + activeClient}},
-		{"-p 7781 --rport 7782", nil},
-		// The port of an unbound client, which is not known at its first change.
-		{"--lport 32768-60999 --rport 7781", []string{"7781 " + activeClient}},
-		{"-p 32768-60999 --host 127.0.0.2", []string{"7782 " + activeClient, "7782 " + passiveServer}},
-		{"--host 127.0.0.2", all("7782")},
-		{"--host 127.0.0.2/31,::/64", slices.Concat(all("7782"), all("7783"))},
-		{"--host ::ffff:127.0.0.2", all("7782")},
-		{"-4", slices.Concat(all("7781"), all("7782"), other)},
-		{"-6", all("7783")},
-		{"--uid 1234", other},
-		{"--uid root -p 7781,7784", all("7781")},
-		{"--netns " + path + " -p 7781", all("7781")},
-		{fmt.Sprintf("--netns pid:%d -p 7781", os.Getppid()), nil}, // who is not in there
-		{"--pid 1 -p 7781", nil},
-		{"--comm nobody -p 7781", nil},
-		{"--pid " + strconv.Itoa(os.Getpid()) + " -p 7781", all("7781")},
-		{"--edge SYN_SENT:ESTABLISHED -p 7781", []string{"7781 client SYN_SENT ESTABLISHED"}},
-		{"--state syn-recv -p 7781", []string{"7781 server LISTEN SYN_RECV ESTABLISHED"}},
-		{"--min-dur 1h", nil},
-		{"--where role=='listener'&&dur_ns>0 -p 7781", []string{"7781 listener LISTEN CLOSE"}},
-	} {
-		for _, states := range []string{"kernel", "rfc"} {
-			t.Run(states+" "+test.args, func(t *testing.T) {
-				args := append(strings.Fields(test.args), "--states", states)
-				if !strings.Contains(test.args, "--netns") {
-					args = append(args, "--netns", h.netns())
-				}
-				r := trace(t, args, traffic)
-				var got, want []string
-				for i, e := range firstChanges(r.changes) {
-					port := min(e.Local.Port(), e.Remote.Port())
-					if port == 0 {
-						port = max(e.Local.Port(), e.Remote.Port())
-					}
-					got = append(got, fmt.Sprint(port, " ", r.paths()[i]))
-				}
-				for _, path := range test.want {
-					if states == "rfc" {
-						path = inRFC.Replace(path)
-					}
-					want = append(want, path)
-				}
-				slices.Sort(got)
-				slices.Sort(want)
-				if !slices.Equal(got, want) {
-					t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-				}
-			})
-		}
+	for _, test := range filters {
+		t.Run(cmp.Or(test.args, "no filter"), func(t *testing.T) {
+			args := strings.Fields(os.Expand(test.args, func(name string) string { return vars[name] }))
+			if !slices.Contains(args, "--netns") {
+				args = append(args, "--netns", h.netns())
+			}
+			rfc, kernel := traceBoth(t, args, traffic)
+			inRFC := make([]string, len(test.want))
+			for i, path := range test.want {
+				inRFC[i] = toRFC.Replace(path)
+			}
+			checkPathsByPort(t, "rfc", rfc, inRFC)
+			checkPathsByPort(t, "kernel", kernel, test.want)
+		})
 	}
 }
 
-// inRFC makes a path of the kernel vocabulary one of the other.
-var inRFC = strings.NewReplacer(ordinaryListener, rfcListener, activeClient, rfcActiveClient, passiveServer, rfcPassiveServer, "listener LISTEN CLOSE", "listener LISTEN CLOSE (normal)")
+// checkPathsByPort compares the paths of sockets, each with the server's port before it.
+func checkPathsByPort(t *testing.T, vocabulary string, r recordedRun, want []string) {
+	t.Helper()
+	var got []string
+	paths := r.paths()
+	for i, e := range firstChanges(r.changes) {
+		port := min(e.Local.Port(), e.Remote.Port())
+		if port == 0 {
+			port = max(e.Local.Port(), e.Remote.Port())
+		}
+		got = append(got, fmt.Sprint(port, " ", paths[i]))
+	}
+	if got, want := sorted(got), sorted(want); !slices.Equal(got, want) {
+		t.Errorf("%s: got:\n%s\nwant:\n%s", vocabulary, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// toRFC translates a path from the kernel's vocabulary to that of RFC 9293.
+var toRFC = strings.NewReplacer(
+	ordinaryListener, rfcListener,
+	activeClient, rfcActiveClient,
+	passiveServer, rfcPassiveServer,
+	"listener LISTEN CLOSE", "listener LISTEN CLOSE (normal)",
+)
 
 // firstChanges gives the first change of each socket.
 func firstChanges(changes []event.Event) (first []event.Event) {

@@ -148,8 +148,7 @@ func (s *scenario) run(t *testing.T) (rfc, kernel []string) {
 	if s.older != nil {
 		traffic = s.older(h)
 	}
-	in := func(vocabulary string, traffic func()) []string {
-		r := trace(t, []string{"--states", vocabulary, "--netns", h.netns()}, traffic)
+	paths := func(r recordedRun) []string {
 		s.checkChanges(t, h, r.changes)
 		got := sorted(r.paths())
 		if s.anyNumber {
@@ -157,7 +156,15 @@ func (s *scenario) run(t *testing.T) (rfc, kernel []string) {
 		}
 		return got
 	}
-	rfc = in("rfc", func() { kernel = in("kernel", traffic) })
+	inRFC, inKernel := traceBoth(t, []string{"--netns", h.netns()}, traffic)
+	return paths(inRFC), paths(inKernel)
+}
+
+// traceBoth traces the same traffic in both vocabularies at once.
+func traceBoth(t *testing.T, args []string, traffic func()) (rfc, kernel recordedRun) {
+	t.Helper()
+	in := func(vocabulary string) []string { return append(slices.Clone(args), "--states", vocabulary) }
+	rfc = trace(t, in("rfc"), func() { kernel = trace(t, in("kernel"), traffic) })
 	return rfc, kernel
 }
 

@@ -79,7 +79,7 @@ var usageErrors = []struct{ args, want string }{
 	{"conns --timeline -o ndjson -r " + os.DevNull, "--timeline draws in text"},
 }
 
-// A usage error tells how to fix it.
+// A usage error names what is wrong and what is right.
 func TestUsageErrors(t *testing.T) {
 	for _, test := range usageErrors {
 		t.Run(test.args, func(t *testing.T) {
