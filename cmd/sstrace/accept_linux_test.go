@@ -19,8 +19,9 @@ func init() {
 	roles["holder"] = func() { _, _ = os.Stdin.Read(make([]byte, 1)) } // holds what it inherited until it is told to end
 }
 
-// worker is one process of a prefork server: it accepts connections of the listener that it inherited, says who it is, and waits for the
-// other side to close. Which of the two system calls it uses depends on its number.
+// worker is one process of a prefork server: it accepts connections of the listener that it
+// inherited, says who it is, and waits for the other side to close. Which of the two system calls
+// it uses depends on its number.
 func worker() {
 	call := uintptr(unix.SYS_ACCEPT4)
 	if len(os.Args) > 1 && os.Args[1] == "0" {
@@ -39,7 +40,8 @@ func worker() {
 	}
 }
 
-// In a prefork server each connection's owner is the process that accepted it, once it has, and before that nobody can say.
+// In a prefork server each connection's owner is the process that accepted it, once it has, and
+// before that nobody can say.
 func TestAcceptedByAWorker(t *testing.T) {
 	const workers, connections = 4, 1000
 	h := newHost(t)

@@ -41,8 +41,8 @@ func (a *again) connect(want error) {
 	a.ports = append(a.ports, a.port())
 }
 
-// A socket may connect more than once. Until the kernel has chosen a port for the next time it has the old one still, which is told nowhere; and each
-// time is a connection that is told once.
+// A socket may connect more than once. Until the kernel has chosen a port for the next time it has
+// the old one still, which is told nowhere; and each time is a connection that is told once.
 func TestConnectAgain(t *testing.T) {
 	const refused = unix.ECONNREFUSED
 	end := func(a *again, l sock) {

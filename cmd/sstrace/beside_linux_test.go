@@ -18,35 +18,29 @@ import (
 
 func init() { roles["load"] = load }
 
-// load is a process with two threads, each of which connects to itself, accepts, resets and closes, as often as the argument says.
-// It prints the nanoseconds that this took.
+// load is a process with two threads, each of which connects to itself, accepts, resets and closes,
+// as often as the argument says. It prints how many nanoseconds this took.
 func load() {
-	n, _ := strconv.Atoi(os.Args[1])
+	n, err := strconv.Atoi(os.Args[1])
+	exitOn(err)
 	var threads sync.WaitGroup
 	begin := time.Now()
 	for port := range uint16(2) {
 		threads.Go(func() {
-			at := sockaddr(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 17010+port), unix.AF_INET)
-			l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-			check := func(e error) {
-				if e != nil {
-					fmt.Fprintln(os.Stderr, e)
-					os.Exit(1)
-				}
-			}
-			check(err)
-			check(unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-			check(unix.Bind(l, at))
-			check(unix.Listen(l, 8))
+			addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 17010+port)
+			at := sockaddr(addr, unix.AF_INET)
+			l := tcpSocket(addr)
+			exitOn(unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+			exitOn(unix.Bind(l, at))
+			exitOn(unix.Listen(l, 8))
 			for range n / 2 {
-				c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-				check(err)
-				check(unix.Connect(c, at))
+				c := tcpSocket(addr)
+				exitOn(unix.Connect(c, at))
 				s, _, err := unix.Accept(l)
-				check(err)
-				check(unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
-				check(unix.Close(c))
-				check(unix.Close(s))
+				exitOn(err)
+				exitOn(unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+				exitOn(unix.Close(c))
+				exitOn(unix.Close(s))
 			}
 		})
 	}
@@ -54,7 +48,7 @@ func load() {
 	fmt.Println(time.Since(begin).Nanoseconds())
 }
 
-// runs sums how often the programs of these names ran, and for how long: bpf_stats.
+// runs returns how often the programs of these names ran, and for how long: bpf_stats.
 func runs(b *testing.B, names []string) (count, ns uint64) {
 	b.Helper()
 	out, err := exec.Command("bpftool", "-j", "prog", "show").Output()
@@ -72,7 +66,7 @@ func runs(b *testing.B, names []string) (count, ns uint64) {
 	for _, p := range all {
 		if at := slices.Index(names, p.Name); at >= 0 {
 			ns += p.NS
-			if at == 0 { // a second program sees the same changes
+			if at == 0 { // the second program sees the same changes
 				count += p.Count
 			}
 		}
@@ -80,8 +74,8 @@ func runs(b *testing.B, names []string) (count, ns uint64) {
 	return count, ns
 }
 
-// The same load without a tracer, beside sstrace and beside tcpstates of libbpf-tools. Only the ratios mean something, and only
-// those within one run: go test -bench Beside -benchtime 200000x ./cmd/sstrace, as root.
+// The same load without a tracer, beside sstrace and beside tcpstates of libbpf-tools. Only ratios
+// within one run mean something: go test -bench Beside -benchtime 200000x ./cmd/sstrace, as root.
 func BenchmarkBeside(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("needs root")
@@ -109,8 +103,7 @@ func BenchmarkBeside(b *testing.B) {
 		{"kernel-filtered", self("sstrace", "--states", "kernel", "--uid", "12345"), sstrace},
 		{"rfc-text", self("sstrace"), rfc},
 		{"rfc-filtered", self("sstrace", "--uid", "12345"), rfc},
-		// It needs tracefs at its place, which not every machine mounts.
-		{"tcpstates", exec.Command("unshare", "-m", "sh", "-c", "mount -t tracefs tracefs /sys/kernel/tracing; exec tcpstates"), []string{"handle_set_state"}},
+		{"tcpstates", tcpstates, []string{"handle_set_state"}},
 	} {
 		b.Run(tracer.name, func(b *testing.B) { beside(b, tracer.command, tracer.programs) })
 	}
@@ -119,16 +112,11 @@ func BenchmarkBeside(b *testing.B) {
 func beside(b *testing.B, template *exec.Cmd, programs []string) {
 	h := newHost(b)
 	run := func(n int) float64 {
+		var out bytes.Buffer
 		cmd := self("load", strconv.Itoa(n))
-		var out, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &stderr
-		var err error
-		h.do(func() { err = cmd.Start() })
-		if err == nil {
-			err = cmd.Wait()
-		}
-		if err != nil {
-			b.Fatalf("load: %v: %s", err, &stderr)
+		cmd.Stdout = &out
+		if err := h.wait(cmd); err != nil {
+			b.Fatalf("load: %v", err)
 		}
 		ns, err := strconv.ParseFloat(string(bytes.TrimSpace(out.Bytes())), 64)
 		if err != nil {
@@ -140,7 +128,7 @@ func beside(b *testing.B, template *exec.Cmd, programs []string) {
 		b.ReportMetric(float64(b.N)/run(b.N)*1e9, "conns/s")
 		return
 	}
-	// Lines go to memory, lest the disk is measured.
+	// Lines go to memory, so that the disk is not measured.
 	fd, err := unix.MemfdCreate("lines", unix.MFD_CLOEXEC)
 	if err != nil {
 		b.Fatal(err)
@@ -172,7 +160,7 @@ func beside(b *testing.B, template *exec.Cmd, programs []string) {
 	b.ReportMetric(float64(b.N)/ns*1e9, "conns/s")
 	b.ReportMetric(float64(runtime-beforeNS)/float64(count-beforeCount), "kernel-ns/change")
 	if lines := bytes.Count(text, []byte("\n")) - 2; lines > 10 {
-		if len(programs) <= 2 { // else some lines are no changes of the tracepoint
+		if len(programs) <= 2 { // otherwise some lines are not changes of the tracepoint
 			b.ReportMetric(100-100*float64(lines)/float64(count), "lost-%")
 		}
 		cpu := tracer.ProcessState.UserTime() + tracer.ProcessState.SystemTime()

@@ -30,8 +30,8 @@ func cannotStart(err error) error {
 	return startError{fmt.Errorf("run the command: %w", err), 126}
 }
 
-// startCommand starts argv, and calls ended when it exits. The terminal sends SIGINT and SIGHUP to the
-// command as well, so it can decide for itself; SIGTERM was sent only to us, and is passed on.
+// startCommand starts argv, and calls ended when it exits. The terminal sends SIGINT and SIGHUP to
+// the command as well, so it can decide for itself; SIGTERM was sent only to us, and is passed on.
 func startCommand(argv []string, signals <-chan os.Signal, ended func()) (*command, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -59,8 +59,8 @@ func startCommand(argv []string, signals <-chan os.Signal, ended func()) (*comma
 	return c, nil
 }
 
-// wait waits for the command. It returns the command's exit code as a shell would, or traceErr if that
-// is 0.
+// wait waits for the command. It returns the command's exit code as a shell would, or traceErr if
+// that is 0.
 func (c *command) wait(traceErr error) error {
 	<-c.done
 	var exit *exec.ExitError

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crowd makes, in each of some network namespaces, 12 times units sockets of all states, with a process and without.
+// crowd makes, in each of some network namespaces, 12 times units sockets of all states, with a
+// process and without.
 func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
 	needRoot(t)
 	files := uint64(9*namespaces*units + 1000)
@@ -75,7 +76,8 @@ func (h *host) pairs(units int) []sock {
 	return open
 }
 
-// leaving makes units times one in TIME_WAIT, and both ends of one that is half closed, of which no process has the half.
+// leaving makes units times one in TIME_WAIT, and both ends of one that is half closed, of which
+// no process has the half.
 func (h *host) leaving(units int) []sock {
 	open, at := h.listeners(7791)
 	for i := range units {
@@ -88,8 +90,8 @@ func (h *host) leaving(units int) []sock {
 	return open
 }
 
-// deserted makes units times: connections in FIN_WAIT1, CLOSING, LAST_ACK, SYN_RECV and SYN_SENT, whose peers do not speak any more. It gives those that are
-// open.
+// deserted makes units times: connections in FIN_WAIT1, CLOSING, LAST_ACK, SYN_RECV and SYN_SENT,
+// whose peers do not speak any more. It gives those that are open.
 func (w *wire) deserted(units int) (open []sock) {
 	at := netip.MustParseAddrPort("10.0.0.1:7801")
 	w.h.sysctl("tcp_syncookies", "0")
@@ -181,7 +183,8 @@ func unmap(text string) netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
-// Of 20,000 sockets in three network namespaces, as many in each state, ls lists those that ss lists there, with the same states, and no other.
+// Of 20,000 sockets in three network namespaces, as many in each state, ls lists those that ss
+// lists there, with the same states, and no other.
 func TestListingEqualsSS(t *testing.T) {
 	const units = 556
 	hosts := crowd(t, 3, units)
@@ -262,7 +265,8 @@ type drain struct{}
 
 func (drain) Write(b []byte) (int, error) { return len(b), nil }
 
-// What ls takes beside ss, which tells of processes only if it is asked, with the same 20,000 sockets, and with few, through a pipe: the medians of runs by turns. Give -benchtime 20x.
+// What ls takes beside ss, which tells of processes only if it is asked, with the same 20,000
+// sockets, and with few, through a pipe: the medians of runs by turns. Give -benchtime 20x.
 func BenchmarkListing(b *testing.B) {
 	program := built(b)
 	for _, size := range []struct{ namespaces, units int }{{1, 1668}, {3, 556}, {1, 1}} {

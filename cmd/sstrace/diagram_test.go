@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/view/diagram"
 )
 
-// Every format draws a recording once, at its end. If the recording was cut off, it draws what there
-// is.
+// Every format draws a recording once, at its end. If the recording was cut off, it draws what
+// there is.
 func TestDiagramOfARecording(t *testing.T) {
 	lines := strings.SplitAfter(recorded, "\n")
 	for _, format := range diagram.Formats {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,7 +118,7 @@ var toRFC = strings.NewReplacer(
 	"listener LISTEN CLOSE", "listener LISTEN CLOSE (normal)",
 )
 
-// firstChanges gives the first change of each socket.
+// firstChanges returns the first change of each socket.
 func firstChanges(changes []event.Event) (first []event.Event) {
 	seen := make(map[uint64]bool)
 	for _, e := range changes {
@@ -131,8 +130,8 @@ func firstChanges(changes []event.Event) (first []event.Event) {
 	return first
 }
 
-// The port that the kernel will choose is not known at a client's first change, which comes all the same; that of another client,
-// held for the same reason, does not.
+// A client has no port at its first change, because the kernel chooses it later. A filter for that
+// port still shows the change, and not that of a client that gets another port.
 func TestFilterByThePortOfAClient(t *testing.T) {
 	h := newHost(t)
 	l := h.listen("127.0.0.1:7781", 8)
@@ -142,24 +141,22 @@ func TestFilterByThePortOfAClient(t *testing.T) {
 		for _, port := range []int{other, wanted, other} {
 			c := h.socket(unix.AF_INET)
 			// The namespace's, not IP_LOCAL_PORT_RANGE, which is from 6.3.
-			h.do(func() {
-				h.must("port range", os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", fmt.Appendf(nil, "%d %d", port, port), 0))
-			})
-			h.must("connect", unix.Connect(c.fd, sockaddr(netip.MustParseAddrPort("127.0.0.1:7781"), unix.AF_INET)))
+			h.sysctl("ip_local_port_range", fmt.Sprint(port, port))
+			h.must("connect", unix.Connect(c.fd, mustSockaddr(loopbackAddr)))
 			c.reset()
 			c.close()
 		}
 	})
-	want := []string{"client CLOSE SYN_SENT ESTABLISHED CLOSE", "server LISTEN SYN_RECV ESTABLISHED CLOSE"}
+	want := []string{clientReset, serverReset}
 	if got := r.paths(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if len(r.changes) > 0 && r.changes[0].Local.Port() != 0 {
-		t.Errorf("the client was bound: %+v", r.changes[0])
+		t.Errorf("got %+v, want a client without a port", r.changes[0])
 	}
 }
 
-// A cgroup is meant with all below it, and shown by its path.
+// --cgroup selects a cgroup and everything below it. Lines show its path.
 func TestFilterByCgroup(t *testing.T) {
 	h := newHost(t)
 	root := cgroupTree(t)
@@ -170,7 +167,7 @@ func TestFilterByCgroup(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = os.Remove(root + dir) })
 	}
-	// Who connects in none of them must not be seen, not even in TIME_WAIT, which has no cgroup.
+	// A connection in none of them is not shown, not even in TIME_WAIT, which has no cgroup.
 	r := trace(t, []string{"--netns", h.netns(), "--cgroup", name, "--states", "rfc"}, func() {
 		l, c, s := h.connection("127.0.0.1:7789", "127.0.0.1:7789")
 		closeBoth(c, s)
@@ -196,7 +193,8 @@ func TestFilterByCgroup(t *testing.T) {
 	}
 }
 
-// MPTCP changes states on the same tracepoint: its sockets are shown when asked for, and its subflows are TCP.
+// MPTCP sockets change their state on the same tracepoint. They are shown if --proto says so. Their
+// subflows are TCP.
 func TestProtocols(t *testing.T) {
 	h := newHost(t)
 	open := func() (err error) {
@@ -214,23 +212,26 @@ func TestProtocols(t *testing.T) {
 		t.Skipf("this kernel has no MPTCP: %v", err)
 	}
 	for args, want := range map[string][]event.Proto{
-		"--proto tcp": {event.TCP}, "--proto mptcp": {event.MPTCP}, "--proto tcp,mptcp": {event.TCP, event.MPTCP}, "--proto sctp": nil,
+		"--proto tcp":       {event.TCP},
+		"--proto mptcp":     {event.MPTCP},
+		"--proto tcp,mptcp": {event.TCP, event.MPTCP},
+		"--proto sctp":      nil,
 	} {
-		r := trace(t, append(strings.Fields(args), "--netns", h.netns()), func() { h.must("mptcp", open()) })
-		var got []event.Proto
-		for _, e := range r.changes {
-			if !slices.Contains(got, e.Proto) {
+		t.Run(args, func(t *testing.T) {
+			r := trace(t, append(strings.Fields(args), "--netns", h.netns()), func() { h.must("mptcp", open()) })
+			var got []event.Proto
+			for _, e := range r.changes {
 				got = append(got, e.Proto)
 			}
-		}
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: got %v, want %v", args, got, want)
-		}
+			slices.Sort(got)
+			if got = slices.Compact(got); !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
 	}
 }
 
-// A name of a network namespace is what ip netns makes: a file below /run/netns.
+// The name of a network namespace is a file below /run/netns, as ip netns creates it.
 func TestFilterByNetNSName(t *testing.T) {
 	h := newHost(t)
 	name := fmt.Sprintf("sstrace-test-%d", os.Getpid())
@@ -246,6 +247,6 @@ func TestFilterByNetNSName(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
 	r := trace(t, []string{"--netns", name}, func() { h.listen("127.0.0.1:7781", 1).close() })
 	if got := r.paths(); !slices.Equal(got, []string{ordinaryListener}) {
-		t.Errorf("got %q", got)
+		t.Errorf("got %q, want %q", got, ordinaryListener)
 	}
 }

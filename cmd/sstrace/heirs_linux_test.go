@@ -75,7 +75,8 @@ func acceptAll(l int) {
 	}
 }
 
-// process is one that the test talks with: it goes on at each byte, and ends at the end of its input.
+// process is one that the test talks with: it goes on at each byte, and ends at the end of its
+// input.
 type process struct {
 	h     *host
 	cmd   *exec.Cmd
@@ -114,7 +115,8 @@ func (p *process) goOn() {
 
 func (p *process) end() { _ = p.stdin.Close() }
 
-// A daemon's listener belongs to who holds it once the process that called listen() is gone: so do connections that nobody has accepted yet.
+// A daemon's listener belongs to who holds it once the process that called listen() is gone: so do
+// connections that nobody has accepted yet.
 func TestDaemon(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		for _, older := range []bool{false, true} {
@@ -178,7 +180,8 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
-// checkQueued checks that ls shows who has the listener at this address, and that no process has its connection with peer.
+// checkQueued checks that ls shows who has the listener at this address, and that no process has
+// its connection with peer.
 func checkQueued(t *testing.T, h *host, at, peer string, pid uint32) {
 	t.Helper()
 	all := h.list(t)
@@ -195,7 +198,8 @@ func checkQueued(t *testing.T, h *host, at, peer string, pid uint32) {
 	}
 }
 
-// A connection whose listener is closed goes on at another one of its group (net.ipv4.tcp_migrate_req): it is the same connection, of the other owner.
+// A connection whose listener is closed goes on at another one of its group
+// (net.ipv4.tcp_migrate_req): it is the same connection, of the other owner.
 func TestMigratedListener(t *testing.T) {
 	if kernelBefore(t, 5, 14) {
 		t.Skip("before Linux 5.14 connections do not move")

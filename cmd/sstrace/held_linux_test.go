@@ -63,7 +63,8 @@ func (r *uring) registerFiles(fds []int32) {
 	}
 }
 
-// What only an io_uring's own table has is held by the processes that have the ring, however large the table is.
+// What only an io_uring's own table has is held by the processes that have the ring, however large
+// the table is.
 func TestListingOfDirectDescriptors(t *testing.T) {
 	if kernelBefore(t, 5, 15) {
 		t.Skip("before Linux 5.15")
@@ -176,8 +177,8 @@ func TestListingOfWhatNobodyHolds(t *testing.T) {
 }
 
 func init() {
-	// pid-namespace is process 1 of a PID namespace: it has a connection at the address that is its first argument, which the peer has
-	// closed, and runs sstrace with each of the others.
+	// pid-namespace is process 1 of a PID namespace: it has a connection at the address that is
+	// its first argument, which the peer has closed, and runs sstrace with each of the others.
 	roles["pid-namespace"] = func() {
 		at := netip.MustParseAddrPort(os.Args[1])
 		l, err := unix.Socket(family(at), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -198,7 +199,8 @@ func init() {
 	}
 }
 
-// In a PID namespace PIDs are its own, sstrace says so, and nobody's program is named by the number that another has.
+// In a PID namespace PIDs are its own, sstrace says so, and nobody's program is named by the
+// number that another has.
 func TestInPIDNamespace(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at+" its own /proc", func(t *testing.T) {
@@ -210,8 +212,8 @@ func TestInPIDNamespace(t *testing.T) {
 	}
 }
 
-// inPIDNamespace checks that what sstrace prints there has wants, and that no line about holders has not. own: the namespace has its
-// own /proc.
+// inPIDNamespace checks that what sstrace prints there has wants, and that no line about holders
+// has not. own: the namespace has its own /proc.
 func inPIDNamespace(t *testing.T, at string, own bool, wants []string, not string) {
 	h := newHost(t)
 	dial := filepath.Join(t.TempDir(), "dial")
@@ -378,7 +380,8 @@ func sameHolders(a, b []event.Holder) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(h event.Holder) bool { return !slices.Contains(b, h) })
 }
 
-// An orphan in FIN_WAIT2 that may wait for more than a minute is a full socket first, and then a timewait sock: what is left tells of both.
+// An orphan in FIN_WAIT2 that may wait for more than a minute is a full socket first, and then a
+// timewait sock: what is left tells of both.
 func TestListingOfLongFinWait2(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(addr, func(t *testing.T) {
@@ -400,7 +403,8 @@ func TestListingOfLongFinWait2(t *testing.T) {
 				}
 				return len(all) == 0
 			})
-			// A timer of 2 s may run 32 ms later than it was set to (kernel/time/timer.c); a second one would be off by 2 s.
+			// A timer of 2 s may run 32 ms later than it was set to (kernel/time/timer.c); a
+			// second one would be off by 2 s.
 			if ends[0] == 0 || ends[1] == 0 || ends[1]-ends[0] > 1e9 || ends[0]-ends[1] > 1e9 {
 				t.Errorf("it is to end at %d ns, and at %d ns", ends[0], ends[1])
 			}

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// link is one of several networks of a host that end in the test, as a wire does. Their addresses may be the same.
+// link is one of several networks of a host that end in the test, as a wire does. Their addresses
+// may be the same.
 type link struct {
 	h     *host
 	fd    int
@@ -97,8 +98,9 @@ func (h *host) dialFrom(from, to, device string) sock {
 	return s
 }
 
-// Two networks have the same addresses: a client whose SYN nobody answers in the one, and a server in the other whose client is on another host, are no
-// connection; neither where the addresses are those of one, nor where they look like DNAT.
+// Two networks have the same addresses: a client whose SYN nobody answers in the one, and a server
+// in the other whose client is on another host, are no connection; neither where the addresses are
+// those of one, nor where they look like DNAT.
 func TestOverlappingNetworks(t *testing.T) {
 	for _, test := range []struct{ name, client, dialled, server, here, there string }{
 		{"the same addresses", "10.0.0.1:40602", "10.0.0.2:7781", "10.0.0.2:7781", "10.0.0.1/24", "10.0.0.2/24"},
@@ -188,7 +190,8 @@ func legsThatCame(t *testing.T, client, server, prefix string) {
 	open.close()
 }
 
-// The same four-tuple twice in one namespace, on two links: each connection has its own id, time, device, and end.
+// The same four-tuple twice in one namespace, on two links: each connection has its own id, time,
+// device, and end.
 func TestSameTupleOnTwoLinks(t *testing.T) {
 	for _, test := range []struct{ name, on, host, peer, prefix string }{
 		{"link-local", "[::]:7781", "[fe80::1]:7781", "[fe80::2]:40602", "fe80::1/64"},
@@ -252,8 +255,9 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 	}
 }
 
-// onTwoLinks makes the connection of peer with at on each of the links: the first handshake takes longer, and the second connection ends
-// first. What listens is bound to a device unless it listens on another address than at.
+// onTwoLinks makes the connection of peer with at on each of the links: the first handshake takes
+// longer, and the second connection ends first. What listens is bound to a device unless it
+// listens on another address than at.
 func onTwoLinks(t *testing.T, h *host, links []*link, on, at, peer netip.AddrPort) {
 	var listeners []sock
 	for i, l := range links {
@@ -356,7 +360,8 @@ func sameTupleFromTwoDevices(t *testing.T, host, peer, prefix string) {
 	}
 	for _, e := range r.changes {
 		i := slices.IndexFunc(links, func(l *link) bool { return l.index == e.IfIndex })
-		// On a busy host the first line may have to go without the number; then the next one has it.
+		// On a busy host the first line may have to go without the number; then the next one has
+		// it.
 		unknown := e.New == event.SynSent && e.ISN == 0
 		if i < 0 || e.IfName != links[i].name || (e.New == event.SynSent || e.New == event.Established) && e.ISN != isns[i] && !unknown {
 			t.Errorf("initial sequence numbers %d, got %+v", isns, e)
@@ -364,7 +369,8 @@ func sameTupleFromTwoDevices(t *testing.T, host, peer, prefix string) {
 	}
 }
 
-// Where the listener waits for data, the ACK's leg ends when the ACK comes, and the wait is told by itself.
+// Where the listener waits for data, the ACK's leg ends when the ACK comes, and the wait is told
+// by itself.
 func TestDeferredAccept(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		for _, end := range []string{"data", "FIN"} {

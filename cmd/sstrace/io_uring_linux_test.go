@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// uring is an io_uring with what accepting needs of it (include/uapi/linux/io_uring.h). It is used from one goroutine.
+// uring is an io_uring with what accepting needs of it (include/uapi/linux/io_uring.h). It is used
+// from one goroutine.
 type uring struct {
 	h              *host
 	fd             int
@@ -131,8 +132,8 @@ func (r *uring) registerDirect() {
 	}
 }
 
-// A process that accepts by io_uring owns the connection from then on, as with accept(): one request for each, one for many (multishot), and into a slot
-// of the ring's own table.
+// A process that accepts by io_uring owns the connection from then on, as with accept(): one
+// request for each, one for many (multishot), and into a slot of the ring's own table.
 func TestAcceptedByIoUring(t *testing.T) {
 	if kernelBefore(t, 5, 19) {
 		t.Skip("before Linux 5.19 a completion does not tell its request")

@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetful closes the socket that it inherited, as its siblings should; then it waits to be told to end.
+// forgetful closes the socket that it inherited, as its siblings should; then it waits to be told
+// to end.
 func init() {
 	roles["tidy"] = func() {
 		_ = unix.Close(3)
@@ -62,7 +63,8 @@ type leakRun struct {
 	all   []byte
 }
 
-// leaks starts it and waits until it is attached: then its command tells. It ends when its stdin is closed.
+// leaks starts it and waits until it is attached: then its command tells. It ends when its stdin
+// is closed.
 func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 	t.Helper()
 	args = append([]string{"leaks", "-o", "ndjson", "--netns", h.netns()}, args...)
@@ -127,7 +129,8 @@ func checkSchema(t *testing.T, text []byte) {
 	}
 }
 
-// Three children inherit an accepted socket; all close it but one, and so does the parent. The peer closes: that child is found, and nobody else.
+// Three children inherit an accepted socket; all close it but one, and so does the parent. The
+// peer closes: that child is found, and nobody else.
 func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 	h := newHost(t)
 	run := h.leaks(t, "--older", "CLOSE_WAIT=1s", "--stacks")
@@ -160,7 +163,8 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 	guilty := children[1].Process.Pid
 
 	found := run.next()
-	// A tidy child may still be about to close its copy, but only for a moment: the age is a second.
+	// A tidy child may still be about to close its copy, but only for a moment: the age is a
+	// second.
 	if found.Over || found.State != "CLOSE_WAIT" || found.LPort != 7781 || *found.Unread != 4 { // a FIN counts 1
 		t.Errorf("%+v", found)
 	}
@@ -193,7 +197,8 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 	}
 }
 
-// A listener with more connections in its queue than may wait is told, and once more when they were accepted.
+// A listener with more connections in its queue than may wait is told, and once more when they
+// were accepted.
 func TestLeaksFindsFullQueues(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(addr, func(t *testing.T) { leaksFindsFullQueues(t, addr) })
@@ -222,7 +227,8 @@ func leaksFindsFullQueues(t *testing.T, addr string) {
 	checkSchema(t, run.all)
 }
 
-// What is stuck already when the trace begins is told as well, by how long it has been at least; and a connect that gets no answer.
+// What is stuck already when the trace begins is told as well, by how long it has been at least;
+// and a connect that gets no answer.
 func TestLeaksOlderThanTheTrace(t *testing.T) {
 	h := newHost(t)
 	w := h.newWire()

@@ -57,7 +57,8 @@ func TestLiveViews(t *testing.T) {
 	}
 }
 
-// A socket that connects again has another port, which leaks knows although the kernel chose it after the change of state.
+// A socket that connects again has another port, which leaks knows although the kernel chose it
+// after the change of state.
 func TestLeaksOfConnectAgain(t *testing.T) {
 	for _, version := range []string{"IPv4", "IPv6"} {
 		t.Run(version, func(t *testing.T) {

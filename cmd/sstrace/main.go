@@ -25,7 +25,8 @@ type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
-// startError reports that COMMAND could not be started. code is the exit code of a shell in that case.
+// startError reports that COMMAND could not be started. code is the exit code of a shell in that
+// case.
 type startError struct {
 	error
 	code int

@@ -47,7 +47,8 @@ func (s sock) connectTo(addr string) sock {
 	return s
 }
 
-// A subflow is held by who holds its MPTCP socket; what has not been accepted, by nobody yet. That goes for a listener, too, and for connections of which one end is plain TCP.
+// A subflow is held by who holds its MPTCP socket; what has not been accepted, by nobody yet. That
+// goes for a listener, too, and for connections of which one end is plain TCP.
 func TestListingOfMPTCP(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {
@@ -136,7 +137,8 @@ func TestListingOfMPTCP(t *testing.T) {
 	}
 }
 
-// The accept queue of an MPTCP listener is full, and one of its connections is forgotten: both are its process's.
+// The accept queue of an MPTCP listener is full, and one of its connections is forgotten: both are
+// its process's.
 func TestLeaksOfMPTCP(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at, func(t *testing.T) { leaksOfMPTCP(t, at) })
@@ -168,8 +170,9 @@ func leaksOfMPTCP(t *testing.T, at string) {
 	}
 }
 
-// Of MPTCP connections that are forgotten while they are watched the age is known, and each is one leak, though the subflow is stuck, too, where
-// the peer has no MPTCP. A single look does not know the age of an MPTCP socket.
+// Of MPTCP connections that are forgotten while they are watched the age is known, and each is one
+// leak, though the subflow is stuck, too, where the peer has no MPTCP. A single look does not know
+// the age of an MPTCP socket.
 func TestLeaksOfMPTCPWhileTracing(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {
@@ -262,7 +265,8 @@ func TestListingOfBoundMPTCP(t *testing.T) {
 	}
 }
 
-// The kernel's worker closes what MPTCP has left of a connection: no process did, and the owner stays who it was.
+// The kernel's worker closes what MPTCP has left of a connection: no process did, and the owner
+// stays who it was.
 func TestKernelThreadIsNoOwner(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at, func(t *testing.T) { kernelThreadIsNoOwner(t, at) })

@@ -94,8 +94,8 @@ func (o *options) checkProtos() error {
 	return nil
 }
 
-// registerConnections adds the filters that select whole connections, in the kernel. usage and protos
-// are the help and the values of --proto.
+// registerConnections adds the filters that select whole connections, in the kernel. usage and
+// protos are the help and the values of --proto.
 func (o *options) registerConnections(f *flags, usage string, protos ...string) {
 	f.StringArrayVarP(&o.filter.Ports, "port", "p", nil,
 		"connections with this `port` at either end; lists and ranges: 80,8000-8100")
@@ -210,8 +210,8 @@ func (o *options) check(command []string) error {
 	return nil
 }
 
-// ringSize parses --buffer: bytes, or a number with K, M or G. It returns the next power of two that
-// is a multiple of the page size, as the kernel requires.
+// ringSize parses --buffer: bytes, or a number with K, M or G. It returns the next power of two
+// that is a multiple of the page size, as the kernel requires.
 func ringSize(text string) (int, error) {
 	digits, shift := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(text), "B"), "I"), 0
 	for i, unit := range "KMG" {

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cell is one way for a connection to end: what is done to it in a state, what its end is, and which of the kernel's counters move.
+// cell is one way for a connection to end: what is done to it in a state, what its end is, and
+// which of the kernel's counters move.
 type cell struct {
 	state, deeds string
 	old          event.State
@@ -20,7 +21,8 @@ type cell struct {
 	counters     string
 }
 
-// cells are those that can occur. FIN_WAIT2 after close() is a timewait sock, or, with a long TCP_LINGER2, a full one.
+// cells are those that can occur. FIN_WAIT2 after close() is a timewait sock, or, with a long
+// TCP_LINGER2, a full one.
 var cells = []cell{
 	{"SYN_SENT", "close", event.SynSent, event.ReasonGivenUp, 0, event.WeClosed, ""},
 	{"SYN_SENT", "SO_LINGER 0, close", event.SynSent, event.ReasonGivenUp, 0, event.WeClosed, "TCPAbortOnData 1"},
@@ -181,8 +183,8 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// check does what c says. What a timer does is hidden from BPF while its CPU runs a process that the kernel protects (see
-// expectPaths), so a run that differs is repeated, once.
+// check does what c says. What a timer does is hidden from BPF while its CPU runs a process that
+// the kernel protects (see expectPaths), so a run that differs is repeated, once.
 func (c cell) check(t *testing.T, f *feed, family string) {
 	for attempt := range 2 {
 		got, lines := c.run(t, f, family)
@@ -241,8 +243,8 @@ func (c cell) run(t *testing.T, f *feed, family string) (got cell, changes []eve
 	return got, changes
 }
 
-// Where there are more orphans than tcp_max_orphans allows, close() and the timer of one reset. The limit is the machine's, so this lowers it for
-// a moment.
+// Where there are more orphans than tcp_max_orphans allows, close() and the timer of one reset.
+// The limit is the machine's, so this lowers it for a moment.
 func TestTooManyOrphans(t *testing.T) {
 	f := startFeed(t)
 	const limit = "/proc/sys/net/ipv4/tcp_max_orphans"

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// redisServer finds redis-server. Debian's package redis-tools has the program, too, by another name, and installing it starts no service.
+// redisServer finds redis-server. Debian's package redis-tools has the program, too, by another
+// name, and installing it starts no service.
 func redisServer(t *testing.T) string {
 	t.Helper()
 	if path, err := exec.LookPath("redis-server"); err == nil {
@@ -29,8 +30,8 @@ func redisServer(t *testing.T) string {
 	return link
 }
 
-// The story that sstrace is for: a Redis master and its replica on one host, started and stopped. All four views of it are there,
-// with their owners.
+// The story that sstrace is for: a Redis master and its replica on one host, started and stopped.
+// All four views of it are there, with their owners.
 func TestRedis(t *testing.T) {
 	needRoot(t)
 	server := redisServer(t)

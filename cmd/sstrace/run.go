@@ -58,8 +58,8 @@ func run(c *cobra.Command, o *options, args []string, start start) error {
 	if err := checkGiven(c.Flags()); err != nil {
 		return usageError{err}
 	}
-	// A write to a closed pipe should fail, not kill us. SIGPIPE is caught rather than ignored because
-	// a command would inherit that.
+	// A write to a closed pipe should fail, not kill us. SIGPIPE is caught rather than ignored
+	// because a command would inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	o.statesGiven = c.Flags().Changed("states")
 	if err := o.check(args); err != nil {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// Connections that the client closes are as many of each change, in the intervals and in the whole run.
+// Connections that the client closes are as many of each change, in the intervals and in the whole
+// run.
 func TestStats(t *testing.T) {
 	const connections = 50
 	h := newHost(t)

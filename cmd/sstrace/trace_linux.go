@@ -123,9 +123,9 @@ func warnPIDNamespace() {
 	}
 }
 
-// hurry tunes the runtime for a program that runs for a moment. Garbage collection starts at a heap of
-// 64 MB instead of 4, by when most runs are over. And four threads may run Go code, since some of them
-// sit in system calls, which the runtime counts as running.
+// hurry tunes the runtime for a program that runs for a moment. Garbage collection starts at a
+// heap of 64 MB instead of 4, by when most runs are over. And four threads may run Go code, since
+// some of them sit in system calls, which the runtime counts as running.
 func hurry() {
 	if os.Getenv("GOGC") == "" {
 		usual := debug.SetGCPercent(1600) // of 4 MB, the minimum

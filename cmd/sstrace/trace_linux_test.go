@@ -17,7 +17,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// trace runs sstrace around traffic and gives what it recorded. What holds for each recording is checked here.
+// trace runs sstrace around traffic and gives what it recorded. What holds for each recording is
+// checked here.
 func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
@@ -35,7 +36,8 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	return r
 }
 
-// around runs sstrace, with -w, around traffic: it waits until it is attached, and ends it when traffic is over.
+// around runs sstrace, with -w, around traffic: it waits until it is attached, and ends it when
+// traffic is over.
 func around(t *testing.T, args []string, traffic func()) {
 	t.Helper()
 	// The command starts when everything is attached, tells us, and ends when we say so.
@@ -99,8 +101,8 @@ var connectFailedKeys = []string{
 	"owner_host_pid", "task_host_pid",
 }
 
-// readRecording checks each line against the schema, that seq is dense, that the balance adds up and speaks of these lines, and
-// that durations are what the times say.
+// readRecording checks each line against the schema, that seq is dense, that the balance adds up
+// and speaks of these lines, and that durations are what the times say.
 func readRecording(t *testing.T, file string) (r recordedRun) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -184,8 +186,8 @@ func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
 	}
 }
 
-// checkDurations checks that a known duration is the distance to the socket's change before, and that no socket leaves another
-// state than it came to, unless changes are missing.
+// checkDurations checks that a known duration is the distance to the socket's change before, and
+// that no socket leaves another state than it came to, unless changes are missing.
 func checkDurations(t *testing.T, changes []event.Event) {
 	t.Helper()
 	last := make(map[uint64]event.Event)
@@ -212,7 +214,8 @@ func reason(e *event.Event) string {
 	return " (" + e.Reason.String() + ")"
 }
 
-// paths gives the changes of each socket as one line, in the order of their first changes: "client CLOSE SYN_SENT ESTABLISHED ...".
+// paths gives the changes of each socket as one line, in the order of their first changes: "client
+// CLOSE SYN_SENT ESTABLISHED ...".
 func (r recordedRun) paths() []string {
 	var order []uint64
 	path := make(map[uint64]string)

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// shown are what docs/redis.md shows: the command as its reader sees it, and the file that docs/redis.sh writes for it.
+// shown are what docs/redis.md shows: the command as its reader sees it, and the file that
+// docs/redis.sh writes for it.
 var shown = []struct{ command, file string }{
 	{"sstrace ls -p 6379,6389", "ls.txt"},
 	{"sstrace -p 6379,6389", "trace.txt"},
@@ -22,13 +23,15 @@ var shown = []struct{ command, file string }{
 	{"sstrace diagram -r trace.ndjson -o text", "diagram.txt"},
 }
 
-// What is another in each run, or may be. What is left of a line are its words: states, names, reasons.
+// What is another in each run, or may be. What is left of a line are its words: states, names,
+// reasons.
 var (
 	differs = regexp.MustCompile(`[0-9]+|[^A-Za-z_()→]+`)
 	units   = regexp.MustCompile(`([0-9.]+(ns|µs|ms|[hms]))+|[0-9.]+ k?B\b`)
 )
 
-// words gives the lines of an output as what they say, sorted: of what happens at both ends at once the order may differ.
+// words gives the lines of an output as what they say, sorted: of what happens at both ends at
+// once the order may differ.
 func words(text string) []string {
 	var all []string
 	for line := range strings.Lines(text) {
@@ -38,8 +41,8 @@ func words(text string) []string {
 	return all
 }
 
-// docs/redis.md shows what docs/redis.sh makes: everything in it is from a real run, and a run today says the same. SSTRACE_GOLDEN=write renews it, to be
-// read before it is committed.
+// docs/redis.md shows what docs/redis.sh makes: everything in it is from a real run, and a run
+// today says the same. SSTRACE_GOLDEN=write renews it, to be read before it is committed.
 func TestTutorial(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()

@@ -12,14 +12,16 @@ import (
 // line is a line of NDJSON.
 type line = map[string]any
 
-// attempt is one connection of a socket, or one try at it, as the lines of a recording report it. A socket may connect again.
+// attempt is one connection of a socket, or one try at it, as the lines of a recording report it.
+// A socket may connect again.
 type attempt struct {
 	lines    []line // changes of state, or the one connect_failed line
 	accepted bool
 	owner    line // the last line about its full socket, accept included
 }
 
-// attempts returns those of a recording, in the order in which they began, and how many accept lines it has.
+// attempts returns those of a recording, in the order in which they began, and how many accept
+// lines it has.
 func attempts(recording []line) (all []*attempt) {
 	latest := make(map[any]*attempt) // by id
 	for _, l := range recording {
@@ -123,9 +125,10 @@ type replay struct {
 	attempts []*attempt
 }
 
-// checkViews checks that every view of a recording in the RFC vocabulary shows what its lines report, in the file's order: conns each
-// end of each connection, handshakes each handshake, stats each change and reason, ls what exists at the end, and leaks what is
-// stuck. So a value that a test has checked in the lines is right in the views, too.
+// checkViews checks that every view of a recording in the RFC vocabulary shows what its lines
+// report, in the file's order: conns each end of each connection, handshakes each handshake, stats
+// each change and reason, ls what exists at the end, and leaks what is stuck. So a value that a
+// test has checked in the lines is right in the views, too.
 func checkViews(t *testing.T, file string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -153,7 +156,8 @@ func (r *replay) view(kind, command string, args ...string) []line {
 	return answers[line](r.t, kind, append([]string{command, "-r", r.file}, args...)...)
 }
 
-// rows checks that a command prints a row of text for each of its lines of NDJSON, with the reason if it has one.
+// rows checks that a command prints a row of text for each of its lines of NDJSON, with the reason
+// if it has one.
 func (r *replay) rows(command string, lines []line) {
 	r.t.Helper()
 	run := sstrace(r.t, "", command, "-r", r.file)
@@ -237,7 +241,8 @@ func (r *replay) handshakes() {
 	}
 }
 
-// handshake checks that the state of a handshake is the worse one of its ends, and its reason that of the end that failed.
+// handshake checks that the state of a handshake is the worse one of its ends, and its reason that
+// of the end that failed.
 func (r *replay) handshake(l line, client, server *attempt) {
 	state, reason, err := len(worst), any(nil), any(nil)
 	for _, a := range []*attempt{server, client} {
@@ -309,8 +314,8 @@ func (r *replay) ls() {
 	}
 }
 
-// leaks checks that it reports what is stuck at the end, and nothing that was never in that state. How old something must be to be
-// reported before that depends on when the next line came.
+// leaks checks that it reports what is stuck at the end, and nothing that was never in that state.
+// How old something must be to be reported before that depends on when the next line came.
 func (r *replay) leaks() {
 	var limits []string
 	for _, state := range []string{"SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "CLOSING", "CLOSE_WAIT", "LAST_ACK"} {

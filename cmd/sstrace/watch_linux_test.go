@@ -19,8 +19,8 @@ type terminal struct {
 	socket string
 }
 
-// newTerminal runs sstrace with args in a terminal of 140 columns and 20 lines, and then tells how it ended and what it left of the terminal. It
-// gives the process.
+// newTerminal runs sstrace with args in a terminal of 140 columns and 20 lines, and then tells how
+// it ended and what it left of the terminal. It gives the process.
 func newTerminal(h *host, env string, args ...string) (t terminal, process *os.Process) {
 	h.t.Helper()
 	if _, err := exec.LookPath("tmux"); err != nil {

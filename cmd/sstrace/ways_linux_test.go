@@ -19,8 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// feed is a running sstrace that traces all network namespaces, for many tests beside each other: each looks at the lines of its own.
-// It leaves out sockets that do not have feedPort at either end.
+// feed is a running sstrace that traces all network namespaces, for many tests beside each other:
+// each looks at the lines of its own. It leaves out sockets that do not have feedPort at either
+// end.
 type feed struct {
 	t     testing.TB
 	marks atomic.Uint32
@@ -30,7 +31,8 @@ type feed struct {
 
 const feedPort = 7781
 
-// startFeed starts sstrace. It runs until t is over, and its balance and the views of all its lines are checked then.
+// startFeed starts sstrace. It runs until t is over, and its balance and the views of all its
+// lines are checked then.
 func startFeed(t *testing.T, args ...string) *feed {
 	t.Helper()
 	needRoot(t)
@@ -100,8 +102,8 @@ func startFeed(t *testing.T, args ...string) *feed {
 	return f
 }
 
-// of returns the lines so far of the network namespace h, without those of another one that had its number before: those are about
-// another port.
+// of returns the lines so far of the network namespace h, without those of another one that had
+// its number before: those are about another port.
 func (f *feed) of(h *host, wanted func(e *event.Event) bool) (all []event.Event) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
@@ -113,7 +115,8 @@ func (f *feed) of(h *host, wanted func(e *event.Event) bool) (all []event.Event)
 	return all
 }
 
-// settle waits for the lines of all that has happened: they are in the order of what they report, so it makes one more.
+// settle waits for the lines of all that has happened: they are in the order of what they report,
+// so it makes one more.
 func (f *feed) settle(h *host) {
 	n := f.marks.Add(1)
 	mark := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(n >> 8), byte(n)}), feedPort)
@@ -139,7 +142,8 @@ type endpoint struct {
 // peerPorts counts the ports of peers: each has another one.
 var peerPorts atomic.Uint32
 
-// newEndpoint makes the namespace and the wire of one. Timeouts are as short as the kernel has them.
+// newEndpoint makes the namespace and the wire of one. Timeouts are as short as the kernel has
+// them.
 func newEndpoint(t testing.TB, family string) *endpoint {
 	h := newHost(t)
 	for name, value := range map[string]string{"tcp_syn_retries": "1", "tcp_synack_retries": "0", "tcp_orphan_retries": "1"} {
@@ -221,7 +225,8 @@ var ways = map[string]string{
 
 const tcpRepair, tcpLinger2 = 19, 8 // include/uapi/linux/tcp.h
 
-// steps are what a process, the peer or the network does to a connection. Each is over when the kernel has taken notice.
+// steps are what a process, the peer or the network does to a connection. Each is over when the
+// kernel has taken notice.
 var steps = map[string]func(p *endpoint){
 	"connect": func(p *endpoint) {
 		p.sock = p.h.socket(family(p.host))
@@ -404,8 +409,8 @@ func (s sock) closeLast() {
 	s.h.orphaned(inode)
 }
 
-// orphaned waits until no process has a socket any more: a process that another test has just forked may have it still, until it executes its
-// program.
+// orphaned waits until no process has a socket any more: a process that another test has just
+// forked may have it still, until it executes its program.
 func (h *host) orphaned(inode string) {
 	tid := h.tid()
 	await(h.t, "the last close()", func() bool {
@@ -429,7 +434,8 @@ func (p *endpoint) state() uint8 {
 	return info.State
 }
 
-// witnesses are the kernel's own counters of what ends connections (Documentation/networking/snmp_counter.rst).
+// witnesses are the kernel's own counters of what ends connections
+// (Documentation/networking/snmp_counter.rst).
 var witnesses = []string{
 	"TCPAbortOnData", "TCPAbortOnClose", "TCPAbortOnLinger", "TCPAbortOnTimeout", "TCPAbortOnMemory", "TCPAbortFailed",
 	"OutRsts", "EstabResets", "AttemptFails", "EmbryonicRsts", "ListenOverflows", "TCPKeepAlive",

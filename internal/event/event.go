@@ -331,8 +331,8 @@ type Status struct {
 	Left      int64    // ns until a timer ends a TIME_WAIT, or a FIN_WAIT2 without a process; or Unknown
 	Holders   []Holder // nil: unknown
 	Attached  Attached
-	// Mini reports that this is a half-open connection or one that a timewait sock represents, not a
-	// full socket. It is not printed.
+	// Mini reports that this is a half-open connection or one that a timewait sock represents, not
+	// a full socket. It is not printed.
 	Mini bool
 
 	V6Only Answer // whether a listening or bound IPv6 socket accepts IPv6 only

@@ -4,8 +4,8 @@ package linux
 
 import "bytes"
 
-// Names resolves the names that the kernel reports as bytes or numbers, and allocates each name once.
-// String and Cgroup may run at the same time as each other, but not as themselves.
+// Names resolves the names that the kernel reports as bytes or numbers, and allocates each name
+// once. String and Cgroup may run at the same time as each other, but not as themselves.
 type Names struct {
 	strings map[[16]byte]string
 	lastKey [16]byte

@@ -11,8 +11,8 @@ import (
 // include/linux/proc_ns.h, since 3.8).
 const initialPIDNamespace = 0xEFFFFFFC
 
-// PIDNamespace returns the inode of the PID namespace that this process is in, or 0 if it is unknown,
-// and reports whether that is a namespace other than the host's.
+// PIDNamespace returns the inode of the PID namespace that this process is in, or 0 if it is
+// unknown, and reports whether that is a namespace other than the host's.
 func PIDNamespace() (inode uint32, own bool) {
 	ino, err := Inode("/proc/self/ns/pid")
 	if err != nil {

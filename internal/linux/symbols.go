@@ -19,8 +19,8 @@ var errHiddenSymbols = errors.New("/proc/kallsyms hides the kernel's addresses")
 // Range is the code of a function: its first address, and that of the next function.
 type Range struct{ Begin, End uint64 }
 
-// Timers are the functions by which the kernel side recognises the timers of mini-sockets, and those
-// that handle an ICMP message for a TCP connection.
+// Timers are the functions by which the kernel side recognises the timers of mini-sockets, and
+// those that handle an ICMP message for a TCP connection.
 type Timers struct {
 	// Handlers are the addresses of reqsk_timer_handler, tw_timer_handler and tcp_write_timer.
 	Handlers map[string]uint64
@@ -28,8 +28,9 @@ type Timers struct {
 	ICMP [2]Range
 }
 
-// FindTimers looks them up in /proc/kallsyms. It fails if a handler is missing, or if this process may
-// not see addresses (kernel.kptr_restrict=2, or without CAP_SYSLOG): the file then contains zeros.
+// FindTimers looks them up in /proc/kallsyms. It fails if a handler is missing, or if this process
+// may not see addresses (kernel.kptr_restrict=2, or without CAP_SYSLOG): the file then contains
+// zeros.
 func FindTimers() (*Timers, error) {
 	file, err := os.Open("/proc/kallsyms")
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 
 // Tuple returns the two ends of a socket. An IPv4 address is mapped to IPv6 in laddr and raddr.
 //
-// The unspecified address (0.0.0.0 or ::) is a local address only of a socket that is not connected,
-// which wildcard asserts. Elsewhere it means that the kernel does not know the address yet, as does a
-// remote port of 0: that address is then invalid.
+// The unspecified address (0.0.0.0 or ::) is a local address only of a socket that is not
+// connected, which wildcard asserts. Elsewhere it means that the kernel does not know the address
+// yet, as does a remote port of 0: that address is then invalid.
 func Tuple(family uint16, laddr, raddr *[16]byte, lport, rport uint16, wildcard bool) (
 	f event.Family, local, remote netip.AddrPort,
 ) {

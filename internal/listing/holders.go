@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// setHolders sets the holders of a socket that is known to have these. A process that alone holds it is
-// its owner.
+// setHolders sets the holders of a socket that is known to have these. A process that alone holds
+// it is its owner.
 func setHolders(e *event.Event, holders []event.Holder) {
 	if holders == nil {
 		holders = []event.Holder{} // nil would mean unknown
@@ -36,8 +36,9 @@ func onlyHolder(holders []event.Holder) (pid uint32, comm string) {
 	return pid, comm
 }
 
-// findHolders returns the processes that have a descriptor of a socket, by the address of its sock.
-// Unless refs is nil, it meanwhile sends a few sockets of each network namespace there, and closes it.
+// findHolders returns the processes that have a descriptor of a socket, by the address of its
+// sock. Unless refs is nil, it meanwhile sends a few sockets of each network namespace there, and
+// closes it.
 func (l *Lister) findHolders(refs chan<- socketRef) (map[uint64][]event.Holder, error) {
 	holders := make(holderMap, 1<<13)
 	var unsent []socketRef

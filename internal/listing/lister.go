@@ -44,7 +44,8 @@ func (l *Lister) Now() (wall, mono int64) {
 	return l.clock.Wall(mono), mono
 }
 
-// Sockets returns every socket that exists now, including half-open connections and those in TIME_WAIT.
+// Sockets returns every socket that exists now, including half-open connections and those in
+// TIME_WAIT.
 func (l *Lister) Sockets() (all []event.Event, err error) {
 	for e, err := range l.all() {
 		if err != nil {
@@ -57,9 +58,9 @@ func (l *Lister) Sockets() (all []event.Event, err error) {
 	return all, nil
 }
 
-// all yields the sockets in every network namespace that a process is in, that has a name, or that a
-// process has a socket of. While this goroutine finds the holders, two threads read the sockets and
-// another goroutine makes events of them, which wait here until the holders are known.
+// all yields the sockets in every network namespace that a process is in, that has a name, or that
+// a process has a socket of. While this goroutine finds the holders, two threads read the sockets
+// and another goroutine makes events of them, which wait here until the holders are known.
 func (l *Lister) all() iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		var stop atomic.Bool
@@ -118,8 +119,8 @@ func (l *Lister) all() iter.Seq2[*event.Event, error] {
 	}
 }
 
-// read sends the sockets of all namespaces to found, and closes it. It never blocks on the consumer,
-// so that a listing is a snapshot: found has room for 15 million sockets.
+// read sends the sockets of all namespaces to found, and closes it. It never blocks on the
+// consumer, so that a listing is a snapshot: found has room for 15 million sockets.
 func (l *Lister) read(refs <-chan socketRef, found chan<- []listSockFound, stop *atomic.Bool) error {
 	defer close(found)
 	err := l.eachNetNS(2, refs, func() error {
@@ -140,8 +141,8 @@ func (l *Lister) read(refs <-chan socketRef, found chan<- []listSockFound, stop 
 	return err
 }
 
-// events turns found sockets into events, in a goroutine of its own, and closes made at the end. The
-// consumer sends each slice back to spare, at its full length.
+// events turns found sockets into events, in a goroutine of its own, and closes made at the end.
+// The consumer sends each slice back to spare, at its full length.
 func (l *Lister) events(found <-chan []listSockFound) (made <-chan []event.Event, spare chan<- []event.Event) {
 	full, empty := make(chan []event.Event, 4), make(chan []event.Event, 4)
 	for range cap(empty) {
@@ -181,9 +182,9 @@ func (l *Lister) unlisted() (all []event.Event, err error) {
 	return all, nil
 }
 
-// Listeners returns the listeners, with the lengths of their accept queues but without their holders.
-// A look walks the tables of every namespace, so its result is returned again for a hundred times as
-// long as the look took.
+// Listeners returns the listeners, with the lengths of their accept queues but without their
+// holders. A look walks the tables of every namespace, so its result is returned again for a
+// hundred times as long as the look took.
 func (l *Lister) Listeners() ([]event.Event, error) {
 	begin := time.Now()
 	if begin.Sub(l.listenersAt) < 100*l.listenersIn {

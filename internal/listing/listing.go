@@ -1,6 +1,7 @@
 //go:build linux
 
-// Package listing finds the sockets that exist, and the processes that hold them, with BPF iterators.
+// Package listing finds the sockets that exist, and the processes that hold them, with BPF
+// iterators.
 package listing
 
 import (
@@ -23,8 +24,8 @@ type Listing struct {
 }
 
 // Open loads the programs that find the sockets of the protocols and network namespaces of f. With
-// bound they also find sockets that are only bound to a port. Nothing is attached. Errors say what to
-// do, except that one which wraps linux.ErrNoCgroup is about f.
+// bound they also find sockets that are only bound to a port. Nothing is attached. Errors say what
+// to do, except that one which wraps linux.ErrNoCgroup is about f.
 func Open(f *filter.Filter, bound bool) (*Listing, error) {
 	_ = rlimit.RemoveMemlock() // matters before Linux 5.11; if it fails, loading may
 	l := &Listing{Lister: Lister{clock: new(linux.Clock), netns: f.NetNS}}
@@ -64,8 +65,8 @@ func (l *Listing) Close() {
 	}
 }
 
-// Events yields every socket that exists now, including half-open connections and those in TIME_WAIT.
-// It never calls idle. See session.Source.
+// Events yields every socket that exists now, including half-open connections and those in
+// TIME_WAIT. It never calls idle. See session.Source.
 func (l *Listing) Events(func(mono int64) error) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		for e, err := range l.all() {

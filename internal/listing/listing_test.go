@@ -96,8 +96,8 @@ func TestVisits(t *testing.T) {
 	}
 }
 
-// The time left of an orphan in FIN_WAIT2 is that of its timer and, if it waits for more than a minute,
-// that of the timewait sock that it becomes.
+// The time left of an orphan in FIN_WAIT2 is that of its timer and, if it waits for more than a
+// minute, that of the timewait sock that it becomes.
 func TestFinWait2Left(t *testing.T) {
 	const jiffy = 4e6
 	const s = 250 // a second

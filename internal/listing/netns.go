@@ -23,9 +23,9 @@ type socketRef struct {
 	netns, pid, fd uint32
 }
 
-// eachNetNS calls do once inside each network namespace that is wanted, in several threads. It takes
-// refs, until they are closed, as ways into further namespaces. Namespaces that are gone are skipped,
-// and those that this process may not enter are counted in l.closed.
+// eachNetNS calls do once inside each network namespace that is wanted, in several threads. It
+// takes refs, until they are closed, as ways into further namespaces. Namespaces that are gone are
+// skipped, and those that this process may not enter are counted in l.closed.
 func (l *Lister) eachNetNS(threads int, refs <-chan socketRef, do func() error) error {
 	v := visits{wanted: l.netns, results: make(map[uint64]result)}
 	all := namespacePaths()
@@ -93,8 +93,8 @@ func (v *visits) all(paths <-chan string, refs <-chan socketRef, do func() error
 	return nil
 }
 
-// visit calls do inside the namespace that open opens. It should be the one with this inode, but may be
-// another by now.
+// visit calls do inside the namespace that open opens. It should be the one with this inode, but
+// may be another by now.
 func (v *visits) visit(inode uint64, open func() (int, error), do func() error) error {
 	ns, err := open()
 	if err == nil {
@@ -163,8 +163,8 @@ func (v *visits) closed() (n int) {
 	return n
 }
 
-// namespacePaths returns the paths of the network namespaces of all processes, and of those that have a
-// name. A path may not exist.
+// namespacePaths returns the paths of the network namespaces of all processes, and of those that
+// have a name. A path may not exist.
 func namespacePaths() (paths []string) {
 	proc, err := os.Open("/proc")
 	if err == nil {

@@ -62,9 +62,9 @@ func Configure(spec *ebpf.CollectionSpec, f *filter.Filter, bound bool) error {
 	return errors.Join(vars.ListMptcp.Set(mptcp), vars.ListBound.Set(bound), vars.PIDNamespace.Set(inode))
 }
 
-// Load loads spec like ebpf.NewCollection. It fits the programs to the kernel itself and not to its
-// modules, of which a host has a hundred, and copes with a kernel up to 5.11, whose tracing programs
-// have no bpf_get_socket_cookie.
+// Load loads spec like ebpf.NewCollection. It fits the programs to the kernel itself and not to
+// its modules, of which a host has a hundred, and copes with a kernel up to 5.11, whose tracing
+// programs have no bpf_get_socket_cookie.
 func Load(spec *ebpf.CollectionSpec, types *btf.Cache) (*ebpf.Collection, error) {
 	o := ebpf.CollectionOptions{Cache: types}
 	o.Programs.KernelTypes, _ = types.Kernel() // without types, loading returns the error
@@ -140,14 +140,14 @@ func loadSome(spec *ebpf.CollectionSpec, names ...string) (*ebpf.Collection, err
 	return Load(spec, btf.NewCache())
 }
 
-// atOnce is the most structs to read at once. The kernel gathers 178 sockets: 32 KiB (bpf_seq_read in
-// kernel/bpf/bpf_iter.c).
+// atOnce is the most structs to read at once. The kernel gathers 178 sockets: 32 KiB (bpf_seq_read
+// in kernel/bpf/bpf_iter.c).
 const atOnce = 256
 
-// iterate runs an iterator in the calling thread's network namespace, and calls each with the structs T
-// that it writes until there are no more, or each wants no more. each keeps the slice if it returns
-// another buf for atOnce structs, or returns the same. After each read iterate calls read, unless that
-// is nil.
+// iterate runs an iterator in the calling thread's network namespace, and calls each with the
+// structs T that it writes until there are no more, or each wants no more. each keeps the slice if
+// it returns another buf for atOnce structs, or returns the same. After each read iterate calls
+// read, unless that is nil.
 func iterate[T any](prog *ebpf.Program, read func() error, each func([]T) (buf []T, more bool)) error {
 	var t T
 	size := int(unsafe.Sizeof(t))

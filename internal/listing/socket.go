@@ -91,8 +91,8 @@ func (l *Lister) socket(f *listSockFound, e *event.Event) {
 	setAge(f, e)
 }
 
-// setAge sets how long e has been in its state and how long it will stay there, as far as the socket
-// itself shows that.
+// setAge sets how long e has been in its state and how long it will stay there, as far as the
+// socket itself shows that.
 func setAge(f *listSockFound, e *event.Event) {
 	switch state := e.New; {
 	case state == event.Listen || state == event.Close:
@@ -125,10 +125,10 @@ func atLeast(f *listSockFound) int64 {
 	return max(int64(f.MonoNs)-int64(f.ActiveUs)*1000, 0)
 }
 
-// finWait2Left returns how long an orphan in FIN_WAIT2 that is a full socket has left, in ns. Its timer
-// ends it, unless it may wait for more than TCP_TIMEWAIT_LEN: then the timer makes it a timewait sock,
-// which lasts for what it may wait beyond that (tcp_fin_time in include/net/tcp.h, tcp_keepalive_timer
-// in net/ipv4/tcp_timer.c, tcp_time_wait in net/ipv4/tcp_minisocks.c).
+// finWait2Left returns how long an orphan in FIN_WAIT2 that is a full socket has left, in ns. Its
+// timer ends it, unless it may wait for more than TCP_TIMEWAIT_LEN: then the timer makes it a
+// timewait sock, which lasts for what it may wait beyond that (tcp_fin_time in include/net/tcp.h,
+// tcp_keepalive_timer in net/ipv4/tcp_timer.c, tcp_time_wait in net/ipv4/tcp_minisocks.c).
 func finWait2Left(f *listSockFound, jiffy int64) int64 {
 	const timewait = 60e9
 	if jiffy == 0 {
@@ -149,9 +149,9 @@ func finWait2Left(f *listSockFound, jiffy int64) int64 {
 	return left
 }
 
-// jiffy returns the length of a jiffy in ns, or 0 if it cannot be found out. count is jiffies_64 when
-// CLOCK_MONOTONIC was mono; both stand still while the machine sleeps. The kernel is built with one of
-// a few frequencies, and its count begins 5 minutes before 2^32 (INITIAL_JIFFIES in
+// jiffy returns the length of a jiffy in ns, or 0 if it cannot be found out. count is jiffies_64
+// when CLOCK_MONOTONIC was mono; both stand still while the machine sleeps. The kernel is built
+// with one of a few frequencies, and its count begins 5 minutes before 2^32 (INITIAL_JIFFIES in
 // include/linux/jiffies.h).
 func jiffy(count uint64, mono int64) int64 {
 	const begin = 300e9 // when the count is near 2^32 the frequency does not show

@@ -28,8 +28,8 @@ type Need struct {
 	Hint  string // what to do if the need is not met
 	Soft  bool   // tracing works without it and shows less
 
-	// Unknown reports that it could not be found out whether the need is met, for instance because a
-	// container hides it. OK is true then, because it may well be met.
+	// Unknown reports that it could not be found out whether the need is met, for instance because
+	// a container hides it. OK is true then, because it may well be met.
 	Unknown bool
 }
 
@@ -51,7 +51,8 @@ func FirstUnmet(all []Need) *Need {
 	return nil
 }
 
-// Explain returns an error that says what to do about err, which is often a bare EPERM from the kernel.
+// Explain returns an error that says what to do about err, which is often a bare EPERM from the
+// kernel.
 func Explain(err error) error {
 	if n := FirstUnmet(All()); n != nil {
 		return fmt.Errorf("cannot trace here: %s: %s: %s", n.Name, n.Found, n.Hint)
@@ -187,9 +188,9 @@ func jit() Need {
 	return n
 }
 
-// compiledSize loads a program that does nothing and returns the size of its machine code, which is 0
-// if the kernel interprets it. net.core.bpf_jit_enable would not do: it exists in the initial network
-// namespace only (net/core/sysctl_net_core.c, sysctl_core_init).
+// compiledSize loads a program that does nothing and returns the size of its machine code, which
+// is 0 if the kernel interprets it. net.core.bpf_jit_enable would not do: it exists in the initial
+// network namespace only (net/core/sysctl_net_core.c, sysctl_core_init).
 func compiledSize() (uint32, error) {
 	_ = rlimit.RemoveMemlock() // matters before Linux 5.11; if it fails, loading may
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{

@@ -12,9 +12,9 @@ import (
 
 const tracefs = "/sys/kernel/tracing"
 
-// attachCalls attaches the programs on the system calls accept(), accept4() and connect(): all of them
-// or none. These tracepoints are identified by numbers in tracefs. Where that is not mounted, a thread
-// mounts it for itself, and ends.
+// attachCalls attaches the programs on the system calls accept(), accept4() and connect(): all of
+// them or none. These tracepoints are identified by numbers in tracefs. Where that is not mounted,
+// a thread mounts it for itself, and ends.
 func (p *Probe) attachCalls() error {
 	result := make(chan error)
 	go func() {

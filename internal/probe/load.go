@@ -72,8 +72,8 @@ func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	return p.fill(f)
 }
 
-// choosePrograms returns the programs on tracepoints, in the order in which to attach them, and those
-// on system calls, and sets the variables of spec that they need on this kernel.
+// choosePrograms returns the programs on tracepoints, in the order in which to attach them, and
+// those on system calls, and sets the variables of spec that they need on this kernel.
 func (p *Probe) choosePrograms(spec *ebpf.CollectionSpec, types *btf.Cache, rfc bool) (
 	tracing, calls []string, err error,
 ) {
@@ -116,10 +116,10 @@ func (p *Probe) choosePrograms(spec *ebpf.CollectionSpec, types *btf.Cache, rfc 
 	return tracing, calls, errors.Join(errs...)
 }
 
-// ioUringArgs returns how many arguments the tracepoint io_uring:io_uring_complete has, if the kernel
-// side knows them: 3 (ring, request, completion) since 6.15, and 7 (ring, request, user_data, result,
-// flags, extra1, extra2) since 5.19. It returns 0 for a kernel without io_uring, or one whose
-// completions do not have the request (up to 5.18).
+// ioUringArgs returns how many arguments the tracepoint io_uring:io_uring_complete has, if the
+// kernel side knows them: 3 (ring, request, completion) since 6.15, and 7 (ring, request,
+// user_data, result, flags, extra1, extra2) since 5.19. It returns 0 for a kernel without
+// io_uring, or one whose completions do not have the request (up to 5.18).
 func ioUringArgs(types *btf.Cache) (uint8, error) {
 	spec, err := types.Kernel()
 	if err != nil {

@@ -161,8 +161,8 @@ func needsRoot(t *testing.T) {
 	}
 }
 
-// loadFor loads some programs of an object, including what options switch off, as for a kernel that has
-// these types.
+// loadFor loads some programs of an object, including what options switch off, as for a kernel
+// that has these types.
 func loadFor(t *testing.T, spec *ebpf.CollectionSpec, types *btf.Spec, programs ...string) error {
 	t.Helper()
 	_ = rlimit.RemoveMemlock()
@@ -188,8 +188,8 @@ func loadFor(t *testing.T, spec *ebpf.CollectionSpec, types *btf.Spec, programs 
 	return err
 }
 
-// The programs load on kernels whose types differ from this one's. Where such a version is not at hand,
-// the types of this kernel are changed, and its verifier takes the result.
+// The programs load on kernels whose types differ from this one's. Where such a version is not at
+// hand, the types of this kernel are changed, and its verifier takes the result.
 func TestLoadsWithOtherTypes(t *testing.T) {
 	needsRoot(t)
 	for _, test := range []struct {

@@ -105,8 +105,8 @@ func TestNapFollowsTheRing(t *testing.T) {
 	}
 }
 
-// watchedRing reports a reader that polls: one that looks into the ring that it has just found empty,
-// without a nap and without having asked to be woken.
+// watchedRing reports a reader that polls: one that looks into the ring that it has just found
+// empty, without a nap and without having asked to be woken.
 type watchedRing struct {
 	ring
 	t      *testing.T

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package probe traces: it loads the BPF programs, attaches them, yields their records, and accounts
-// for every change.
+// Package probe traces: it loads the BPF programs, attaches them, yields their records, and
+// accounts for every change.
 package probe
 
 import (
@@ -59,12 +59,13 @@ type Probe struct {
 	fence    atomic.Uint32
 }
 
-// Open loads and attaches the programs, with the part of f that the kernel side decides, and lists the
-// sockets that exist. From then on every change is recorded. buffer is the size of the ring in bytes, a
-// power of two and a multiple of the page size. rfc also traces what the rfc vocabulary needs: the
-// timers of mini-sockets, accept() and connect(); TimersUnavailable and CallsUnavailable report what
-// of it this machine cannot provide. stacks records the stacks of calls that connect or accept. Errors
-// say what to do, except that one which wraps linux.ErrNoCgroup is about f.
+// Open loads and attaches the programs, with the part of f that the kernel side decides, and lists
+// the sockets that exist. From then on every change is recorded. buffer is the size of the ring in
+// bytes, a power of two and a multiple of the page size. rfc also traces what the rfc vocabulary
+// needs: the timers of mini-sockets, accept() and connect(); TimersUnavailable and
+// CallsUnavailable report what of it this machine cannot provide. stacks records the stacks of
+// calls that connect or accept. Errors say what to do, except that one which wraps
+// linux.ErrNoCgroup is about f.
 func Open(f *filter.Filter, buffer int, rfc, stacks bool) (*Probe, error) {
 	_ = rlimit.RemoveMemlock() // matters before Linux 5.11; if it fails, loading may
 	p := &Probe{names: &namer{Names: linux.NewNames()}}
@@ -82,8 +83,8 @@ func Open(f *filter.Filter, buffer int, rfc, stacks bool) (*Probe, error) {
 	return nil, err
 }
 
-// attach attaches the programs, which run in the order in which they were attached, and then lists the
-// sockets that exist: what changes meanwhile is in the ring already.
+// attach attaches the programs, which run in the order in which they were attached, and then lists
+// the sockets that exist: what changes meanwhile is in the ring already.
 func (p *Probe) attach() error {
 	for _, prog := range p.tracing {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
@@ -111,8 +112,8 @@ func (p *Probe) attach() error {
 	return p.vars.FirstLook.Set(false)
 }
 
-// TimersUnavailable returns why the timers of mini-sockets are not traced although Open was asked for
-// them, or nil.
+// TimersUnavailable returns why the timers of mini-sockets are not traced although Open was asked
+// for them, or nil.
 func (p *Probe) TimersUnavailable() error { return p.timersErr }
 
 // CallsUnavailable returns why the system calls accept() and connect() are not traced although Open
@@ -148,8 +149,8 @@ func (p *Probe) Close() {
 	p.names.Close()
 }
 
-// settle detaches the programs and waits until none is running: each counts first what it has seen and
-// last what became of it.
+// settle detaches the programs and waits until none is running: each counts first what it has seen
+// and last what became of it.
 func (p *Probe) settle() {
 	p.Stop()
 	for end := time.Now().Add(settleTime); time.Now().Before(end); time.Sleep(50 * time.Microsecond) {
@@ -176,9 +177,9 @@ func (p *Probe) cpus() bpfCpu {
 	return sum
 }
 
-// Balance returns the account of all changes after Records has ended. What became of the records that
-// Records yielded is for the caller to add. duplicates is how many of them repeated another: they are
-// not counted anywhere.
+// Balance returns the account of all changes after Records has ended. What became of the records
+// that Records yielded is for the caller to add. duplicates is how many of them repeated another:
+// they are not counted anywhere.
 func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 	c := p.cpus()
 	c.Seen -= duplicates
@@ -202,8 +203,8 @@ func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 	return b, nil
 }
 
-// Stack returns the return addresses of the Stack of an Event, the innermost first, or nil if it has
-// none.
+// Stack returns the return addresses of the Stack of an Event, the innermost first, or nil if it
+// has none.
 func (p *Probe) Stack(id uint32) []uint64 {
 	var addrs [127]uint64
 	if id == 0 || p.maps.Stacks.Lookup(id-1, &addrs) != nil {
@@ -216,8 +217,8 @@ func (p *Probe) Stack(id uint32) []uint64 {
 	return slices.Clone(addrs[:n])
 }
 
-// Check returns what tracing needs of this machine. If nothing that it cannot do without is missing,
-// Check also attaches the programs for a moment.
+// Check returns what tracing needs of this machine. If nothing that it cannot do without is
+// missing, Check also attaches the programs for a moment.
 func Check() []needs.Need {
 	all := needs.All()
 	if needs.FirstUnmet(all) != nil {

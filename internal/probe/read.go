@@ -15,10 +15,11 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// Records yields the sockets that are older than the trace, then each record of the ring, and a Lost
-// wherever changes are missing, until Stop; then the rest of the ring. A record is valid until the
-// next one. Whenever the ring is empty, Records calls idle before it sleeps, with a time at which the
-// ring was still empty, and calls it again soon if idle asks for that. Records can be used once.
+// Records yields the sockets that are older than the trace, then each record of the ring, and a
+// Lost wherever changes are missing, until Stop; then the rest of the ring. A record is valid
+// until the next one. Whenever the ring is empty, Records calls idle before it sleeps, with a time
+// at which the ring was still empty, and calls it again soon if idle asks for that. Records can be
+// used once.
 func (p *Probe) Records(idle func(mono int64) (soon bool, err error)) iter.Seq2[*record.Record, error] {
 	return func(yield func(*record.Record, error) bool) {
 		defer p.settle()
@@ -59,8 +60,8 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(*record.Record,
 				return
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// These two are read before the ring is found to be empty: by the time they are reported,
-			// it may have filled up, and changes behind its records may be lost.
+			// These two are read before the ring is found to be empty: by the time they are
+			// reported, it may have filled up, and changes behind its records may be lost.
 			losses, mono := p.losses(), linux.Monotonic()
 			p.fence.Add(1)
 			if p.reader.AvailableBytes() > 0 {

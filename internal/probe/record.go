@@ -54,8 +54,8 @@ type namer struct {
 	devices *ebpf.Map // by network namespace and number; nil: none are known
 }
 
-// device returns the name of a device, or "" if it is unknown. A device may be renamed, so that names
-// are not cached.
+// device returns the name of a device, or "" if it is unknown. A device may be renamed, so that
+// names are not cached.
 func (n *namer) device(netns, ifindex uint32) string {
 	var name [16]byte
 	if n.devices == nil || n.devices.Lookup(bpfDevice{Netns: netns, Ifindex: ifindex}, &name) != nil {
@@ -64,8 +64,8 @@ func (n *namer) device(netns, ifindex uint32) string {
 	return n.String(&name)
 }
 
-// record translates what the kernel side reports. The tracker adds what follows from the history of the
-// socket.
+// record translates what the kernel side reports. The tracker adds what follows from the history
+// of the socket.
 func (n *namer) record(r *bpfEvent) record.Record {
 	rec := record.Record{
 		Event: event.Event{

@@ -97,8 +97,8 @@ func BenchmarkBinaryDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkRecordToLine measures all that the reader does with a change: from a record of the ring to a
-// line of output.
+// BenchmarkRecordToLine measures all that the reader does with a change: from a record of the ring
+// to a line of output.
 func BenchmarkRecordToLine(b *testing.B) {
 	r := sample()
 	raw := bytesOf(&r)

@@ -235,7 +235,8 @@ type extraction struct {
 	failed  bool // from is malformed
 }
 
-// take copies a type and those that it consists of, but none that it points to, and returns its new id.
+// take copies a type and those that it consists of, but none that it points to, and returns its
+// new id.
 func (x *extraction) take(id uint32) uint32 {
 	if to, ok := x.ids[id]; ok {
 		return to

@@ -1,8 +1,8 @@
 //go:build linux
 
-// Package quickload loads BPF iterators with less work than cilium/ebpf, for a listing that is over in
-// a few dozen milliseconds. cilium/ebpf makes all types of the kernel ready, more than a hundred
-// thousand, before it loads a program; this package reads those that the programs name.
+// Package quickload loads BPF iterators with less work than cilium/ebpf, for a listing that is
+// over in a few dozen milliseconds. cilium/ebpf makes all types of the kernel ready, more than a
+// hundred thousand, before it loads a program; this package reads those that the programs name.
 package quickload
 
 import (
@@ -101,8 +101,8 @@ func relocations(insns asm.Instructions, kernel *btf.Spec) (
 	return fixups, targets, err
 }
 
-// progLoad is the part of union bpf_attr for BPF_PROG_LOAD (include/uapi/linux/bpf.h) that an iterator
-// needs. A pointer has the size of a __u64 there, as on every 64-bit machine.
+// progLoad is the part of union bpf_attr for BPF_PROG_LOAD (include/uapi/linux/bpf.h) that an
+// iterator needs. A pointer has the size of a __u64 there, as on every 64-bit machine.
 type progLoad struct {
 	progType, insnCount            uint32
 	insns, license                 unsafe.Pointer

@@ -14,7 +14,8 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// object returns the object that this package is for. all includes the code that options switch off.
+// object returns the object that this package is for. all includes the code that options switch
+// off.
 func object(tb testing.TB, all bool) *ebpf.CollectionSpec {
 	tb.Helper()
 	spec, err := ebpf.LoadCollectionSpec("../listing/list_bpfel.o")
@@ -77,8 +78,8 @@ func TestRelocationsEqual(t *testing.T) {
 	}
 }
 
-// Collection works here, and loads what ebpf.NewCollection loads. Otherwise every listing would fall
-// back to that, unnoticed.
+// Collection works here, and loads what ebpf.NewCollection loads. Otherwise every listing would
+// fall back to that, unnoticed.
 func TestCollectionLoadsTheSamePrograms(t *testing.T) {
 	needKernelTypes(t)
 	if os.Geteuid() != 0 {
@@ -118,8 +119,8 @@ func TestCollectionLoadsTheSamePrograms(t *testing.T) {
 	}
 }
 
-// code identifies the code of a program: the kernel's tag of its instructions, and how large they are
-// after the verifier has removed what constants switch off.
+// code identifies the code of a program: the kernel's tag of its instructions, and how large they
+// are after the verifier has removed what constants switch off.
 func code(t *testing.T, p *ebpf.Program) string {
 	t.Helper()
 	info, err := p.Info()

@@ -16,7 +16,8 @@ type Output struct {
 }
 
 // OpenOutput opens the file at path for writing, or standard output if path is empty. It fails if
-// that file is the one at input, which is being read; input may be empty. A new file gets mode 0600.
+// that file is the one at input, which is being read; input may be empty. A new file gets mode
+// 0600.
 func OpenOutput(path, input string) (*Output, error) {
 	if path == "" {
 		return &Output{os.Stdout, true}, nil
@@ -57,8 +58,8 @@ func (o *Output) begin() error {
 	return o.Truncate(0)
 }
 
-// Write implements io.Writer. It returns ErrReaderGone if standard output is a pipe that nobody reads
-// any more.
+// Write implements io.Writer. It returns ErrReaderGone if standard output is a pipe that nobody
+// reads any more.
 func (o *Output) Write(b []byte) (int, error) {
 	n, err := o.File.Write(b)
 	if o.isStdout && errors.Is(err, syscall.EPIPE) {

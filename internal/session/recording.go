@@ -35,7 +35,8 @@ type Want struct {
 	Existing bool
 }
 
-// NewRecording returns a Source of the lines of in, which was read from file; "-" is standard input.
+// NewRecording returns a Source of the lines of in, which was read from file; "-" is standard
+// input.
 func NewRecording(in io.Reader, file string, want Want) *Recording {
 	return &Recording{in: in, file: file, want: want}
 }

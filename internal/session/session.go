@@ -12,10 +12,10 @@ import (
 
 // Source yields the lines of a run.
 type Source interface {
-	// Events yields lines in order until the source ends or is stopped. An event is valid until the
-	// next one. Whenever a live source has nothing more for now it calls idle, with a time of
-	// CLOCK_MONOTONIC in ns at which that was so; an error from idle ends the events with it. Events
-	// can be used once.
+	// Events yields lines in order until the source ends or is stopped. An event is valid until
+	// the next one. Whenever a live source has nothing more for now it calls idle, with a time of
+	// CLOCK_MONOTONIC in ns at which that was so; an error from idle ends the events with it.
+	// Events can be used once.
 	Events(idle func(mono int64) error) iter.Seq2[*event.Event, error]
 	// Stop makes Events end once it has yielded what had happened before. It may be called from any
 	// goroutine, and more than once.
@@ -32,8 +32,8 @@ type View interface {
 	Begin() error
 	// Take takes a line that passed the filter, or a Lost. The event is valid during the call.
 	Take(e *event.Event) error
-	// Idle is called whenever a live source has nothing more, at mono (CLOCK_MONOTONIC, ns). The view
-	// writes what it has buffered.
+	// Idle is called whenever a live source has nothing more, at mono (CLOCK_MONOTONIC, ns). The
+	// view writes what it has buffered.
 	Idle(mono int64) error
 	// End is called last, with the line that ends the run; its Balance is nil if the run cannot be
 	// accounted for, because a recording has no end. The view writes whatever is left.
@@ -179,8 +179,8 @@ func (r *run) begin() error {
 	return r.view.Begin()
 }
 
-// pass passes a line through the filter to the view. Lost is not filtered: any connection may be the
-// one that lost changes.
+// pass passes a line through the filter to the view. Lost is not filtered: any connection may be
+// the one that lost changes.
 func (r *run) pass(e *event.Event) error {
 	switch {
 	case e.Type == event.Lost:

@@ -104,8 +104,9 @@ func (t *RFC) reason(r *record.Record) event.Reason {
 	case r.Old == event.LastAck && r.Closing&record.Unacked == 0:
 		return event.ReasonNormal // any error is an old one
 	case r.Proto == event.MPTCP && r.Err == 0 && (r.Old == event.FinWait2 || r.Old == event.Closing):
-		// MPTCP has no TIME_WAIT: the peer's DATA_FIN or its acknowledgment ends the connection, and so
-		// does the worker's timeout (mptcp_check_data_fin and mptcp_worker in net/mptcp/protocol.c).
+		// MPTCP has no TIME_WAIT: the peer's DATA_FIN or its acknowledgment ends the connection,
+		// and so does the worker's timeout (mptcp_check_data_fin and mptcp_worker in
+		// net/mptcp/protocol.c).
 		return event.ReasonUnexplained
 	case r.Err == 0, closedLocally(r):
 		return t.reasonWithoutError(r)

@@ -85,7 +85,8 @@ func TestReason(t *testing.T) {
 	}
 }
 
-// An MPTCP socket ends in CLOSE where a TCP socket enters TIME_WAIT, and does so after a timeout, too.
+// An MPTCP socket ends in CLOSE where a TCP socket enters TIME_WAIT, and does so after a timeout,
+// too.
 func TestReasonMPTCP(t *testing.T) {
 	for _, test := range []struct {
 		old     event.State

@@ -1,6 +1,6 @@
-// Command enums writes the enumerations of a BPF object as Go constants, so that packages which must
-// not import cilium/ebpf share the numbers of the kernel side. Names and values come from the object's
-// BTF; comments, which BTF does not have, come from the C sources.
+// Command enums writes the enumerations of a BPF object as Go constants, so that packages which
+// must not import cilium/ebpf share the numbers of the kernel side. Names and values come from the
+// object's BTF; comments, which BTF does not have, come from the C sources.
 package main
 
 import (

@@ -193,8 +193,8 @@ func (s *summary) rows(edges ...event.Edge) int {
 }
 
 // textRows are the rows of the picture for a terminal, from top to bottom: the first row of each
-// state, or of a line of states, and those of the horizontal lines y1 to y6. The high members are the
-// distances from the first row of a state to its last.
+// state, or of a line of states, and those of the horizontal lines y1 to y6. The high members are
+// the distances from the first row of a state to its last.
 type textRows struct {
 	closed, listen, syn, synEnd, estab, fin, finEnd, wait, last int
 

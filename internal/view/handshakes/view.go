@@ -146,8 +146,8 @@ func (v *View) advance(now int64) error {
 	return v.groups.Advance(now)
 }
 
-// settle reports the pending handshakes whose other end can no longer appear: all lines up to the time
-// complete have arrived.
+// settle reports the pending handshakes whose other end can no longer appear: all lines up to the
+// time complete have arrived.
 func (v *View) settle(complete int64) error {
 	for len(v.pending) > 0 {
 		c := v.pending[0]

@@ -139,7 +139,8 @@ func (v *View) End(end *event.Event) error {
 	return v.out.end(end)
 }
 
-// sweepRecording sweeps if it is time and e is from a recording, where only the lines show the time.
+// sweepRecording sweeps if it is time and e is from a recording, where only the lines show the
+// time.
 func (v *View) sweepRecording(e *event.Event) error {
 	if v.kernel.Sockets != nil || e.Type == event.Socket || e.Mono-v.swept < sweepInterval {
 		return nil

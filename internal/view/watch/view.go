@@ -51,8 +51,8 @@ type View struct {
 	err      error // of the terminal, after ended is closed
 }
 
-// New returns a View. It takes the terminal over when it is idle for the first time, and restores it
-// at the End, or by Close.
+// New returns a View. It takes the terminal over when it is idle for the first time, and restores
+// it at the End, or by Close.
 func New(o Options) *View {
 	return &View{Options: o, table: newTable(), ended: make(chan struct{})}
 }
