@@ -219,7 +219,7 @@ func inPIDNamespace(t *testing.T, at string, own bool, wants []string, not strin
 	dial := filepath.Join(t.TempDir(), "dial")
 	a := netip.MustParseAddrPort(at)
 	h.must("write", os.WriteFile(dial, fmt.Appendf(nil, "#!/bin/bash\necho dialling as $$\nexec 3<>/dev/tcp/%v/%d\n", a.Addr(), a.Port()), 0o755))
-	traces := []string{"-n 1 --edge CLOSE:SYN_SENT", "conns -p 7781 --comm dial", "handshakes -p 7781 --comm dial"}
+	traces := []string{"-n 1 --edge CLOSE:SYN_SENT -p 7781 --comm dial", "conns -p 7781 --comm dial", "handshakes -p 7781 --comm dial"}
 	args := []string{at, "ls --pid 1", "leaks --once --older CLOSE_WAIT=1ns --state close-wait", "check"}
 	for _, trace := range traces {
 		args = append(args, trace+" -o ndjson -- "+dial)
