@@ -104,37 +104,44 @@ func TestListingOfMPTCP(t *testing.T) {
 			both := h.list(t, "--proto", "tcp,mptcp")
 			check(both, event.TCP, subflows)
 			check(both, event.MPTCP, []want{subflows[0], subflows[1], subflows[2], subflows[3], subflows[5]})
-			var ss bytes.Buffer
-			h.run(&ss, "ss", "-HManO")
-			var got []string
-			for _, e := range both {
-				if e.Proto == event.MPTCP {
-					got = append(got, e.Local.String())
-				}
-			}
-			var fromSS []string
-			for line := range strings.Lines(ss.String()) {
-				fromSS = append(fromSS, strings.Fields(line)[3])
-			}
-			slices.Sort(got)
-			slices.Sort(fromSS)
-			if !slices.Equal(got, fromSS) {
-				t.Errorf("MPTCP sockets at %q, ss has %q", got, fromSS)
-			}
+			listed := checkMPTCPBySS(t, h, both)
 			if e := find(t, both, event.MPTCP, at(7781), none); e.New != event.Listen || e.Status.RecvQueue != 2 || e.Status.SendQueue != 8 {
 				t.Errorf("the listener: %+v, %+v", e, e.Status)
 			}
 			if e := find(t, both, event.MPTCP, c.local(), at(7781)); e.Role != event.Client || e.Status.RecvQueue != event.Unknown {
 				t.Errorf("a client: %+v, %+v", e, e.Status)
 			}
-			if text := sstrace(t, "", "ls", "--proto", "tcp,mptcp", "--netns", h.netns()).stdout; strings.Count(text, " mptcp ") != len(got) || strings.Count(text, " tcp ") != len(both)-len(got) {
+			if text := sstrace(t, "", "ls", "--proto", "tcp,mptcp", "--netns", h.netns()).stdout; strings.Count(text, " mptcp ") != listed || strings.Count(text, " tcp ") != len(both)-listed {
 				t.Errorf("as text: %s", text)
 			}
-			if only := h.list(t, "--proto", "mptcp"); len(only) != len(got) {
+			if only := h.list(t, "--proto", "mptcp"); len(only) != listed {
 				t.Errorf("of MPTCP alone: %+v", only)
 			}
 		})
 	}
+}
+
+// checkMPTCPBySS compares the MPTCP sockets among listed with what ss lists, and returns their number.
+func checkMPTCPBySS(t *testing.T, h *host, listed []event.Event) int {
+	t.Helper()
+	var got []string
+	for _, e := range listed {
+		if e.Proto == event.MPTCP {
+			got = append(got, e.Local.String())
+		}
+	}
+	var ss bytes.Buffer
+	h.run(&ss, "ss", "-HManO")
+	var want []string
+	for line := range strings.Lines(ss.String()) {
+		want = append(want, strings.Fields(line)[3])
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("MPTCP sockets at %q, ss has %q", got, want)
+	}
+	return len(got)
 }
 
 // The accept queue of an MPTCP listener is full, and one of its connections is forgotten: both are
