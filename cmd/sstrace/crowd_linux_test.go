@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crowd makes, in each of some network namespaces, 12 times units sockets of all states, with a
+// crowd opens, in each of some network namespaces, 12 times units sockets in all states, with a
 // process and without.
 func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
 	needRoot(t)
@@ -26,7 +26,8 @@ func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: max(files, limit.Cur), Max: max(files, limit.Max)}); err != nil {
+	higher := unix.Rlimit{Cur: max(files, limit.Cur), Max: max(files, limit.Max)}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &higher); err != nil {
 		t.Fatalf("allow %d open files: %v", files, err)
 	}
 	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) })
@@ -44,7 +45,7 @@ func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
 	for _, h := range hosts {
 		open = append(open, h.pairs(units)...)
 	}
-	for _, h := range hosts { // last, for these have a minute
+	for _, h := range hosts { // last, since these exist for a minute
 		open = append(open, h.leaving(units)...)
 	}
 	if t.Failed() {
@@ -53,7 +54,7 @@ func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
 	return hosts
 }
 
-// listeners are one for each family, and where to call them.
+// listeners opens one for each family, and returns the addresses at which to call them.
 func (h *host) listeners(port uint16) (all []sock, at []string) {
 	for i, on := range []string{"127.0.0.1", "[::1]", "[::]"} {
 		all = append(all, h.listen(fmt.Sprintf("%s:%d", on, port+uint16(i)), 8))
@@ -62,7 +63,7 @@ func (h *host) listeners(port uint16) (all []sock, at []string) {
 	return all, at
 }
 
-// pairs makes units times both ends of a connection, and both ends of one that is half closed.
+// pairs opens units times both ends of a connection, and both ends of one that is half-closed.
 func (h *host) pairs(units int) []sock {
 	open, at := h.listeners(7781)
 	for i := range units {
@@ -76,8 +77,8 @@ func (h *host) pairs(units int) []sock {
 	return open
 }
 
-// leaving makes units times one in TIME_WAIT, and both ends of one that is half closed, of which
-// no process has the half.
+// leaving opens units times one in TIME_WAIT, and both ends of one that is half-closed and orphaned
+// at the end that closed.
 func (h *host) leaving(units int) []sock {
 	open, at := h.listeners(7791)
 	for i := range units {
@@ -90,21 +91,21 @@ func (h *host) leaving(units int) []sock {
 	return open
 }
 
-// deserted makes units times: connections in FIN_WAIT1, CLOSING, LAST_ACK, SYN_RECV and SYN_SENT,
-// whose peers do not speak any more. It gives those that are open.
+// deserted opens units times connections in FIN_WAIT1, CLOSING, LAST_ACK, SYN_RECV and SYN_SENT,
+// whose peers have fallen silent. It returns those that are open.
 func (w *wire) deserted(units int) (open []sock) {
-	at := netip.MustParseAddrPort("10.0.0.1:7801")
+	const addr = "10.0.0.1:7801"
 	w.h.sysctl("tcp_syncookies", "0")
 	w.h.sysctl("tcp_max_syn_backlog", fmt.Sprint(2*units))
 	for _, retries := range []string{"tcp_syn_retries", "tcp_synack_retries", "tcp_orphan_retries"} {
 		w.h.sysctl(retries, "50")
 	}
-	l := w.h.listen(at.String(), 2*units)
+	l := w.h.listen(addr, 2*units)
 	open = append(open, l)
 	port := uint16(20000)
 	call := func() { // a SYN, from a port of its own
 		port++
-		w.send(segment{from: netip.AddrPortFrom(netip.MustParseAddr("10.1.2.3"), port), to: at, flags: syn, seq: 1000})
+		w.send(synTo(peerAddr, addr).fromPort(port))
 	}
 	var accepted []sock
 	var answers []segment
@@ -114,7 +115,7 @@ func (w *wire) deserted(units int) (open []sock) {
 		w.send(answer.reply(ack))
 		answers, accepted = append(answers, answer), append(accepted, l.accept())
 	}
-	w.h.t.Cleanup(func() { // else they, and their namespace, would live for hours
+	w.h.t.Cleanup(func() { // otherwise they and their namespace would live for hours
 		for i, answer := range answers {
 			reset := answer.reply(rst)
 			if i%3 != 0 {
@@ -123,41 +124,37 @@ func (w *wire) deserted(units int) (open []sock) {
 			w.send(reset)
 		}
 	})
-	for i, s := range accepted { // only now, for each FIN is sent again and again, and the device's queue is short
+	for i, s := range accepted { // only now, since every FIN is sent repeatedly, and the device's queue is short
 		answer := answers[i]
-		if i%3 == 2 { // the peer closes first: LAST_ACK will be left
+		if i%3 == 2 { // the peer closes first: LAST_ACK remains
 			w.send(answer.reply(fin | ack))
 			s.reach(unix.BPF_TCP_CLOSE_WAIT)
 		}
-		if i%8 == 0 { // few, for tcp_max_orphans may be low
+		if i%8 == 0 { // few, since tcp_max_orphans may be low
 			s.close()
 		} else {
 			s.shutdown(unix.SHUT_WR)
 			open = append(open, s)
 		}
-		if i%3 == 1 { // the peer closes before it knows that we did: CLOSING
+		if i%3 == 1 { // the peer closes before it receives our FIN: CLOSING
 			w.send(answer.reply(fin | ack))
 		}
 	}
 	for range units {
 		call()
-		s := w.h.socket(unix.AF_INET)
-		w.h.must("nonblock", unix.SetNonblock(s.fd, true))
-		if err := unix.Connect(s.fd, sockaddr(netip.MustParseAddrPort("10.1.2.3:9"), unix.AF_INET)); err != unix.EINPROGRESS {
-			w.h.must("connect", err)
-		}
-		open = append(open, s)
+		open = append(open, w.connectTo("10.1.2.3:9"))
 	}
 	return open
 }
 
-// ssStates are the names that ss has for states.
+// ssStates are the states by the names that ss has for them.
 var ssStates = map[string]event.State{
-	"LISTEN": event.Listen, "SYN-SENT": event.SynSent, "SYN-RECV": event.SynRecv, "ESTAB": event.Established, "FIN-WAIT-1": event.FinWait1,
-	"FIN-WAIT-2": event.FinWait2, "CLOSE-WAIT": event.CloseWait, "CLOSING": event.Closing, "LAST-ACK": event.LastAck, "TIME-WAIT": event.TimeWait,
+	"LISTEN": event.Listen, "SYN-SENT": event.SynSent, "SYN-RECV": event.SynRecv, "ESTAB": event.Established,
+	"FIN-WAIT-1": event.FinWait1, "FIN-WAIT-2": event.FinWait2, "CLOSE-WAIT": event.CloseWait,
+	"CLOSING": event.Closing, "LAST-ACK": event.LastAck, "TIME-WAIT": event.TimeWait,
 }
 
-// inSS gives the sockets that ss -tan lists, as socketText does.
+// inSS returns the sockets that ss -tan lists, as socketText formats them.
 func (h *host) inSS() (all []string) {
 	var out strings.Builder
 	h.run(&out, "ss", "-tanH")
@@ -177,14 +174,14 @@ func (h *host) inSS() (all []string) {
 	return all
 }
 
-// unmap reads an end as ss has it, an IPv4 address as such also where the socket is of IPv6.
+// unmap parses an address of ss. IPv4 addresses of IPv6 sockets become IPv4.
 func unmap(text string) netip.AddrPort {
 	at := netip.MustParseAddrPort(text)
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
-// Of 20,000 sockets in three network namespaces, as many in each state, ls lists those that ss
-// lists there, with the same states, and no other.
+// Of 20,000 sockets in three network namespaces, ls lists the same as ss, in the same states, and
+// no others.
 func TestListingEqualsSS(t *testing.T) {
 	const units = 556
 	hosts := crowd(t, 3, units)
@@ -217,7 +214,8 @@ func TestListingEqualsSS(t *testing.T) {
 		}
 		for i := range hosts {
 			if slices.Sort(got[i]); !slices.Equal(got[i], after[i]) {
-				t.Errorf("%d sockets, and ss has %d; only one has:\n%s", len(got[i]), len(after[i]), strings.Join(difference(got[i], after[i]), "\n"))
+				t.Errorf("got %d sockets, want %d as in ss; they differ in:\n%s",
+					len(got[i]), len(after[i]), strings.Join(difference(got[i], after[i]), "\n"))
 			}
 			count := make(map[string]int)
 			for _, s := range got[i] {
@@ -226,7 +224,7 @@ func TestListingEqualsSS(t *testing.T) {
 			t.Log(len(got[i]), count)
 			for _, state := range ssStates {
 				if state != event.Listen && count[state.String()] < units {
-					t.Errorf("%d in %v, want %d", count[state.String()], state, units)
+					t.Errorf("got %d in %v, want at least %d", count[state.String()], state, units)
 				}
 			}
 		}
@@ -234,7 +232,7 @@ func TestListingEqualsSS(t *testing.T) {
 	})
 }
 
-// difference gives what is in one of two sorted lists only.
+// difference returns what only one of two sorted lists has.
 func difference(a, b []string) (only []string) {
 	for len(a) > 0 || len(b) > 0 {
 		switch {
@@ -249,7 +247,7 @@ func difference(a, b []string) (only []string) {
 	return only
 }
 
-// built is the program as its users have it: the test binary is larger, and takes longer to start.
+// built builds sstrace as its users have it: the test binary is larger and takes longer to start.
 func built(b *testing.B) string {
 	program := filepath.Join(b.TempDir(), "sstrace")
 	build := exec.Command("go", "build", "-trimpath", "-o", program, ".")
@@ -260,22 +258,26 @@ func built(b *testing.B) string {
 	return program
 }
 
-// drain reads what comes through a pipe, and forgets it.
+// drain discards what comes through a pipe.
 type drain struct{}
 
 func (drain) Write(b []byte) (int, error) { return len(b), nil }
 
-// What ls takes beside ss, which tells of processes only if it is asked, with the same 20,000
-// sockets, and with few, through a pipe: the medians of runs by turns. Give -benchtime 20x.
+// How long ls and ss take to list the same 20,000 sockets, and few, through a pipe: medians of runs
+// in random order. ss shows processes only with -p. Use -benchtime 20x.
 func BenchmarkListing(b *testing.B) {
 	program := built(b)
 	for _, size := range []struct{ namespaces, units int }{{1, 1668}, {3, 556}, {1, 1}} {
-		b.Run(fmt.Sprintf("namespaces=%d/sockets=%d", size.namespaces, 12*size.namespaces*size.units), func(b *testing.B) {
+		name := fmt.Sprintf("namespaces=%d/sockets=%d", size.namespaces, 12*size.namespaces*size.units)
+		b.Run(name, func(b *testing.B) {
 			hosts := crowd(b, size.namespaces, size.units)
-			commands := [][]string{{"sstrace", "ls"}, {"sstrace", "ls", "-o", "wide"}, {"sstrace", "ls", "-o", "ndjson"}, {"ss", "-tan"}, {"ss", "-tanp"}, {"ss", "-tanpe"}}
+			commands := [][]string{
+				{"sstrace", "ls"}, {"sstrace", "ls", "-o", "wide"}, {"sstrace", "ls", "-o", "ndjson"},
+				{"ss", "-tan"}, {"ss", "-tanp"}, {"ss", "-tanpe"},
+			}
 			took := make([][]float64, len(commands)) // ms
 			for b.Loop() {
-				for _, i := range rand.Perm(len(commands)) { // what ran before counts, too
+				for _, i := range rand.Perm(len(commands)) { // what ran before matters, too
 					c := commands[i]
 					begin := time.Now()
 					if c[0] == "sstrace" {

@@ -176,7 +176,8 @@ func TestListingOfInheritedSocket(t *testing.T) {
 	if got := holders(h.list(t), loopbackAddr, remote.String()); !slices.Equal(got, want) {
 		t.Errorf("got holders %v, want %v", got, want)
 	}
-	if got := h.list(t, "--pid", fmt.Sprint(child.Process.Pid), "--comm", "cat"); len(got) != 1 || got[0].OwnerPID != 0 {
+	got := h.list(t, "--pid", fmt.Sprint(child.Process.Pid), "--comm", "cat")
+	if len(got) != 1 || got[0].OwnerPID != 0 {
 		t.Errorf("got %+v, want one socket without an owner", got)
 	}
 	s.close()

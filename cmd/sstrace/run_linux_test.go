@@ -42,7 +42,7 @@ func TestCommand(t *testing.T) {
 			args := append([]string{"-o", "ndjson", "-w", file, "--netns", h.netns(), "--"}, test.argv...)
 			r := sstrace(t, "to the command\n", args...)
 			if r.code != test.code || r.stdout != test.stdout || !strings.Contains(r.stderr, test.stderr) {
-				t.Errorf("got %+v, want exit code %d, stdout %q, stderr with %q", r, test.code, test.stdout, test.stderr)
+				t.Errorf("got %+v, want %+v", r, test)
 			}
 		})
 	}

@@ -1,37 +1,32 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"maps"
-	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"sstrace/internal/event/eventtest"
 )
 
-// Connections that the client closes are as many of each change, in the intervals and in the whole
-// run.
+// 50 connections that the client closes are 50 of each change, in the sum of all intervals and in
+// the whole run.
 func TestStats(t *testing.T) {
 	const connections = 50
 	h := newHost(t)
 	file := filepath.Join(t.TempDir(), "stats.ndjson")
-	around(t, []string{"stats", "--netns", h.netns(), "--by", "port", "--interval", "10ms", "-o", "ndjson", "-w", file}, func() {
-		l := h.listen("127.0.0.1:7781", connections)
+	args := []string{"stats", "--netns", h.netns(), "--by", "port", "--interval", "10ms", "-o", "ndjson", "-w", file}
+	around(t, args, func() {
+		l := h.listen(loopbackAddr, connections)
 		for range connections {
-			c := h.dial("127.0.0.1:7781")
-			s := l.accept()
-			c.close()
-			s.reach(8) // CLOSE_WAIT
-			s.close()
+			closeBoth(h.established(l, loopbackAddr))
 		}
 		h.quiet()
 		l.close()
 	})
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	schema := ndjsonSchema(t)
+	text := read(t, file)
+	eventtest.KeepsSchema(t, text)
 	type line struct {
 		Type, By, Group  string
 		Old, New, Reason string
@@ -40,17 +35,16 @@ func TestStats(t *testing.T) {
 	}
 	count, timed := map[bool]map[string]int{false: {}, true: {}}, map[string]int{}
 	var last string
-	for raw := range bytes.Lines(text) {
-		checkLine(t, schema, raw)
+	for raw := range strings.Lines(text) {
 		var l line
-		if err := json.Unmarshal(raw, &l); err != nil {
+		if err := json.Unmarshal([]byte(raw), &l); err != nil {
 			t.Fatalf("%v: %s", err, raw)
 		}
 		if last = l.Type; last == "end" {
 			continue
 		}
 		if l.By != "port" || l.Group != "7781" {
-			t.Errorf("not of the server's port: %s", raw)
+			t.Errorf("got %s, want the server's port", raw)
 		}
 		what := l.Old + " " + l.New + l.Reason
 		count[l.Final][what] += l.Count
@@ -59,7 +53,7 @@ func TestStats(t *testing.T) {
 		}
 	}
 	if last != "end" {
-		t.Error("the last line is not the end")
+		t.Errorf("got %q as the last line, want end", last)
 	}
 	for _, c := range count { // a port that is chosen again ends its TIME_WAIT
 		delete(c, "TIME_WAIT CLOSE")
@@ -68,22 +62,25 @@ func TestStats(t *testing.T) {
 	delete(timed, "TIME_WAIT CLOSE")
 	const n = connections
 	want := map[string]int{
-		"CLOSE LISTEN": 1, "CLOSE SYN_SENT": n, "LISTEN SYN_RECV": n, "LISTEN CLOSE": 1, "SYN_SENT ESTABLISHED": n, "SYN_RECV ESTABLISHED": n, "(queue) (accepted)": n,
-		"ESTABLISHED FIN_WAIT1": n, "ESTABLISHED CLOSE_WAIT": n, "FIN_WAIT1 FIN_WAIT2": n, "FIN_WAIT2 TIME_WAIT": n, "CLOSE_WAIT LAST_ACK": n, "LAST_ACK CLOSE": n, " normal": n + 1,
+		"CLOSE LISTEN": 1, "LISTEN CLOSE": 1,
+		"CLOSE SYN_SENT": n, "SYN_SENT ESTABLISHED": n,
+		"LISTEN SYN_RECV": n, "SYN_RECV ESTABLISHED": n, "(queue) (accepted)": n,
+		"ESTABLISHED FIN_WAIT1": n, "FIN_WAIT1 FIN_WAIT2": n, "FIN_WAIT2 TIME_WAIT": n,
+		"ESTABLISHED CLOSE_WAIT": n, "CLOSE_WAIT LAST_ACK": n, "LAST_ACK CLOSE": n,
+		" normal": n + 1,
 	}
 	if !maps.Equal(count[true], want) {
-		t.Errorf("the whole run has %v, want %v", count[true], want)
+		t.Errorf("whole run: got %v, want %v", count[true], want)
 	}
 	if !maps.Equal(count[false], want) {
-		t.Errorf("the intervals have %v, want %v", count[false], want)
+		t.Errorf("intervals: got %v, want %v", count[false], want)
 	}
 	delete(want, " normal")
-	for what := range want {
-		if what == "CLOSE LISTEN" || what == "CLOSE SYN_SENT" || what == "LISTEN SYN_RECV" { // the beginning of these is no change
-			want[what] = 0
-		}
+	// No time is known before these.
+	for _, first := range []string{"CLOSE LISTEN", "CLOSE SYN_SENT", "LISTEN SYN_RECV"} {
+		want[first] = 0
 	}
 	if !maps.Equal(timed, want) {
-		t.Errorf("times are known of %v, want %v", timed, want)
+		t.Errorf("timed: got %v, want %v", timed, want)
 	}
 }

@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// shown are what docs/redis.md shows: the command as its reader sees it, and the file that
-// docs/redis.sh writes for it.
+// shown are the commands in docs/redis.md and the files to which docs/redis.sh writes their output.
 var shown = []struct{ command, file string }{
 	{"sstrace ls -p 6379,6389", "ls.txt"},
 	{"sstrace -p 6379,6389", "trace.txt"},
@@ -23,15 +22,13 @@ var shown = []struct{ command, file string }{
 	{"sstrace diagram -r trace.ndjson -o text", "diagram.txt"},
 }
 
-// What is another in each run, or may be. What is left of a line are its words: states, names,
-// reasons.
+// What may differ from run to run. What remains of a line are its words: states, names, reasons.
 var (
 	differs = regexp.MustCompile(`[0-9]+|[^A-Za-z_()→]+`)
 	units   = regexp.MustCompile(`([0-9.]+(ns|µs|ms|[hms]))+|[0-9.]+ k?B\b`)
 )
 
-// words gives the lines of an output as what they say, sorted: of what happens at both ends at
-// once the order may differ.
+// words returns the words of each line, sorted: what happens at both ends at once has no order.
 func words(text string) []string {
 	var all []string
 	for line := range strings.Lines(text) {
@@ -41,8 +38,8 @@ func words(text string) []string {
 	return all
 }
 
-// docs/redis.md shows what docs/redis.sh makes: everything in it is from a real run, and a run
-// today says the same. SSTRACE_GOLDEN=write renews it, to be read before it is committed.
+// All output in docs/redis.md is from a run of docs/redis.sh, and a run today prints the same
+// words. SSTRACE_GOLDEN=write renews the page; read the difference before you commit it.
 func TestTutorial(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
@@ -57,7 +54,8 @@ func TestTutorial(t *testing.T) {
 	}
 	server := redisServer(t)
 	cmd := exec.Command("../../docs/redis.sh", dir)
-	cmd.Env = append(os.Environ(), "SSTRACE="+sstrace, "NO_COLOR=1", "TZ=UTC", "PATH="+filepath.Dir(server)+":"+os.Getenv("PATH"))
+	path := filepath.Dir(server) + ":" + os.Getenv("PATH")
+	cmd.Env = append(os.Environ(), "SSTRACE="+sstrace, "NO_COLOR=1", "TZ=UTC", "PATH="+path)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -74,10 +72,10 @@ func TestTutorial(t *testing.T) {
 		heading := []byte("\n    # " + s.command + "\n")
 		_, after, ok := bytes.Cut(text, heading)
 		if !ok {
-			t.Errorf("%s: no %q", page, s.command)
+			t.Errorf("%s: no %q in it", page, s.command)
 			continue
 		}
-		var block []byte // what is indented, and empty lines between
+		var block []byte // indented lines, and empty ones between them
 		for line := range bytes.Lines(after) {
 			if !bytes.HasPrefix(line, []byte("    ")) && len(bytes.TrimSpace(line)) > 0 {
 				break
@@ -94,11 +92,11 @@ func TestTutorial(t *testing.T) {
 		}
 		now := bytes.TrimRight(indented.Bytes(), "\n")
 		if os.Getenv("SSTRACE_GOLDEN") == "write" {
-			text = bytes.Replace(text, append(slices.Clone(heading), block...), append(slices.Clone(heading), now...), 1)
+			text = bytes.Replace(text, slices.Concat(heading, block), slices.Concat(heading, now), 1)
 			continue
 		}
 		if want, have := words(string(block)), words(string(now)); !slices.Equal(want, have) {
-			t.Errorf("%s shows of %s:\n%s\nand now it is:\n%s", page, s.command, block, now)
+			t.Errorf("%s: got:\n%s\nwant, as in %s:\n%s", s.command, now, page, block)
 		}
 	}
 	picture, err := os.ReadFile(filepath.Join(dir, "diagram.svg"))

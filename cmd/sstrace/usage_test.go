@@ -84,7 +84,8 @@ func TestUsageErrors(t *testing.T) {
 	for _, test := range usageErrors {
 		t.Run(test.args, func(t *testing.T) {
 			r := sstrace(t, "", strings.Fields(test.args)...)
-			if r.code != exitUsage || !strings.Contains(r.stderr, test.want) || !strings.HasPrefix(r.stderr, "sstrace: ") {
+			says := strings.HasPrefix(r.stderr, "sstrace: ") && strings.Contains(r.stderr, test.want)
+			if r.code != exitUsage || !says {
 				t.Errorf("got exit code %d, stderr %q; want %d and %q", r.code, r.stderr, exitUsage, test.want)
 			}
 			if r.stdout != "" {
@@ -97,7 +98,8 @@ func TestUsageErrors(t *testing.T) {
 func TestRingSize(t *testing.T) {
 	page := os.Getpagesize()
 	for text, want := range map[string]int{
-		"1": page, "4096": page, "64K": 64 << 10, "65K": 128 << 10, "16M": 16 << 20, "16MiB": 16 << 20, "1g": 1 << 30, "16777217": 32 << 20,
+		"1": page, "4096": page, "64K": 64 << 10, "65K": 128 << 10, "16M": 16 << 20, "16MiB": 16 << 20, "1g": 1 << 30,
+		"16777217": 32 << 20,
 	} {
 		if got, err := ringSize(text); err != nil || got != max(want, page) {
 			t.Errorf("ringSize(%q) = %d, %v; want %d", text, got, err, want)

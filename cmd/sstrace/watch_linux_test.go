@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a tmux of the test's own, with a shell script in it.
+// terminal is a tmux of the test's own that runs a shell script.
 type terminal struct {
 	h      *host
 	socket string
 }
 
-// newTerminal runs sstrace with args in a terminal of 140 columns and 20 lines, and then tells how
-// it ended and what it left of the terminal. It gives the process.
+// newTerminal runs sstrace with args in a terminal of 140 columns and 20 lines, and returns its
+// process. After its end, the terminal shows the exit code and its own modes.
 func newTerminal(h *host, env string, args ...string) (t terminal, process *os.Process) {
 	h.t.Helper()
 	if _, err := exec.LookPath("tmux"); err != nil {
@@ -64,7 +64,7 @@ func (t terminal) press(keys ...string) {
 	t.tmux(append([]string{"send-keys"}, keys...)...)
 }
 
-// shows waits until all of texts are on the screen, and gives it.
+// shows waits until all texts have been on the screen, and returns the screen.
 func (t terminal) shows(texts ...string) (screen string) {
 	t.h.t.Helper()
 	defer func() {
@@ -81,19 +81,25 @@ func (t terminal) shows(texts ...string) (screen string) {
 	return screen
 }
 
-// restored waits for the end, and looks at what is left.
+// restored waits for the end of sstrace and checks that the terminal is as before.
 func (t terminal) restored() {
 	t.h.t.Helper()
 	screen := t.shows("before", "exit code 0", "icanon", "echo")
-	if strings.Contains(screen, "-icanon") || strings.Contains(screen, "-echo") || strings.Contains(screen, "LISTEN") || !strings.Contains(screen, " seen: ") {
-		t.h.t.Errorf("after its end:\n%s", screen)
+	if !strings.Contains(screen, " seen: ") {
+		t.h.t.Errorf("after its end: no balance in\n%s", screen)
 	}
-	if got := strings.TrimSpace(t.tmux("display-message", "-p", "alternate #{alternate_on}, cursor #{cursor_flag}")); got != "alternate 0, cursor 1" {
-		t.h.t.Errorf("after its end: %s", got)
+	for _, unwanted := range []string{"-icanon", "-echo", "LISTEN"} {
+		if strings.Contains(screen, unwanted) {
+			t.h.t.Errorf("after its end: got %s in\n%s", unwanted, screen)
+		}
+	}
+	got := t.tmux("display-message", "-p", "alternate #{alternate_on}, cursor #{cursor_flag}")
+	if want := "alternate 0, cursor 1\n"; got != want {
+		t.h.t.Errorf("after its end: got %q, want %q", got, want)
 	}
 }
 
-// rowOf gives the line of the screen in which all of texts are, without what is not the socket's.
+// rowOf returns the line of the screen that has all texts, or "".
 func rowOf(screen string, texts ...string) string {
 	for line := range strings.Lines(screen) {
 		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
@@ -108,24 +114,26 @@ func TestWatch(t *testing.T) {
 	term, _ := newTerminal(h, "NO_COLOR=1", "ls", "--watch", "--netns", h.netns())
 	term.shows("0 sockets", "none", "STATE▲", "q quit")
 
-	l := h.listen("127.0.0.1:7781", 8)
+	l := h.listen(loopbackAddr, 8)
 	term.shows("1 socket: LISTEN 1", "+ LISTEN")
-	c := h.dial("127.0.0.1:7781")
+	c := h.dial(loopbackAddr)
 	term.shows("3 sockets: LISTEN 1, ESTABLISHED 2")
-	// The queue and the descriptors come with the next look.
+	// The queue and the descriptors come with the next listing.
 	await(t, "a connection in the queue", func() bool {
-		f := strings.Fields(rowOf(term.shows(""), "  LISTEN", fmt.Sprintf(" %d/", os.Getpid()), fmt.Sprintf("fd %d", l.fd)))
+		row := rowOf(term.shows(""), "  LISTEN", fmt.Sprintf(" %d/", os.Getpid()), fmt.Sprintf("fd %d", l.fd))
+		f := strings.Fields(row)
 		return len(f) > 2 && f[1] == "1" && f[2] == "8"
 	})
 	s := l.accept()
-	await(t, "the descriptor of what was accepted", func() bool {
+	await(t, "the descriptor of the accepted socket", func() bool {
 		return rowOf(term.shows(""), "ESTABLISHED", "127.0.0.1:7781 ", fmt.Sprintf("fd %d", s.fd)) != ""
 	})
 	c.close()
 	term.shows("3 sockets: LISTEN 1, FIN_WAIT2 1, CLOSE_WAIT 1", "* CLOSE_WAIT")
 	await(t, "no mark", func() bool { return rowOf(term.shows(""), "  CLOSE_WAIT") != "" })
-	if raw := term.tmux("capture-pane", "-p", "-e"); strings.Contains(raw, "\x1b[34m") || strings.Contains(raw, "\x1b[32m") {
-		t.Errorf("colours although NO_COLOR is set: %q", raw)
+	raw := term.tmux("capture-pane", "-p", "-e")
+	if strings.Contains(raw, "\x1b[34m") || strings.Contains(raw, "\x1b[32m") {
+		t.Errorf("got %q, want no colours with NO_COLOR", raw)
 	}
 
 	term.press("s")
@@ -136,7 +144,7 @@ func TestWatch(t *testing.T) {
 	term.shows("STATE▼")
 	term.press("/", "close_wait", "Enter")
 	if screen := term.shows(`1-1 of 1 with "close_wait", 3 in all`); rowOf(screen, "  LISTEN") != "" {
-		t.Errorf("a filter leaves:\n%s", screen)
+		t.Errorf("filtered: got LISTEN in\n%s", screen)
 	}
 	term.press("?")
 	term.shows("reverse the order", "press any key to go back")
@@ -154,16 +162,16 @@ func TestWatch(t *testing.T) {
 	term.restored()
 }
 
-// A signal ends it as any trace, and gives the terminal back.
+// A signal ends it like any trace, and restores the terminal.
 func TestWatchEndsBySignal(t *testing.T) {
 	h := newHost(t)
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		term, process := newTerminal(h, "NO_COLOR=", "ls", "--watch", "-o", "wide", "--netns", h.netns())
 		term.shows("0 sockets", "NETNS")
-		l := h.listen("127.0.0.1:7781", 1)
+		l := h.listen(loopbackAddr, 1)
 		term.shows("+ LISTEN")
 		if raw := term.tmux("capture-pane", "-p", "-e"); !strings.Contains(raw, "32m") {
-			t.Errorf("no colours: %q", raw)
+			t.Errorf("got %q, want colours", raw)
 		}
 		l.close()
 		term.shows("0 sockets")
@@ -172,12 +180,12 @@ func TestWatchEndsBySignal(t *testing.T) {
 	}
 }
 
-// Changes that are lost are said to be, and the next look puts right what was.
+// The screen shows that changes were lost, and the next listing corrects it.
 func TestWatchAfterLoss(t *testing.T) {
 	h := newHost(t)
 	term, process := newTerminal(h, "A=1", "ls", "--watch", "--buffer", "4K", "--netns", h.netns())
 	term.shows("0 sockets")
-	old := h.listen("127.0.0.1:7781", 8)
+	old := h.listen(loopbackAddr, 8)
 	term.shows("1 socket: LISTEN 1")
 	h.must("stop sstrace", process.Signal(unix.SIGSTOP)) // nobody reads the ring
 	l := h.listen("127.0.0.1:7782", 1)
@@ -193,7 +201,9 @@ func TestWatchAfterLoss(t *testing.T) {
 	last := h.listen("127.0.0.1:7783", 1)
 	h.must("let sstrace go on", process.Signal(unix.SIGCONT))
 	term.shows("changes lost", "2 sockets: LISTEN 2", "127.0.0.1:7782", "127.0.0.1:7783")
-	await(t, "no socket that is no more", func() bool { return !strings.Contains(term.shows(""), "127.0.0.1:7781") })
+	await(t, "the end of the row of a closed socket", func() bool {
+		return !strings.Contains(term.shows(""), loopbackAddr)
+	})
 	last.close()
 	term.shows("1 socket: LISTEN 1")
 	l.close()

@@ -151,7 +151,8 @@ func (w *witness) compare(r recordedRun, ports []uint16) {
 				for at < len(changes) && at < len(got[sk]) && changes[at] == got[sk][at] {
 					at++
 				}
-				w.t.Errorf("sock %#x from change %d on: got %v, want %v", sk, at, nearby(got[sk], at), nearby(changes, at))
+				w.t.Errorf("sock %#x from change %d on: got %v, want %v",
+					sk, at, nearby(got[sk], at), nearby(changes, at))
 			}
 		}
 	}
