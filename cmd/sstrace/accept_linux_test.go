@@ -40,8 +40,8 @@ func worker() {
 	}
 }
 
-// In a prefork server each connection's owner is the process that accepted it, once it has, and
-// before that nobody can say.
+// In a prefork server, the owner of each connection is the process that accepted it; before that
+// the owner is unknown.
 func TestAcceptedByAWorker(t *testing.T) {
 	const workers, connections = 4, 1000
 	h := newHost(t)

@@ -135,8 +135,8 @@ var connectAgain = []connectAgainCase{
 	}, "client CLOSE SYN_SENT CLOSE (refused) SYN_SENT", []string{"failed", "accepted"}},
 }
 
-// A socket may connect more than once. Until the kernel has chosen a port for the next time it has
-// the old one still, which is told nowhere; and each time is a connection that is told once.
+// A socket may connect more than once. Until the kernel has chosen a port for the next connection,
+// the socket still has the old one, which must not be reported. Each connection is reported once.
 func TestConnectAgain(t *testing.T) {
 	for _, test := range connectAgain {
 		for _, to := range []string{"127.0.0.1:7781", "[::1]:7781"} {
@@ -178,7 +178,7 @@ func testConnectAgain(t *testing.T, test *connectAgainCase, to string) {
 		if e.New == event.SynSent {
 			time++
 		}
-		// What connect() leaves to write() has no port when connect() is told.
+		// A SYN that connect() leaves to write() has no port when connect() is reported.
 		unknown := e.New == event.SynSent && e.Local.Port() == 0 && test.name == "TCP_FASTOPEN_CONNECT"
 		if time >= 0 && e.Local.Port() != a.ports[time] && !unknown {
 			t.Errorf("the local port is %d, of %d: %+v", e.Local.Port(), a.ports, e)

@@ -115,8 +115,8 @@ func (p *process) goOn() {
 
 func (p *process) end() { _ = p.stdin.Close() }
 
-// A daemon's listener belongs to who holds it once the process that called listen() is gone: so do
-// connections that nobody has accepted yet.
+// Once the process that called listen() is gone, a daemon's listener belongs to the process that
+// holds it; so do connections that have not been accepted yet.
 func TestDaemon(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		for _, older := range []bool{false, true} {

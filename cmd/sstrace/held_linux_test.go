@@ -129,7 +129,7 @@ func TestListingOfDirectDescriptors(t *testing.T) {
 	}
 }
 
-// What nobody is found to hold is said to be the kernel's to end only if it is.
+// A socket without a known holder is reported as the kernel's to end only if it is.
 func TestListingOfWhatNobodyHolds(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(addr, func(t *testing.T) {
@@ -381,7 +381,7 @@ func sameHolders(a, b []event.Holder) bool {
 }
 
 // An orphan in FIN_WAIT2 that may wait for more than a minute is a full socket first, and then a
-// timewait sock: what is left tells of both.
+// timewait sock: the time left covers both.
 func TestListingOfLongFinWait2(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(addr, func(t *testing.T) {
@@ -412,7 +412,7 @@ func TestListingOfLongFinWait2(t *testing.T) {
 	}
 }
 
-// What only looks at what is there now says so.
+// A command that only shows the present says so.
 func TestListingUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"ls", "--bound", "-r", "x"}, {"ls", "--bound", "--watch"}, {"ls", "--proto", "sctp"}, {"leaks", "--proto", "tcp,sctp"},

@@ -69,7 +69,7 @@ func (l *link) packet(flags byte) (p []byte) {
 	return p
 }
 
-// receive is packet, of which it returns what matters.
+// receive waits for a packet, as packet does, and returns the segment in it.
 func (l *link) receive(flags byte) segment {
 	l.h.t.Helper()
 	s, _ := parse(l.packet(flags))
@@ -146,7 +146,8 @@ func TestOverlappingNetworks(t *testing.T) {
 	}
 }
 
-// The SYN's leg is known although the handshake goes no further, and none is told that never came.
+// The SYN's leg is known even if the handshake goes no further, and a leg that never came is not
+// reported.
 func TestLegsThatCame(t *testing.T) {
 	t.Run("IPv4", func(t *testing.T) { legsThatCame(t, "10.0.0.1", "10.0.0.2", "/24") })
 	t.Run("IPv6", func(t *testing.T) { legsThatCame(t, "fd00::1", "fd00::2", "/64") })
@@ -369,8 +370,8 @@ func sameTupleFromTwoDevices(t *testing.T, host, peer, prefix string) {
 	}
 }
 
-// Where the listener waits for data, the ACK's leg ends when the ACK comes, and the wait is told
-// by itself.
+// If the listener waits for data, the ACK's leg ends when the ACK comes, and the wait is reported
+// separately.
 func TestDeferredAccept(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		for _, end := range []string{"data", "FIN"} {

@@ -63,8 +63,8 @@ type leakRun struct {
 	all   []byte
 }
 
-// leaks starts it and waits until it is attached: then its command tells. It ends when its stdin
-// is closed.
+// leaks starts sstrace leaks and waits until its command reports that it is attached. It ends when
+// its stdin is closed.
 func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 	t.Helper()
 	args = append([]string{"leaks", "-o", "ndjson", "--netns", h.netns()}, args...)
@@ -197,8 +197,7 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 	}
 }
 
-// A listener with more connections in its queue than may wait is told, and once more when they
-// were accepted.
+// A listener with an overfull queue is reported, and again once the connections have been accepted.
 func TestLeaksFindsFullQueues(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(addr, func(t *testing.T) { leaksFindsFullQueues(t, addr) })
@@ -227,8 +226,8 @@ func leaksFindsFullQueues(t *testing.T, addr string) {
 	checkSchema(t, run.all)
 }
 
-// What is stuck already when the trace begins is told as well, by how long it has been at least;
-// and a connect that gets no answer.
+// Sockets that are already stuck when the trace begins are reported too, with a lower bound of
+// their age; so is a connect() that gets no answer.
 func TestLeaksOlderThanTheTrace(t *testing.T) {
 	h := newHost(t)
 	w := h.newWire()

@@ -47,8 +47,8 @@ func (s sock) connectTo(addr string) sock {
 	return s
 }
 
-// A subflow is held by who holds its MPTCP socket; what has not been accepted, by nobody yet. That
-// goes for a listener, too, and for connections of which one end is plain TCP.
+// A subflow is held by whichever process holds its MPTCP socket, and by none before it is
+// accepted. That also applies to a listener, and to connections one end of which is plain TCP.
 func TestListingOfMPTCP(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {
@@ -121,7 +121,8 @@ func TestListingOfMPTCP(t *testing.T) {
 	}
 }
 
-// checkMPTCPBySS compares the MPTCP sockets among listed with what ss lists, and returns their number.
+// checkMPTCPBySS compares the MPTCP sockets among listed with what ss lists, and returns their
+// number.
 func checkMPTCPBySS(t *testing.T, h *host, listed []event.Event) int {
 	t.Helper()
 	var got []string
@@ -177,9 +178,9 @@ func leaksOfMPTCP(t *testing.T, at string) {
 	}
 }
 
-// Of MPTCP connections that are forgotten while they are watched the age is known, and each is one
-// leak, though the subflow is stuck, too, where the peer has no MPTCP. A single look does not know
-// the age of an MPTCP socket.
+// The age of MPTCP connections that are forgotten while being traced is known. Each is one leak,
+// even though the subflow is stuck too if the peer has no MPTCP. A single look does not know the
+// age of an MPTCP socket.
 func TestLeaksOfMPTCPWhileTracing(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {

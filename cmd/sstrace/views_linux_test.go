@@ -53,7 +53,7 @@ func (a *attempt) first() line { return a.lines[0] }
 
 func (a *attempt) last() line { return a.lines[len(a.lines)-1] }
 
-// end returns the line at which its full socket is gone, or the last one of what is open.
+// end returns the line on which its full socket ends, or the last line if it is still open.
 func (a *attempt) end() line {
 	for _, l := range a.lines {
 		if l["new"] == "CLOSE" || l["new"] == "TIME_WAIT" {

@@ -115,8 +115,8 @@ func (f *feed) of(h *host, wanted func(e *event.Event) bool) (all []event.Event)
 	return all
 }
 
-// settle waits for the lines of all that has happened: they are in the order of what they report,
-// so it makes one more.
+// settle waits until everything that has happened has its lines. Lines are in the order of the
+// events they report, so settle causes one more event and waits for it.
 func (f *feed) settle(h *host) {
 	n := f.marks.Add(1)
 	mark := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(n >> 8), byte(n)}), feedPort)

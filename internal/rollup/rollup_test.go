@@ -157,7 +157,7 @@ func TestReports(t *testing.T) {
 	}
 }
 
-// The first Max groups are kept if none is evicted.
+// Without eviction, the first Max groups are kept.
 func TestRest(t *testing.T) {
 	r := newRecorder(0, false)
 	for key := range Max + 10 {

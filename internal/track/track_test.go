@@ -54,7 +54,7 @@ func retransmitted(r record.Record) record.Record {
 	return r
 }
 
-// withoutRemote removes the remote end of r and its cookie, as a child lacks them up to Linux 6.12.
+// withoutRemote removes the remote end and the cookie from r. Up to Linux 6.12 a child has neither.
 func withoutRemote(r record.Record) record.Record {
 	r.Remote, r.Cookie = netip.AddrPort{}, 0
 	return r
