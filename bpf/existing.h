@@ -254,7 +254,7 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 	return true;
 }
 
-/* Reads, with probe reads, a full socket that iter/tcp does not visit. */
+/* Uses probe reads to read a full socket that iter/tcp does not visit. */
 static __always_inline void read_probed(struct sock_found *found, const struct sock *sk)
 {
 	const struct sock_common *skc = &sk->__sk_common;

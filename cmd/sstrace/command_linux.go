@@ -8,13 +8,13 @@ import (
 	"syscall"
 )
 
-// command is the program that is traced while it runs. It has our stdin, stdout and stderr.
+// command is the program that is traced while it runs. It shares our stdin, stdout and stderr.
 type command struct {
 	done chan struct{}
 	err  error // once done
 }
 
-// findCommand returns an error if there is no program of this name.
+// findCommand returns an error if there is no program with this name.
 func findCommand(name string) error {
 	_, err := exec.LookPath(name)
 	return cannotStart(err)
@@ -31,7 +31,7 @@ func cannotStart(err error) error {
 }
 
 // startCommand starts argv, and calls ended when it exits. The terminal sends SIGINT and SIGHUP to
-// the command as well, so it can decide for itself; SIGTERM was sent only to us, and is passed on.
+// the command as well, so it can decide for itself; SIGTERM is sent only to us, so we pass it on.
 func startCommand(argv []string, signals <-chan os.Signal, ended func()) (*command, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -60,7 +60,7 @@ func startCommand(argv []string, signals <-chan os.Signal, ended func()) (*comma
 }
 
 // wait waits for the command. It returns the command's exit code as a shell would, or traceErr if
-// that is 0.
+// the code is 0.
 func (c *command) wait(traceErr error) error {
 	<-c.done
 	var exit *exec.ExitError

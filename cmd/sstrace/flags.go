@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Helpers for flags. The flags themselves are in options.go and in the file of each command.
+// Helpers for flags. The flags themselves are in options.go and in each command's file.
 
-// The groups of flags, in the order of --help. A command's own flags come first.
+// The groups of flags, in the order in which --help prints them. A command's own flags come first.
 const (
 	groupOwn         = "Flags"
 	groupConnections = "Connections (selected in the kernel)"
@@ -24,10 +24,10 @@ const (
 
 var groups = []string{groupOwn, groupConnections, groupLines, groupSockets, groupOutput, groupSource}
 
-// groupAnnotation is the annotation of a flag that holds its group.
+// groupAnnotation is the flag annotation that holds a flag's group.
 const groupAnnotation = "sstrace-group"
 
-// flags are the flags of a command. They are added first, then tagged with their group.
+// flags holds the flags of a command. They are added first, then tagged with their group.
 type flags struct {
 	*pflag.FlagSet
 	command *cobra.Command
@@ -48,7 +48,7 @@ func (f *flags) tag(group string) {
 	})
 }
 
-// complete sets the values of a flag that the shell completes. The flag must exist.
+// complete sets the values that the shell offers for a flag. The flag must exist.
 func (f *flags) complete(flag string, values []string) {
 	_ = f.command.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -77,7 +77,7 @@ func (c choice) Set(text string) error {
 	return nil
 }
 
-// groupedUsages returns the help of the flags of c, group by group.
+// groupedUsages returns the help for c's flags, group by group.
 func groupedUsages(c *cobra.Command) string {
 	sets := make(map[string]*pflag.FlagSet)
 	c.LocalFlags().VisitAll(func(flag *pflag.Flag) {

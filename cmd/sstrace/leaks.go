@@ -53,7 +53,7 @@ func (l limits) Set(text string) error {
 	return nil
 }
 
-// newLeaks returns the command that watches for sockets that nobody closes.
+// newLeaks returns the command that watches for sockets that no process closes.
 func newLeaks() *cobra.Command {
 	o := &options{formats: []string{"text", "ndjson"}, states: "rfc", older: true, answers: true}
 	o.filter.Listing = true
@@ -62,19 +62,19 @@ func newLeaks() *cobra.Command {
 	var found *leaks.View
 	c := &cobra.Command{
 		Use:   "leaks [flags] [-- COMMAND [ARG...]]",
-		Short: "Find sockets that nobody closes, and full accept queues, with the processes that hold them",
-		Long: `leaks watches for sockets that stay too long in a state that should pass: CLOSE_WAIT, because a
-program here forgot to close what the peer has closed; the others, because a peer or the network
-is gone. It reports each socket twice: when it exceeds the limit, with every process and file
-descriptor that still holds it, inherited copies included, and when it leaves the state. It does
-the same for listeners whose accept queue is full. At the end it adds up each process. The default
-limits are
+		Short: "Find sockets that no process closes, and full accept queues, with the processes that hold them",
+		Long: `leaks watches for sockets that stay too long in a state that should be brief: CLOSE_WAIT, because
+a program here forgot to close a connection that the peer has closed; the other states, because a
+peer or the network is gone. It reports each socket twice: when it exceeds the limit, with every
+process and file descriptor that still holds it, inherited copies included, and when it leaves the
+state. It does the same for listeners whose accept queue is full. At the end it prints the totals
+for each process. The default limits are
 ` + older.String() + `.
 
-With --once it looks once at the sockets that exist and exits with 3 if some are stuck, as a
-health check does. It then knows how long a socket has been in SYN_RECV, and a lower bound for
-SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and CLOSING. The other states, and MPTCP sockets, are counted at
-the end as being there for an unknown time; they do not change the exit code.
+With --once it checks the existing sockets once and exits with 3 if any are stuck, as a health
+check does. In this mode it can tell how long a socket has been in SYN_RECV, and has a lower bound
+for SYN_SENT, CLOSE_WAIT, FIN_WAIT2 and CLOSING. Sockets in other states, and MPTCP sockets, are
+counted at the end as having been there for an unknown time; they do not change the exit code.
 
 A subflow and its MPTCP socket that are stuck in the same state are reported once: as the MPTCP
 socket or, if only the subflow is known to be too old, as the subflow.`,
@@ -115,8 +115,8 @@ socket or, if only the subflow is known to be too old, as the subflow.`,
 	}
 	f := newFlags(c)
 	f.SetInterspersed(false)
-	f.Var(older, "older", "`limit` of a state, as STATE=TIME: CLOSE_WAIT=5m")
-	f.BoolVar(&once, "once", false, "look once at the sockets that exist, and exit with 3 if some are stuck")
+	f.Var(older, "older", "`limit` for a state, as STATE=TIME: CLOSE_WAIT=5m")
+	f.BoolVar(&once, "once", false, "check the existing sockets once, and exit with 3 if any are stuck")
 	f.BoolVar(&o.stacks, "stacks", false, "show the stack of the connect() or accept() that opened a stuck socket")
 	f.tag(groupOwn)
 	o.registerConnections(f, "`protocols` to watch: tcp,mptcp; both if omitted", "tcp", "mptcp")

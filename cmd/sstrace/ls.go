@@ -13,7 +13,7 @@ import (
 	"golang.org/x/term"
 )
 
-// newLs returns the command that lists the sockets that exist.
+// newLs returns the command that lists existing sockets.
 func newLs() *cobra.Command {
 	o := &options{formats: ls.Formats}
 	watching := false
@@ -21,13 +21,13 @@ func newLs() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ls [flags]",
 		Short: "List existing sockets, from LISTEN to TIME_WAIT, with every process that holds them",
-		Long: `ls lists every TCP socket of the host in all network namespaces, including half-open connections
-and those in TIME_WAIT. It shows the state, the queues (of a listener: connections that wait for
-accept(), and how many may), both ends, how long the socket has been in its state (≥ means at
-least), how long until a timer ends it, and every process that holds it, with its file
-descriptors. With -r it lists what exists at the end of a recording.
+		Long: `ls lists every TCP socket on the host, in all network namespaces, including half-open connections
+and those in TIME_WAIT. It shows the state, the queues (for a listener: how many connections are
+waiting for accept(), and how many can), both ends, how long the socket has been in its state (≥
+means at least), how long until a timer ends it, and every process that holds it, with its file
+descriptors. With -r it lists the sockets that exist at the end of a recording.
 
-With --watch the listing stays on the screen and is updated with every change, which is marked. It
+With --watch the listing stays on the screen and is updated at every change, which is marked. It
 can be sorted, filtered and scrolled; ? shows the keys.`,
 		Example: `  sudo sstrace ls
   sudo sstrace ls --state close-wait -o wide
@@ -74,7 +74,7 @@ can be sorted, filtered and scrolled; ? shows the keys.`,
 	f := newFlags(c)
 	f.BoolVar(&watching, "watch", false, "keep the listing on the screen, live; ? shows the keys")
 	f.BoolVar(&o.bound, "bound", false,
-		"also list sockets that are bound but neither listen nor are connected; they make bind() fail with EADDRINUSE")
+		"also list sockets that are bound but neither listening nor connected; they make bind() fail with EADDRINUSE")
 	f.tag(groupOwn)
 	o.registerConnections(f, "`protocols` to show: tcp,mptcp; tcp if omitted", "tcp", "mptcp")
 	f.StringArrayVar(&o.filter.States, "state", nil, "sockets in this `state`: CLOSE_WAIT, or close-wait as in ss")
@@ -86,7 +86,7 @@ can be sorted, filtered and scrolled; ? shows the keys.`,
 	return c
 }
 
-// checkWatch rejects what makes no sense with --watch.
+// checkWatch rejects flags that make no sense with --watch.
 func (o *options) checkWatch() error {
 	switch {
 	case o.format == "ndjson":

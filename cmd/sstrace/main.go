@@ -1,4 +1,4 @@
-// Command sstrace shows every TCP state change of the host as it happens.
+// Command sstrace shows every TCP state change on the host as it happens.
 package main
 
 import (
@@ -25,14 +25,14 @@ type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
-// startError reports that COMMAND could not be started. code is the exit code of a shell in that
-// case.
+// startError reports that COMMAND could not be started. code is the exit code that a shell returns
+// in that case.
 type startError struct {
 	error
 	code int
 }
 
-// commandEnded reports that COMMAND failed with code. The error is that of the trace, or nil.
+// commandEnded reports that COMMAND failed with code. The error is the trace's, or nil.
 type commandEnded struct {
 	error
 	code int
@@ -48,7 +48,8 @@ func main() {
 	os.Exit(exitCode(err, c.CommandPath()))
 }
 
-// exitCode prints the error of a command, unless it is printed already, and returns the exit code.
+// exitCode prints the error of a command, unless it has already been printed, and returns the exit
+// code.
 func exitCode(err error, command string) int {
 	var (
 		unmet unmetError
@@ -82,8 +83,8 @@ func newCommand() *cobra.Command {
 	var o options
 	c := &cobra.Command{
 		Use:   "sstrace [flags] [-- COMMAND [ARG...]]",
-		Short: "Show every TCP state change of this host as it happens",
-		Long: `sstrace shows every TCP state change of this host as it happens: when, to the nanosecond; how long
+		Short: "Show every TCP state change on this host as it happens",
+		Long: `sstrace shows every TCP state change on this host as it happens: when, to the nanosecond; how long
 the socket was in the state that it left; both ends of the connection; and the process that owns
 the socket. It runs as root until Ctrl-C, -n, --for, or the end of COMMAND. With -r it reads a
 recording, which needs no root and works on any system. sstrace(8) explains each column.`,
@@ -116,15 +117,15 @@ recording, which needs no root and works on any system. sstrace(8) explains each
 	return c
 }
 
-// newCheck returns the command that checks the requirements of tracing.
+// newCheck returns the command that checks the requirements for tracing.
 func newCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Check whether this machine can trace, and say what to do if not",
-		Long: `check looks at each requirement of tracing and tries to attach. It prints a line for each, with
-what to do if something is missing, and exits with 0 if sstrace can run here, and with 1 otherwise. A line
-begins with yes, NO, less (sstrace can run without it) or ? (unknown, because a container or a
-namespace hides it).`,
+		Long: `check tests each requirement for tracing and tries to attach. It prints a line for each, with what
+to do if something is missing, and exits with 0 if sstrace can run here, and with 1 otherwise. A
+line starts with yes, NO, less (sstrace can run without it) or ? (unknown, because a container or
+a namespace hides it).`,
 		Example: "  sudo sstrace check",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -141,10 +142,10 @@ func newExplain() *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain [STATE | OLD:NEW | REASON | ERRNO]",
 		Short: "Explain a state, a change, a reason or an errno",
-		Long: `explain explains a TCP state: on which side it occurs, what ends it, how long is normal, what many
-such sockets mean, and which sysctl matters. It also knows the changes from one state to another,
-the reasons, and, by name or number, the errnos that a TCP socket can have or that connect()
-returns. Without an argument it explains all states.`,
+		Long: `explain describes a TCP state: which side it occurs on, what ends it, how long it normally lasts,
+what a large number of such sockets means, and which sysctl matters. It also covers the changes
+from one state to another, the reasons, and, by name or number, the errnos that a TCP socket can
+have or that connect() returns. Without an argument it explains all states.`,
 		Example: `  sstrace explain CLOSE_WAIT
   sstrace explain SYN_SENT:CLOSE
   sstrace explain port_unreachable

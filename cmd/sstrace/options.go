@@ -20,15 +20,15 @@ import (
 
 var vocabularies = []string{"rfc", "kernel"}
 
-// options are the flags of a command.
+// options holds the flags of a command.
 type options struct {
 	filter  filter.Options
-	formats []string // that the command has, the default first
+	formats []string // of the command, the default first
 	listing bool     // the source is the sockets that exist, not a trace
 	older   bool     // sockets that are older than the trace matter, too
 	bound   bool     // so do sockets that only hold a port
 	stacks  bool     // record the stacks of connect() and accept()
-	answers bool     // the command reports about lines instead of printing them
+	answers bool     // the command reports on lines instead of printing them
 	format  string
 	clock   string
 	states  string
@@ -47,7 +47,7 @@ func (o *options) register(c *cobra.Command) {
 	o.formats = lines.Formats
 	o.registerFilters(f)
 	o.registerOutput(f)
-	f.StringVar(&o.clock, "time", "wall", "`clock` of the text formats: "+strings.Join(lines.Clocks, ", "))
+	f.StringVar(&o.clock, "time", "wall", "`clock` for the text formats: "+strings.Join(lines.Clocks, ", "))
 	f.tag(groupOutput)
 	f.StringVar(&o.states, "states", "rfc",
 		"`vocabulary`: rfc, the state machine of RFC 9293, or kernel, the tracepoint's changes unaltered")
@@ -75,7 +75,7 @@ func (o *options) registerFilters(f *flags) {
 }
 
 // registerSockets adds the filters of a command that lists sockets; --state, which each command
-// explains differently, has already been added. keys names the keys of --where.
+// explains differently, has already been added. keys describes the keys that --where accepts.
 func (o *options) registerSockets(f *flags, keys string) {
 	f.complete("state", stateNames())
 	f.StringArrayVar(&o.filter.PIDs, "pid", nil, "sockets held by this `process`")
@@ -108,13 +108,13 @@ func (o *options) registerConnections(f *flags, usage string, protos ...string) 
 	f.StringArrayVar(&o.filter.NetNS, "netns", nil, "sockets in this network `namespace`: NAME, PATH, pid:N or INODE")
 	f.StringArrayVar(&o.filter.UIDs, "uid", nil, "sockets owned by this `user`, a name or a number")
 	f.StringArrayVar(&o.filter.Cgroups, "cgroup", nil,
-		"sockets of the cgroup v2 at this `path` and below it: /system.slice/redis.service")
+		"sockets in the cgroup v2 at this `path` or below it: /system.slice/redis.service")
 	f.StringArrayVar(&o.filter.Protos, "proto", nil, usage)
 	f.complete("proto", protos)
 	f.tag(groupConnections)
 }
 
-// registerOutput adds the flags that say where lines go and what they look like.
+// registerOutput adds the flags that set where lines go, and in which format.
 func (o *options) registerOutput(f *flags) {
 	f.StringVarP(&o.format, "output", "o", o.formats[0], "`format`: "+strings.Join(o.formats, ", "))
 	f.StringVarP(&o.write, "write", "w", "",
@@ -123,7 +123,7 @@ func (o *options) registerOutput(f *flags) {
 	f.tag(groupOutput)
 }
 
-// registerSource adds the flags that say where changes come from, and for how long.
+// registerSource adds the flags that set where changes come from, and for how long.
 func (o *options) registerSource(f *flags) {
 	o.registerRead(f)
 	f.Var(&o.duration, "for", "stop after this `time`: 30s")

@@ -19,19 +19,19 @@ import (
 // start returns a view.
 type start func(s *setting) (session.View, error)
 
-// setting is what a view is made of.
+// setting holds what a view is made from.
 type setting struct {
 	out    *session.Output
 	filter *filter.Filter
 	kernel
 }
 
-// kernel is what a view may ask a live source while it is idle. The source waits for the answer,
-// so views should ask rarely. A function that the source does not offer is nil.
+// kernel holds the functions that a view may call while a live source is idle. The source waits for
+// the answer, so views should call them rarely. A function that the source does not offer is nil.
 type kernel struct {
 	sockets   func() ([]event.Event, error) // every socket that exists, with its holders
 	listeners func() ([]event.Event, error) // the listeners only, without their holders
-	stack     func(pid, id uint32) []string // the functions of an Event.Stack of a process; their addresses if pid is 0
+	stack     func(pid, id uint32) []string // the functions on a process's Event.Stack; their addresses if pid is 0
 	program   func(pid uint32) string       // identifies the program that a process executes
 	process   func(pid uint32) (exe, cgroup string)
 	stop      func() // ends the trace; may be called from any goroutine
@@ -45,7 +45,7 @@ type job struct {
 }
 
 // run runs a command that has a source and a view. The source is a recording (-r), the sockets that
-// exist, or the kernel; in that case it may be traced while a command line, args, runs.
+// exist, or the kernel, which may be traced while a command, args, runs.
 func run(c *cobra.Command, o *options, args []string, start start) error {
 	if dash := c.ArgsLenAtDash(); len(args) > 0 && dash != 0 {
 		if c.HasParent() {
@@ -95,7 +95,7 @@ func (j *job) view(k kernel) (*session.Output, session.View, error) {
 	return out, v, nil
 }
 
-// drive runs v over src to its end and reports the balance on standard error.
+// drive runs v on src until src ends, and reports the balance on standard error.
 func (j *job) drive(src session.Source, out *session.Output, v session.View) error {
 	b, err := session.Run(src, out, v,
 		session.Options{Filter: j.filter, Count: uint64(j.count), Listing: j.listing, Older: j.older})
@@ -114,7 +114,7 @@ func (j *job) drive(src session.Source, out *session.Output, v session.View) err
 	return err
 }
 
-// replay takes a recording as the source.
+// replay uses a recording as the source.
 func (j *job) replay() error {
 	in := os.Stdin
 	if j.read != "-" {
@@ -139,7 +139,8 @@ func (j *job) replay() error {
 	return err
 }
 
-// reportBalance writes what became of the records: they were printed, or went into an answer.
+// reportBalance writes what became of the records: they were printed or, if answers is set,
+// reported in an answer.
 func reportBalance(w io.Writer, b *event.Balance, answers bool) {
 	printed := "printed"
 	if answers {

@@ -19,7 +19,7 @@ import (
 	"sstrace/internal/view/leaks"
 )
 
-// trace takes the kernel as the source, until a signal, -n, --for, or the end of the command.
+// trace uses the kernel as the source, until a signal, -n, --for, or the end of the command.
 func (j *job) trace(argv []string) error {
 	size, err := ringSize(j.buffer)
 	if err != nil {
@@ -64,7 +64,8 @@ func (j *job) trace(argv []string) error {
 	case j.write != "":
 		fmt.Fprintf(os.Stderr, "sstrace: tracing, to %s\n", j.write)
 	case c == nil && j.format == "text" && !j.answers && out.Terminal():
-		fmt.Fprintln(os.Stderr, "sstrace: tracing; Ctrl-C ends it") // an idle host may print nothing for long
+		// An idle host may have nothing to print for a long time.
+		fmt.Fprintln(os.Stderr, "sstrace: tracing; Ctrl-C ends it")
 	}
 	if j.duration > 0 {
 		time.AfterFunc(time.Duration(j.duration), p.Stop)
@@ -83,14 +84,14 @@ func kernelOf(p *probe.Probe) kernel {
 		sockets: p.Sockets, listeners: p.Listeners, program: stack.Program, process: leaks.Process, stop: p.Stop,
 		stack: func(pid, id uint32) []string { return namer.Names(pid, p.Stack(id)) },
 	}
-	if !linux.ProcShowsOwnPIDs() { // the PIDs that the kernel reports are those of other processes in /proc
+	if !linux.ProcShowsOwnPIDs() { // in /proc, the PIDs that the kernel reports belong to other processes
 		k.stack = func(_, id uint32) []string { return namer.Names(0, p.Stack(id)) }
 		k.program, k.process = func(uint32) string { return "" }, nil
 	}
 	return k
 }
 
-// tracker returns the tracker of the vocabulary that was asked for.
+// tracker returns the tracker for the vocabulary that was asked for.
 func tracker(p *probe.Probe, rfc bool) track.Tracker {
 	if !rfc {
 		return new(track.Kernel)
@@ -123,9 +124,9 @@ func warnPIDNamespace() {
 	}
 }
 
-// hurry tunes the runtime for a program that runs for a moment. Garbage collection starts at a
-// heap of 64 MB instead of 4, by when most runs are over. And four threads may run Go code, since
-// some of them sit in system calls, which the runtime counts as running.
+// hurry tunes the runtime for a short run. Garbage collection starts at a heap of 64 MB instead of
+// 4 MB; most runs end before that. At least four threads may run Go code, since the runtime also
+// counts threads in system calls as running.
 func hurry() {
 	if os.Getenv("GOGC") == "" {
 		usual := debug.SetGCPercent(1600) // of 4 MB, the minimum
@@ -136,7 +137,7 @@ func hurry() {
 	}
 }
 
-// list takes the sockets that exist as the source.
+// list uses the existing sockets as the source.
 func (j *job) list() error {
 	hurry()
 	l, err := listing.Open(j.filter, j.bound)

@@ -8,7 +8,7 @@ import (
 // release is the version in CHANGELOG.md.
 const release = "0.2.0"
 
-// build is what `git describe` said when `make build` ran.
+// build is the output of `git describe` when `make build` ran.
 var build = "unknown build"
 
 // version returns what a bug report needs: release, build, Go, system and kernel.

@@ -6,18 +6,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// question is a command that answers a question about the lines: a view, and what it takes from the
-// command line.
+// question is a command that answers a question about the lines: a view, and the flags and
+// arguments that it takes.
 type question struct {
 	cobra.Command
 	formats []string     // the default first
 	flags   func(*flags) // adds the command's own; may be nil
-	// whole: a line filter selects every connection with at least one matching line.
+	// whole means that a line filter selects every connection with at least one matching line.
 	whole bool
 	start func(out *session.Output, format string) (session.View, error)
 }
 
-// command returns q as a cobra.Command, with the flags that all of them have.
+// command returns q as a cobra.Command, with the flags that all questions share.
 func (q *question) command() *cobra.Command {
 	o := &options{formats: q.formats, states: "rfc", answers: true}
 	c := &q.Command

@@ -1,18 +1,18 @@
 package event
 
-// A Column is a key as CSV has it.
+// Column is a key as a column of CSV.
 type Column struct {
 	Name string
 	In   Kinds                 // the kinds of line that have it
-	Text func(e *Event) string // of text that may hold any bytes, "" if it is unknown; nil otherwise
+	Text func(e *Event) string // for text that may hold any bytes, "" if it is unknown; nil otherwise
 
 	append func(b []byte, e *Event) []byte // as JSON
 }
 
-// Columns returns the columns in their order. The caller must not modify them.
+// Columns returns the columns in order. The caller must not modify them.
 func Columns() []Column { return columns }
 
-// Append appends the value, which needs no quotes; nothing if it is unknown. Text must be nil.
+// Append appends the value, which needs no quotes, or nothing if it is unknown. Text must be nil.
 func (c *Column) Append(b []byte, e *Event) []byte {
 	n := len(b)
 	b = c.append(b, e)

@@ -72,8 +72,9 @@ func (d *decoder) decode(text []byte, e *Event) error {
 	return l.check(e)
 }
 
-// line is what decode collects besides the Event: what every line must have, addresses and ports,
-// which are keys of their own, and what only a Socket or an End keeps.
+// line holds what decode collects in addition to the Event: the keys that every line must have,
+// addresses and ports, which have separate keys, and the members that only a Socket or an End
+// keeps.
 type line struct {
 	version      uint64
 	hasType      bool
@@ -178,7 +179,7 @@ func (d *decoder) holders(all *[]Holder) error {
 	return nil
 }
 
-// slot decodes the slot of an io_uring, or null if the process has a descriptor of the socket.
+// slot decodes the slot in an io_uring, or null if the process has a descriptor for the socket.
 func (d *decoder) slot(h *Holder) error {
 	if d.null() {
 		return nil

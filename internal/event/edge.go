@@ -15,8 +15,8 @@ func (e *Event) Edge() Edge { return Edge{e.Old, e.New} }
 // String returns "OLD → NEW".
 func (e Edge) String() string { return e.Old.String() + " → " + e.New.String() }
 
-// lifecycle lists the states in the order of a connection's life. After ESTABLISHED come those of
-// the end that closes first, then those of the other end.
+// lifecycle lists the states in the order of a connection's life. After ESTABLISHED come the states
+// of the end that closes first, then the other end's.
 var lifecycle = []State{
 	Close, Listen, SynSent, SynRecv, Established, FinWait1, FinWait2, Closing, TimeWait, CloseWait, LastAck,
 }
@@ -29,8 +29,8 @@ var positions = func() (at [256]uint8) {
 }()
 
 // Lifecycle returns all states in the order of a connection's life. CLOSE, in which every
-// connection begins and ends, is the first.
+// connection starts and ends, is the first.
 func Lifecycle() []State { return slices.Clone(lifecycle) }
 
-// Position returns the position of s in Lifecycle, counted from 1; 0 if it is not there.
+// Position returns the position of s in Lifecycle, counted from 1, or 0 if it is not there.
 func (s State) Position() int { return int(positions[s]) }

@@ -51,7 +51,7 @@ func appendHolders(b []byte, holders []Holder) []byte {
 	return append(b, ']')
 }
 
-// appendPID appends pid if it belongs to the PID namespace that want names: HostPID for the
+// appendPID appends pid if it belongs to the PID namespace that want stands for: HostPID for the
 // initial one, 0 for sstrace's. Otherwise it appends null.
 func appendPID(b []byte, pid, want uint32) []byte {
 	if pid&HostPID != want {
@@ -114,7 +114,7 @@ func appendInt(b []byte, v int64) []byte {
 	return strconv.AppendInt(b, v, 10)
 }
 
-// appendUint appends v, or null for 0, which is not a known value of these keys.
+// appendUint appends v, or null for 0, which is never a known value of these keys.
 func appendUint(b []byte, v uint64) []byte {
 	if v == 0 {
 		return append(b, "null"...)
@@ -195,7 +195,8 @@ func appendString(b []byte, s string) []byte {
 }
 
 // AppendTime appends wall, in ns since 1970 UTC, as RFC 3339 with all nine digits. It does not use
-// time.AppendFormat, which takes four times as long and would be a third of a line.
+// time.AppendFormat, which takes four times as long and would account for a third of the cost of a
+// line.
 func AppendTime(b []byte, wall int64) []byte {
 	t := time.Unix(0, wall).UTC()
 	year, month, day := t.Date()

@@ -2,7 +2,7 @@ package event
 
 // Errno describes an error number that the kernel leaves in a TCP socket or that connect() returns.
 type Errno struct {
-	Number int32  // by Linux's include/uapi/asm-generic/errno-base.h and errno.h, on any system
+	Number int32  // as in Linux's include/uapi/asm-generic/errno-base.h and errno.h, on any system
 	Name   string // ECONNREFUSED
 	Reason Reason // what it means by itself on a change to CLOSE; ReasonUnexplained if that is unknown
 	Text   string // what the kernel means by it, in one sentence
@@ -10,12 +10,12 @@ type Errno struct {
 }
 
 // errnos holds every errno that Linux 6.18 can leave in sk_err or sk_err_soft of a TCP socket, or
-// return from its connect(), in numerical order. When the retries end, tcp_write_err()
-// (net/ipv4/tcp_timer.c) turns sk_err_soft into sk_err, so an error of a route lookup, too, can be
-// what ended a connection.
+// return from its connect(), in numerical order. When the retries are exhausted, tcp_write_err()
+// (net/ipv4/tcp_timer.c) turns sk_err_soft into sk_err, so a connection can also end with an error
+// from a route lookup.
 //
-// BPF programs of a cgroup (bpf_set_retval) and seccomp filters can make connect() return any other
-// number.
+// BPF programs attached to a cgroup (bpf_set_retval) and seccomp filters can make connect() return
+// any other number.
 var errnos = []Errno{
 	{1, "EPERM", ReasonUnreachable,
 		"An IPsec policy blocks the route, or a BPF program of the cgroup denied the connect().",
@@ -125,7 +125,7 @@ var errnos = []Errno{
 		"net/ipv4/tcp_output.c, tcp_connect"},
 }
 
-// Errnos returns all errnos that are known, in numerical order.
+// Errnos returns all known errnos, in numerical order.
 func Errnos() []Errno { return errnos }
 
 // ErrnoName returns the name of number, or "" if it is unknown.

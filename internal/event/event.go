@@ -1,7 +1,7 @@
 // Package event defines Event, one line of the output, and reads and writes it as NDJSON. Since a
-// line of NDJSON is an Event, a recording is a source of Events just as the kernel is.
+// line of NDJSON is an Event, a recording is a source of Events just like the kernel.
 //
-// The table in keys.go lists the keys. After a change to it run go generate.
+// The table in keys.go lists the keys. After changing it, run go generate.
 package event
 
 import (
@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// Unknown marks an unknown value of a member for which 0 is a known one, such as the Event.Dur of a
-// state whose beginning was not seen.
+// Unknown is the unknown value of a member that can be known to be 0, such as the Event.Dur of a
+// state whose start was not seen.
 const Unknown = -1
 
 // NoUID is the Event.UID of a socket whose user is unknown. It is the kernel's INVALID_UID
@@ -24,15 +24,15 @@ const Version = 1
 // Type is the kind of line that an Event is.
 type Type uint8
 
-// The types. A Socket is one that exists: it is older than the trace, or a line of a listing. Its
-// state is New.
+// The types. A Socket is an existing socket: it is older than the trace, or belongs to a listing.
+// Its state is New.
 const (
 	Change Type = iota // a TCP state change
 	Lost               // changes are missing between the line before and the line after
 	End                // the last line, with the balance
-	Accept             // accept() gave a connection to a process; Dur is the time that it waited for that
+	Accept             // accept() gave a connection to a process; Dur is how long it waited
 	Socket
-	ConnectFailed // connect() failed before it sent a SYN: no state changed, and Err says why
+	ConnectFailed // connect() failed before it sent a SYN: no state changed, and Err is the reason
 )
 
 // HostPID marks a process ID of the initial PID namespace, for a process that has none in the PID
@@ -93,7 +93,7 @@ const (
 // kernel vocabulary.
 type Reason uint8
 
-// The reasons. Where the socket has an error, Event.Err is that.
+// The reasons. If the socket has an error, Event.Err holds it.
 const (
 	ReasonNormal             Reason = iota + 1 // both ends closed; or a listener was closed
 	ReasonRefused                              // RST answered the SYN
@@ -123,8 +123,8 @@ const (
 	ReasonResetSentSyn                         // a SYN for a half-open connection was answered with RST
 )
 
-// Closer is the end that closed first. It is zero while the connection is open, after an end that
-// nobody closed (a timeout), and if the close was not seen.
+// Closer is the end that closed first. It is zero while the connection is open, if the connection
+// ended without a close (a timeout), and if the close was not seen.
 type Closer uint8
 
 // The closers.
@@ -147,7 +147,7 @@ const (
 type Via uint8
 
 // The ways. The owner called connect(), listen(), close() or accept(); or the socket is a
-// connection of its listener; or it alone held the socket when the trace began.
+// connection of its listener; or it was the socket's only holder when the trace started.
 const (
 	ViaConnect Via = iota + 1
 	ViaListen
@@ -157,8 +157,8 @@ const (
 	ViaAccept
 )
 
-// Attached is what refers to a socket; zero if it is unknown. The numbers are those of enum
-// attached in bpf/existing.h.
+// Attached is what refers to a socket; zero if it is unknown. The values match enum attached in
+// bpf/existing.h.
 type Attached uint8
 
 // What may refer to a socket.
@@ -181,13 +181,13 @@ const (
 // Hold is how a process holds a socket.
 type Hold uint8
 
-// The ways of holding.
+// The ways to hold a socket.
 const (
 	ByDescriptor Hold = iota
 	BySlot            // a slot in the file table of an io_uring (direct descriptor)
 )
 
-// The names of each enumeration, by value. The empty name is that of the unknown value.
+// The names of each enumeration, by value. The empty name stands for the unknown value.
 var (
 	typeNames = []string{
 		Change: "change", Lost: "lost", End: "end", Accept: "accept", Socket: "socket",
@@ -212,7 +212,7 @@ var (
 	viaNames      = []string{"", "connect", "listen", "listener", "close", "snapshot", "accept"}
 )
 
-// name returns the name of v, or its number if this version does not know it.
+// name returns the name of v, or its number if this version has no name for it.
 func name[T ~uint8](names []string, v T) string {
 	if int(v) < len(names) {
 		return names[v]
@@ -276,11 +276,11 @@ type Event struct {
 	Wall int64  // ns since 1970 UTC; always known
 	Mono int64  // ns, CLOCK_MONOTONIC; always known
 
-	// In lines about one socket. The table in keys.go says which kinds of line have which member.
+	// In lines about one socket. The table in keys.go lists which kinds of line have which member.
 
 	CPU           uint32         // always known
 	ID            uint64         // number of the socket within a run; always known
-	Cookie        uint64         // the kernel's number of the socket, which `ss -e` prints as sk:
+	Cookie        uint64         // the kernel's number for the socket, which `ss -e` prints as sk:
 	Sk            uint64         // address of the struct sock; the kernel reuses it within microseconds
 	NetNS         uint32         // inode of the network namespace
 	Family        Family         // always known
@@ -300,7 +300,7 @@ type Event struct {
 	OwnerVia      Via
 	TaskPID       uint32 // process that was running on the CPU; always known, 0 is the idle task
 	TaskComm      string
-	TaskTID       uint32 // its thread; 0 in recordings of versions that lack the key
+	TaskTID       uint32 // its thread; 0 in recordings from versions without the key
 	Totals        Totals
 	SynRetrans    int32  // retransmissions of the SYN or SYN-ACK, when leaving SYN_SENT or SYN_RECV; or Unknown
 	ISN           uint32 // the client's initial sequence number, the same at both ends of a connection
@@ -317,16 +317,16 @@ type Event struct {
 	// connection.
 	Unwanted bool
 
-	Status   *Status  // of a Socket; nil otherwise
-	RingFull uint64   // of a Lost: changes missing between the previous line and the next one
-	Balance  *Balance // of an End; nil otherwise
+	Status   *Status  // for a Socket; nil otherwise
+	RingFull uint64   // for a Lost: changes missing between the previous line and the next one
+	Balance  *Balance // for an End; nil otherwise
 }
 
-// Status is the current condition of a socket, besides its state. Event.Dur is its age, if that is
-// known.
+// Status is the current condition of a socket, apart from its state. Event.Dur is its age, if that
+// is known.
 type Status struct {
-	RecvQueue int64    // bytes unread; for a listener, connections that wait for accept(); Unknown for a mini-sock
-	SendQueue int64    // bytes not acknowledged; for a listener, the limit of its accept queue; or Unknown
+	RecvQueue int64    // unread bytes; for a listener, connections waiting for accept(); Unknown for a mini-sock
+	SendQueue int64    // unacknowledged bytes; for a listener, the limit of its accept queue; or Unknown
 	AtLeast   int64    // ns in this state, or longer; or Unknown
 	Left      int64    // ns until a timer ends a TIME_WAIT, or a FIN_WAIT2 without a process; or Unknown
 	Holders   []Holder // nil: unknown
@@ -336,22 +336,22 @@ type Status struct {
 	Mini bool
 
 	V6Only Answer // whether a listening or bound IPv6 socket accepts IPv6 only
-	HeldAs uint64 // of a subflow: the address of its MPTCP socket, whose holders it shares; not printed
+	HeldAs uint64 // for a subflow, the address of its MPTCP socket, whose holders it shares; not printed
 }
 
 // Holder is a process that holds a socket.
 type Holder struct {
-	PID, FD uint32 // FD is the socket's descriptor or, BySlot, that of the io_uring
+	PID, FD uint32 // FD is the socket's descriptor or, if BySlot, the io_uring's
 	Comm    string
 	How     Hold
-	Slot    uint32 // BySlot: the slot of the socket in that io_uring
+	Slot    uint32 // if BySlot, the socket's slot in that io_uring
 }
 
-// Totals is what the kernel counted for a connection, as in tcp_info. It is known on the line on
-// which the full socket ends, and on those after it.
+// Totals holds the kernel's counters for a connection, as in tcp_info. They are known on the line
+// on which the full socket ends, and on later ones.
 type Totals struct {
 	Known         bool
-	BytesAcked    uint64 // sent and acknowledged (RFC 4898, tcpEStatsAppHCThruOctetsAcked); SYN and FIN count 1
+	BytesAcked    uint64 // sent and acknowledged (RFC 4898, tcpEStatsAppHCThruOctetsAcked); SYN and FIN count as 1
 	BytesReceived uint64 // in order (tcpEStatsAppHCThruOctetsReceived)
 	SegsOut       uint32
 	SegsIn        uint32
@@ -365,15 +365,15 @@ type Totals struct {
 // Balance accounts for every change of a run: Seen + Added = Filtered + RingFull + Unread + Merged
 // + Printed.
 type Balance struct {
-	Seen     uint64 // records of the kernel that its filters looked at
+	Seen     uint64 // kernel records that its filters examined
 	Added    uint64 // lines made without a record of their own
 	Filtered uint64 // dropped by a filter, in the kernel or in user space
 	RingFull uint64 // lost because the ring buffer was full
-	Unread   uint64 // left in the ring buffer when enough lines were printed
+	Unread   uint64 // left in the ring buffer when enough lines had been printed
 	Merged   uint64 // records merged into another line
 	Printed  uint64 // lines about changes
 	Missed   uint64 // outside the sum: changes that the kernel skipped and nothing caught
-	Partial  bool   // lines of reported connections were left out, by a line filter or because -n had enough
+	Partial  bool   // lines of reported connections were left out, by a line filter or because -n was reached
 }
 
 // Balanced reports whether the sum adds up.

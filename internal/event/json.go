@@ -9,11 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-const maxNames = 1 << 14 // of decoder.names
+const maxNames = 1 << 14 // limit on decoder.names
 
-// decoder scans one JSON object. It interns strings in names, since a recording repeats a few of
-// them, so that a line costs no allocation. A hostile recording cannot make names grow beyond
-// maxNames.
+// decoder scans one JSON object. It interns strings in names, since a recording keeps repeating a
+// few of them, so that a line costs no allocation. A hostile recording cannot make names grow
+// beyond maxNames.
 type decoder struct {
 	names map[string]string
 	in    []byte
@@ -34,7 +34,7 @@ func (d *decoder) intern(b []byte) string {
 	return s
 }
 
-// open skips the beginning of an object.
+// open skips the start of an object.
 func (d *decoder) open() error {
 	if !d.take('{') {
 		return d.fail("not a JSON object: a recording is made with -o ndjson")
@@ -73,7 +73,7 @@ func (d *decoder) bool(v *bool) error {
 	return d.fail("expected true or false")
 }
 
-// fail returns an error at the current position.
+// fail returns an error for the current position.
 func (d *decoder) fail(what string) error {
 	return fmt.Errorf("column %d: %s", d.pos+1, what)
 }

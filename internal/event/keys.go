@@ -2,25 +2,25 @@ package event
 
 //go:generate go run ./gen
 
-// A Key describes one key of the NDJSON output, in one or more kinds of object. Everything that has
+// Key describes one key of the NDJSON output, in one or more kinds of object. Everything that has
 // to agree on the keys is generated from the table keys or checked against it: the encoder and the
-// decoder, the CSV columns, the names that --where knows, docs/ndjson.schema.json and the tables of
-// docs/ndjson.md.
+// decoder, the CSV columns, the names that --where accepts, docs/ndjson.schema.json and the tables
+// in docs/ndjson.md.
 type Key struct {
 	Name string
 	In   Kinds // the kinds of object that have the key
 	Form Form
 
-	// Get is what is encoded: a member of Event or, in an object of its own, of Totals or Holder.
-	// It may be a method. Set is the member that is decoded into; the zero value means Get. A key
+	// Get is the value to encode: a member of Event or, in an object of its own, of Totals or
+	// Holder. It may be a method. Set is the member to decode into; the zero value means Get. A key
 	// whose Get is a method and whose Set is empty is derived from other keys, so the decoder skips
 	// it.
 	Get, Set string
 
 	CSV     int    // the column, counted from 1; 0: none
-	NoWhere bool   // --where does not know it
+	NoWhere bool   // --where does not accept it
 	Unit    string // ns, µs, bytes; "" for everything else
-	Pattern string // of a string, a regular expression for the schema
+	Pattern string // for a string, a regular expression for the schema
 
 	// Doc describes the key in Markdown. The first sentence is also its description in the schema.
 	Doc string
@@ -90,7 +90,7 @@ const (
 	FormOwnerComm             // the same; null if OwnerPID is 0
 	FormBool                  // true or false
 	FormAnswer                // true or false; the zero value is null
-	FormPID                   // null unless it is a process of sstrace's PID namespace
+	FormPID                   // null unless it is a process in sstrace's PID namespace
 	FormTaskPID               // the same; 0 is the idle task, not null
 	FormHostPID               // null unless it has HostPID
 	FormUID                   // NoUID is null
@@ -119,8 +119,7 @@ func (k Kinds) Keys() []*Key {
 	return all
 }
 
-// CSVKeys returns the keys that CSV has, in the order of their columns. Keys of totals are among
-// them.
+// CSVKeys returns the keys with a CSV column, in column order. The keys of totals are among them.
 func CSVKeys() []*Key {
 	var all []*Key
 	for i := range keys {
@@ -142,8 +141,8 @@ func (k *Key) DocIn(in Kinds) string {
 	return k.Doc
 }
 
-// ValuesIn returns the names that the key is restricted to in objects of kind in, "" meaning null;
-// nil if it is not.
+// ValuesIn returns the names that the key is restricted to in objects of kind in, with "" for null,
+// or nil if it is not restricted.
 func (k *Key) ValuesIn(in Kinds) []string {
 	for _, s := range k.Special {
 		if s.In&in != 0 && s.Values != nil {
@@ -153,9 +152,9 @@ func (k *Key) ValuesIn(in Kinds) []string {
 	return nil
 }
 
-// keys holds every key, in the order in which a line has them. syn_retrans and ring_full appear
-// twice: in another kind of line they have another place, or another meaning. A new key goes to
-// the end of its objects, and has the next free column.
+// keys holds every key, in the order in which a line lists them. syn_retrans and ring_full appear
+// twice, because they have a different place or meaning in another kind of line. A new key goes at
+// the end of its objects, and gets the next free column.
 var keys = []Key{
 	{Name: "v", In: InLines, Form: FormVersion, CSV: 1, NoWhere: true,
 		Doc: "Version of the format: 1."},
@@ -176,7 +175,7 @@ var keys = []Key{
 		Doc: "Number of the socket within this run, assigned in order of appearance. The two ends of a loopback " +
 			"connection are two sockets."},
 	{Name: "cookie", In: InSockets, Form: FormZeroNull, Get: "Cookie", CSV: 8,
-		Doc: "The kernel's number of the socket. It is not reused until the next boot, but an accepted MPTCP socket " +
+		Doc: "The kernel's number for the socket. It is not reused until the next boot, but an accepted MPTCP socket " +
 			"has the cookie of its listener. `ss -e` prints it as `sk:`, in hexadecimal. null before Linux 5.12, " +
 			"and for a half-open connection, whose socket gets one later."},
 	{Name: "sk", In: InSockets, Form: FormHex, Get: "Sk", CSV: 9,

@@ -1,12 +1,12 @@
 package event
 
-// RecvQ returns the bytes that no process has read, or Unknown.
+// RecvQ returns the number of unread bytes, or Unknown.
 func (e *Event) RecvQ() int64 { return e.queue(false, e.Status.RecvQueue) }
 
-// SendQ returns the bytes that the peer has not acknowledged, or Unknown.
+// SendQ returns the number of bytes that the peer has not acknowledged, or Unknown.
 func (e *Event) SendQ() int64 { return e.queue(false, e.Status.SendQueue) }
 
-// AcceptQ returns the connections of a listener that wait for accept(), or Unknown.
+// AcceptQ returns how many of a listener's connections are waiting for accept(), or Unknown.
 func (e *Event) AcceptQ() int64 { return e.queue(true, e.Status.RecvQueue) }
 
 // AcceptMax returns the limit of a listener's accept queue, or Unknown.
@@ -29,7 +29,7 @@ func (h *Holder) SocketFD() int64 {
 	return int64(h.FD)
 }
 
-// RingFD returns the file descriptor of the io_uring that has the socket, or Unknown.
+// RingFD returns the file descriptor of the io_uring that holds the socket, or Unknown.
 func (h *Holder) RingFD() int64 {
 	if h.How != BySlot {
 		return Unknown
@@ -37,7 +37,7 @@ func (h *Holder) RingFD() int64 {
 	return int64(h.FD)
 }
 
-// RingSlot returns the slot of the socket in that io_uring, or Unknown.
+// RingSlot returns the socket's slot in that io_uring, or Unknown.
 func (h *Holder) RingSlot() int64 {
 	if h.How != BySlot {
 		return Unknown

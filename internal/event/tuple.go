@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// Tuple identifies a connection among those that exist at the same time: the 4-tuple, and whatever
-// else two connections with the same 4-tuple can differ in.
+// Tuple identifies a connection among those that exist at the same time: the 4-tuple, and
+// everything else in which two connections with the same 4-tuple can differ.
 type Tuple struct {
 	Local, Remote netip.AddrPort
 	NetNS         uint32
@@ -40,9 +40,9 @@ type Identity struct {
 }
 
 // Identity returns the identity of the socket. It is the tuple if that is complete. A listener has
-// no remote end, and may share its local one (SO_REUSEPORT); a client gets its port, and up to
-// Linux 6.12 a server's socket its remote end, only after the first change. Such a socket is
-// identified by its address, where that is known.
+// no remote end, and may share its local one (SO_REUSEPORT); a client gets its port only after the
+// first change, and so does a server's socket its remote end up to Linux 6.12. Such a socket is
+// identified by its address, if that is known.
 func (e *Event) Identity() Identity {
 	complete := e.Local.Port() != 0 && e.Remote.Port() != 0 && e.Remote.Addr().IsValid()
 	if complete || e.Sk == 0 {

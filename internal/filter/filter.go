@@ -17,10 +17,10 @@ import (
 // Filter selects lines. The values of one list are ORed, and different lists are ANDed; an empty
 // list matches everything.
 type Filter struct {
-	Ports       *PortSet // of either end
+	Ports       *PortSet // at either end
 	LocalPorts  *PortSet
 	RemotePorts *PortSet
-	Hosts       []netip.Prefix // of either end
+	Hosts       []netip.Prefix // at either end
 	Family      event.Family   // IPv4, which includes Mapped, or IPv6; zero for both
 	Protos      []event.Proto
 	NetNS       []uint32 // inodes
@@ -28,11 +28,11 @@ type Filter struct {
 	Cgroups     []string // paths below the root of the cgroup v2 tree, each with its descendants
 
 	// CgroupsDecided reports that the kernel has applied Cgroups, by ID, since a cgroup may be gone
-	// before its path can be looked up. The kernel does not decide about Sockets, nor about a
-	// timewait sock of an unknown connection, which has no user.
+	// before its path can be looked up. The kernel does not decide on Sockets, or on a timewait
+	// sock of an unknown connection, which has no user.
 	CgroupsDecided bool
 
-	// Whole makes lines that the line filters reject pass, marked as Unwanted, for a caller that
+	// Whole passes on the lines that the line filters reject, marked as Unwanted, for a caller that
 	// needs every line of a connection with at least one matching line.
 	Whole bool
 
@@ -47,10 +47,10 @@ type Filter struct {
 	comms  []string
 	where  *vm.Program
 
-	failed   uint64                 // lines that where failed on
+	failed   uint64                 // lines for which where failed
 	failure  error                  // the first error
 	held     map[uint64]event.Event // by address of the struct sock: see Pass
-	filtered uint64                 // lines dropped, without those held
+	filtered uint64                 // lines dropped, excluding those held
 }
 
 // PortSet is a set of TCP ports.
@@ -184,7 +184,7 @@ func (f *Filter) ports(e *event.Event, first bool) verdict {
 	return min(local, remote, either)
 }
 
-// end decides about the port of one end.
+// end decides on the port of one end.
 func end(ports *PortSet, port uint16, first bool) verdict {
 	switch {
 	case ports == nil || ports.Has(port):

@@ -13,7 +13,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// Options are the filters of the command line. An element of a list may be several values,
+// Options holds the filters given on the command line. An element of a list may be several values,
 // separated by commas.
 type Options struct {
 	Ports, LocalPorts, RemotePorts []string

@@ -16,9 +16,9 @@ import (
 )
 
 // An expression is evaluated on a traceEnv or a socketEnv, whose members keys_gen.go derives from
-// the table of keys. A pointer is nil where NDJSON has null.
+// the table of keys. A pointer is nil if NDJSON has null.
 
-// orNil returns nil for the zero value, which is not a known value of a nullable key.
+// orNil returns nil for the zero value, which is never a known value of a nullable key.
 func orNil[T comparable](v T) *T {
 	var zero T
 	if v == zero {
@@ -44,7 +44,7 @@ func addrOrNil(a netip.Addr) *string {
 	return ref(a.String())
 }
 
-// answer returns the value of true, false or null.
+// answer returns the value that text stands for: true, false or null.
 func answer(text string) *bool {
 	if text == "null" {
 		return nil
@@ -52,7 +52,7 @@ func answer(text string) *bool {
 	return ref(text == "true")
 }
 
-// ownPID returns a process ID of sstrace's PID namespace, nil for any other.
+// ownPID returns a process ID in sstrace's PID namespace, or nil for any other.
 func ownPID(pid uint32) *int {
 	if pid&event.HostPID != 0 {
 		return nil
@@ -68,7 +68,7 @@ func taskPID(pid uint32) *int {
 	return ownPID(pid)
 }
 
-// hostPID returns a process ID that only the initial PID namespace has, nil for any other.
+// hostPID returns a process ID that exists only in the initial PID namespace, or nil for any other.
 func hostPID(pid uint32) *int {
 	if pid&event.HostPID == 0 {
 		return nil
@@ -118,8 +118,8 @@ func compile(source string, env any) (*vm.Program, error) {
 	return p, nil
 }
 
-// matches reports whether the expression is true of e. An expression that fails, such as a division
-// by 0, is not.
+// matches reports whether the expression is true for e. It is not if it fails, as a division by 0
+// does.
 func (f *Filter) matches(e *event.Event) bool {
 	var env any
 	if e.Type == event.Socket {
@@ -183,7 +183,7 @@ func (g guard) Visit(node *ast.Node) {
 	}
 }
 
-// guardMember makes totals.srtt_us == nil true, instead of an error, where totals is nil.
+// guardMember makes totals.srtt_us == nil true, instead of an error, if totals is nil.
 func guardMember(node *ast.Node, b *ast.BinaryNode) {
 	object, _, ok := strings.Cut(cmp.Or(keyOf(b.Left), keyOf(b.Right)), ".")
 	join := map[string]string{"==": "||", "!=": "&&"}[b.Operator]
@@ -243,7 +243,7 @@ func nodeOf(key string) ast.Node {
 // keysIn collects the nullable keys below a node.
 type keysIn struct {
 	nullable  []string
-	names     []string // of found
+	names     []string // of the nodes in found
 	found     []ast.Node
 	predicate bool // there is a predicate below, as in any() and all()
 }

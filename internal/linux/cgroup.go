@@ -55,11 +55,11 @@ func (t *CgroupTree) Close() {
 // Mount returns where the tree is mounted.
 func (t *CgroupTree) Mount() string { return t.mount }
 
-// rootCgroup is the inode and the id of the root of the whole tree, the first that
+// rootCgroup is both the inode and the id of the root of the whole tree, the first number that
 // kernfs_create_root in fs/kernfs/dir.c assigns.
 const rootCgroup = 1
 
-// Whole reports whether the tree is the host's. A container may see only a part of it.
+// Whole reports whether the tree is the host's whole tree. A container may see only part of it.
 func (t *CgroupTree) Whole() bool {
 	var root unix.Stat_t
 	return unix.Fstat(t.dir, &root) == nil && root.Ino == rootCgroup

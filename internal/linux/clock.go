@@ -1,17 +1,17 @@
 //go:build linux
 
-// Package linux translates what the running kernel reports into what events contain: monotonic into
-// wall time, and numbers into names and addresses.
+// Package linux translates values from the running kernel into values in events: monotonic time
+// into wall time, and numbers into names and addresses.
 package linux
 
 import "golang.org/x/sys/unix"
 
 // Clock converts times of CLOCK_MONOTONIC to wall time.
 //
-// The offset between the two clocks jumps when somebody sets the clock or the machine wakes up, and
-// only then, since both are slewed alike. So Clock measures it once per second of the times that it
-// converts, and keeps the old value if that is right within the precision of the measurement: wall
-// times then differ by exactly as much as monotonic ones.
+// The offset between the two clocks jumps only when the clock is set or the machine wakes up, since
+// both are slewed alike. Clock therefore measures it once per second of the times that it converts,
+// and keeps the old value if it is right within the precision of the measurement, so that wall
+// times differ by exactly as much as monotonic ones.
 type Clock struct {
 	offset   int64
 	measured int64 // when

@@ -5,7 +5,7 @@ package linux
 import "bytes"
 
 // Names resolves the names that the kernel reports as bytes or numbers, and allocates each name
-// once. String and Cgroup may run at the same time as each other, but not as themselves.
+// once. String and Cgroup may run concurrently with each other, but neither with itself.
 type Names struct {
 	strings map[[16]byte]string
 	lastKey [16]byte
@@ -14,10 +14,11 @@ type Names struct {
 	tree    *CgroupTree // nil if no tree is mounted
 }
 
-// maxNames bounds each cache. A cache that is full is emptied.
+// maxNames bounds each cache. A full cache is emptied.
 const maxNames = 1 << 14
 
-// NewNames returns an empty cache of names, and opens the cgroup tree for it. Close closes that.
+// NewNames returns an empty cache of names, and opens the cgroup tree for it. Close closes the
+// tree.
 func NewNames() *Names {
 	tree, _ := OpenCgroupTree() // without one, cgroups have no names
 	return &Names{strings: make(map[[16]byte]string), cgroups: make(map[uint64]string), tree: tree}
@@ -26,8 +27,8 @@ func NewNames() *Names {
 // Close closes the cgroup tree.
 func (n *Names) Close() { n.tree.Close() }
 
-// String returns the string that the kernel keeps in an array of 16 bytes: the name of a task, of a
-// device or of a congestion control algorithm.
+// String returns the string that the kernel keeps in an array of 16 bytes: the name of a task, a
+// device or a congestion control algorithm.
 func (n *Names) String(b *[16]byte) string {
 	if *b == n.lastKey {
 		return n.last

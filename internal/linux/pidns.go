@@ -12,7 +12,7 @@ import (
 const initialPIDNamespace = 0xEFFFFFFC
 
 // PIDNamespace returns the inode of the PID namespace that this process is in, or 0 if it is
-// unknown, and reports whether that is a namespace other than the host's.
+// unknown, and reports whether the namespace is not the host's.
 func PIDNamespace() (inode uint32, own bool) {
 	ino, err := Inode("/proc/self/ns/pid")
 	if err != nil {
@@ -21,8 +21,8 @@ func PIDNamespace() (inode uint32, own bool) {
 	return uint32(ino), ino != initialPIDNamespace
 }
 
-// ProcShowsOwnPIDs reports whether /proc is that of the PID namespace that this process is in. In a
-// /proc of another namespace the same number stands for another process, or for none.
+// ProcShowsOwnPIDs reports whether /proc belongs to the PID namespace that this process is in. In
+// the /proc of another namespace, the same number stands for another process, or for none.
 func ProcShowsOwnPIDs() bool {
 	self, err := procfs.Self()
 	if err != nil {
@@ -32,9 +32,9 @@ func ProcShowsOwnPIDs() bool {
 	return err == nil && oneNumber(status.NSpids)
 }
 
-// oneNumber reports whether a process has one number only. NSpid in /proc/PID/status lists its
-// numbers, from the namespace of that /proc to its own (task_state in fs/proc/array.c). Without
-// CONFIG_PID_NS the line does not exist, and neither do other namespaces.
+// oneNumber reports whether a process has only one number. NSpid in /proc/PID/status lists its
+// numbers, from the one in that /proc's namespace to the one in its own (task_state in
+// fs/proc/array.c). Without CONFIG_PID_NS the line does not exist, and neither do other namespaces.
 func oneNumber(nspid []uint64) bool { return len(nspid) <= 1 }
 
 // Inode returns the inode of a file, which for a file in /proc/PID/ns identifies a namespace.

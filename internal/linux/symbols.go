@@ -16,7 +16,7 @@ import (
 
 var errHiddenSymbols = errors.New("/proc/kallsyms hides the kernel's addresses")
 
-// Range is the code of a function: its first address, and that of the next function.
+// Range is the code of a function: its first address, and the first address of the next function.
 type Range struct{ Begin, End uint64 }
 
 // Timers are the functions by which the kernel side recognises the timers of mini-sockets, and
@@ -28,9 +28,9 @@ type Timers struct {
 	ICMP [2]Range
 }
 
-// FindTimers looks them up in /proc/kallsyms. It fails if a handler is missing, or if this process
-// may not see addresses (kernel.kptr_restrict=2, or without CAP_SYSLOG): the file then contains
-// zeros.
+// FindTimers looks up the functions in /proc/kallsyms. It fails if a handler is missing, or if this
+// process may not see addresses (kernel.kptr_restrict=2, or without CAP_SYSLOG): the file then
+// contains zeros.
 func FindTimers() (*Timers, error) {
 	file, err := os.Open("/proc/kallsyms")
 	if err != nil {

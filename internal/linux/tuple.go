@@ -12,8 +12,8 @@ import (
 
 // Tuple returns the two ends of a socket. An IPv4 address is mapped to IPv6 in laddr and raddr.
 //
-// The unspecified address (0.0.0.0 or ::) is a local address only of a socket that is not
-// connected, which wildcard asserts. Elsewhere it means that the kernel does not know the address
+// The unspecified address (0.0.0.0 or ::) is a real local address only if the socket is not
+// connected, which wildcard asserts. Otherwise it means that the kernel does not know the address
 // yet, as does a remote port of 0: that address is then invalid.
 func Tuple(family uint16, laddr, raddr *[16]byte, lport, rport uint16, wildcard bool) (
 	f event.Family, local, remote netip.AddrPort,
@@ -36,7 +36,7 @@ func Tuple(family uint16, laddr, raddr *[16]byte, lport, rport uint16, wildcard 
 	return f, netip.AddrPortFrom(l, lport), netip.AddrPortFrom(r, rport)
 }
 
-// Proto returns the protocol of a socket by its number (IPPROTO_TCP, …).
+// Proto returns a socket's protocol for its number (IPPROTO_TCP, …).
 func Proto(number uint16) event.Proto {
 	switch number {
 	case unix.IPPROTO_MPTCP:

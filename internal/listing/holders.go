@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// setHolders sets the holders of a socket that is known to have these. A process that alone holds
-// it is its owner.
+// setHolders sets the holders of a socket whose holders are known. A process that is the only
+// holder is the owner.
 func setHolders(e *event.Event, holders []event.Holder) {
 	if holders == nil {
 		holders = []event.Holder{} // nil would mean unknown
@@ -25,7 +25,7 @@ func setHolders(e *event.Event, holders []event.Holder) {
 	}
 }
 
-// onlyHolder returns the process that alone holds a socket, or 0 if there are several or none.
+// onlyHolder returns the only process that holds a socket, or 0 if several or none do.
 func onlyHolder(holders []event.Holder) (pid uint32, comm string) {
 	for _, h := range holders {
 		if pid != 0 && pid != h.PID {
@@ -36,9 +36,9 @@ func onlyHolder(holders []event.Holder) (pid uint32, comm string) {
 	return pid, comm
 }
 
-// findHolders returns the processes that have a descriptor of a socket, by the address of its
-// sock. Unless refs is nil, it meanwhile sends a few sockets of each network namespace there, and
-// closes it.
+// findHolders returns the processes that have a descriptor for a socket, by the address of its
+// sock. Unless refs is nil, it meanwhile sends a few sockets from each network namespace to refs,
+// and then closes it.
 func (l *Lister) findHolders(refs chan<- socketRef) (map[uint64][]event.Holder, error) {
 	holders := make(holderMap, 1<<13)
 	var unsent []socketRef
@@ -54,7 +54,7 @@ func (l *Lister) findHolders(refs chan<- socketRef) (map[uint64][]event.Holder, 
 	}
 	l.refs = l.refs[:0]
 	last := make(map[uint32]uint32) // by network namespace: the process of its last socketRef
-	sent := make(map[uint32]int)    // likewise: how many there are
+	sent := make(map[uint32]int)    // likewise: how many have been sent
 	var spare []event.Holder
 	withTables := false
 	err := iterate(l.progs.holders, nil, func(found []listHolderFound) ([]listHolderFound, bool) {
@@ -96,10 +96,10 @@ func (l *Lister) holder(f *listHolderFound) event.Holder {
 	return h
 }
 
-// holderMap has the holders of sockets by the addresses of their socks.
+// holderMap contains the holders of sockets by the addresses of their socks.
 type holderMap map[uint64][]event.Holder
 
-// add adds a holder, for which it takes memory from spare, and returns what is left of that. Most
+// add adds a holder, for which it takes memory from spare, and returns the rest of spare. Most
 // sockets have one holder.
 func (m holderMap) add(sk uint64, h event.Holder, spare []event.Holder) []event.Holder {
 	switch of := m[sk]; {
@@ -160,7 +160,7 @@ func (t *slotTables) take(add func(*listHolderFound)) error {
 }
 
 // Heirs returns the owners of some sockets after their owner, process gone, has exited. Of the
-// processes that still hold a socket the one that started first is the owner, since the others are
+// processes that still hold a socket, the one that started first is the owner, since the others are
 // usually its children. Sockets that no other process holds are missing. /proc must show the PID
 // namespace that this process is in.
 func (l *Lister) Heirs(sks []uint64, gone uint32) map[uint64]event.Holder {

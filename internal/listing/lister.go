@@ -23,12 +23,12 @@ type Lister struct {
 	progs programs
 	names *linux.Names
 	clock *linux.Clock
-	netns []uint32 // the namespaces that are wanted; empty: all
+	netns []uint32 // the wanted namespaces; empty: all
 
-	refs   []socketRef // the sockets by which the last look reached network namespaces
-	closed int         // namespaces that the last look could not enter
+	refs   []socketRef // the sockets through which the last search reached network namespaces
+	closed int         // namespaces that the last search could not enter
 
-	listeners   []event.Event // what the last look at listeners found
+	listeners   []event.Event // the listeners found by the last search for them
 	listenersAt time.Time     // when that was
 	listenersIn time.Duration // how long it took
 }
@@ -58,9 +58,9 @@ func (l *Lister) Sockets() (all []event.Event, err error) {
 	return all, nil
 }
 
-// all yields the sockets in every network namespace that a process is in, that has a name, or that
-// a process has a socket of. While this goroutine finds the holders, two threads read the sockets
-// and another goroutine makes events of them, which wait here until the holders are known.
+// all yields the sockets in every network namespace that contains a process, has a name, or has a
+// socket held by a process. While this goroutine finds the holders, two threads read the sockets
+// and another goroutine turns them into events, which wait here until the holders are known.
 func (l *Lister) all() iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		var stop atomic.Bool
@@ -119,7 +119,7 @@ func (l *Lister) all() iter.Seq2[*event.Event, error] {
 	}
 }
 
-// read sends the sockets of all namespaces to found, and closes it. It never blocks on the
+// read sends the sockets in all namespaces to found, and closes it. It never blocks on the
 // consumer, so that a listing is a snapshot: found has room for 15 million sockets.
 func (l *Lister) read(refs <-chan socketRef, found chan<- []listSockFound, stop *atomic.Bool) error {
 	defer close(found)
@@ -141,8 +141,8 @@ func (l *Lister) read(refs <-chan socketRef, found chan<- []listSockFound, stop 
 	return err
 }
 
-// events turns found sockets into events, in a goroutine of its own, and closes made at the end.
-// The consumer sends each slice back to spare, at its full length.
+// events turns the sockets from found into events in a goroutine of its own, and closes made at the
+// end. The consumer sends each slice back to spare, at its full length.
 func (l *Lister) events(found <-chan []listSockFound) (made <-chan []event.Event, spare chan<- []event.Event) {
 	full, empty := make(chan []event.Event, 4), make(chan []event.Event, 4)
 	for range cap(empty) {
@@ -183,15 +183,15 @@ func (l *Lister) unlisted() (all []event.Event, err error) {
 }
 
 // Listeners returns the listeners, with the lengths of their accept queues but without their
-// holders. A look walks the tables of every namespace, so its result is returned again for a
-// hundred times as long as the look took.
+// holders. A search walks the tables of every namespace, so its result is reused for a hundred
+// times as long as the search took.
 func (l *Lister) Listeners() ([]event.Event, error) {
 	begin := time.Now()
 	if begin.Sub(l.listenersAt) < 100*l.listenersIn {
 		return l.listeners, nil
 	}
 	refs := make(chan socketRef, len(l.refs))
-	if len(l.netns) > 0 { // otherwise not: to copy a process's descriptors is too much to do all the time
+	if len(l.netns) > 0 { // otherwise not: copying a process's descriptors each time would cost too much
 		for _, ref := range l.refs {
 			refs <- ref
 		}

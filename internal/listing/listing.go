@@ -17,15 +17,15 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// Listing is the source of the sockets that exist: a session.Source. It has programs of its own.
+// Listing is a session.Source of the sockets that exist. It has programs of its own.
 type Listing struct {
 	Lister
 	seen uint64
 }
 
-// Open loads the programs that find the sockets of the protocols and network namespaces of f. With
-// bound they also find sockets that are only bound to a port. Nothing is attached. Errors say what
-// to do, except that one which wraps linux.ErrNoCgroup is about f.
+// Open loads the programs that find the sockets of the protocols and network namespaces in f. If
+// bound is set, they also find sockets that are only bound to a port. Nothing is attached. Errors
+// say what to do, except one that wraps linux.ErrNoCgroup, which is about f.
 func Open(f *filter.Filter, bound bool) (*Listing, error) {
 	_ = rlimit.RemoveMemlock() // matters before Linux 5.11; if it fails, loading may
 	l := &Listing{Lister: Lister{clock: new(linux.Clock), netns: f.NetNS}}

@@ -17,15 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketRef is a socket that some process holds. It leads to a network namespace that may have no
-// process.
+// socketRef is a socket that some process holds. It leads to a network namespace that may not
+// contain any process.
 type socketRef struct {
 	netns, pid, fd uint32
 }
 
-// eachNetNS calls do once inside each network namespace that is wanted, in several threads. It
-// takes refs, until they are closed, as ways into further namespaces. Namespaces that are gone are
-// skipped, and those that this process may not enter are counted in l.closed.
+// eachNetNS calls do once inside each wanted network namespace, in several threads. Until refs is
+// closed, it uses the sockets from there to reach further namespaces. Namespaces that are gone are
+// skipped, and namespaces that this process may not enter are counted in l.closed.
 func (l *Lister) eachNetNS(threads int, refs <-chan socketRef, do func() error) error {
 	v := visits{wanted: l.netns, results: make(map[uint64]result)}
 	all := namespacePaths()
@@ -46,7 +46,8 @@ func (l *Lister) eachNetNS(threads int, refs <-chan socketRef, do func() error) 
 	return err
 }
 
-// visits are those of several threads, each of which goes where no other has been.
+// visits coordinates several threads, each of which enters only namespaces that no other has
+// entered.
 type visits struct {
 	wanted []uint32 // empty: all
 
@@ -54,7 +55,7 @@ type visits struct {
 	results map[uint64]result // by inode
 }
 
-// result is what came of the attempts to enter a namespace.
+// result is the outcome of the attempts to enter a namespace.
 type result int
 
 const (
@@ -93,7 +94,7 @@ func (v *visits) all(paths <-chan string, refs <-chan socketRef, do func() error
 	return nil
 }
 
-// visit calls do inside the namespace that open opens. It should be the one with this inode, but
+// visit calls do inside the namespace that open opens. This should be the one with this inode, but
 // may be another by now.
 func (v *visits) visit(inode uint64, open func() (int, error), do func() error) error {
 	ns, err := open()
@@ -163,8 +164,8 @@ func (v *visits) closed() (n int) {
 	return n
 }
 
-// namespacePaths returns the paths of the network namespaces of all processes, and of those that
-// have a name. A path may not exist.
+// namespacePaths returns the paths of the network namespaces of all processes, and of named network
+// namespaces. A path may not exist.
 func namespacePaths() (paths []string) {
 	proc, err := os.Open("/proc")
 	if err == nil {
@@ -176,11 +177,11 @@ func namespacePaths() (paths []string) {
 			}
 		}
 	}
-	named, _ := filepath.Glob("/run/netns/*") // fails for a malformed pattern only
+	named, _ := filepath.Glob("/run/netns/*") // fails only for a malformed pattern
 	return append(paths, named...)
 }
 
-// openNetNS opens the network namespace of the socket. That of its process may be another.
+// openNetNS opens the socket's network namespace, which may differ from that of its process.
 func (r socketRef) openNetNS() (int, error) {
 	pid, err := unix.PidfdOpen(int(r.pid), 0)
 	if err != nil {

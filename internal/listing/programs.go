@@ -25,7 +25,7 @@ import (
 type programs struct {
 	sockets  *ebpf.Program
 	holders  *ebpf.Program
-	unlisted *ebpf.Program // nil unless sockets are wanted that the program sockets does not find
+	unlisted *ebpf.Program // nil unless the caller wants sockets that the program sockets does not find
 	slots    *ebpf.Program // may be nil until loadSlots
 	tables   slotTables    // likewise
 
@@ -33,7 +33,7 @@ type programs struct {
 	owned []*ebpf.Collection   // to close
 }
 
-// slotTables is where slots puts what it finds in the tables of io_urings.
+// slotTables holds what slots finds in the tables of io_urings.
 type slotTables struct {
 	found, holder, socks, next *ebpf.Variable
 }
@@ -41,7 +41,7 @@ type slotTables struct {
 // Programs are the names of the iterators in every object that has them.
 var Programs = []string{listProgSockets, listProgHolders, listProgUnlisted, listProgSlots}
 
-// Configure sets what the iterators of an object find, before it is loaded.
+// Configure sets what the iterators in an object find, before it is loaded.
 func Configure(spec *ebpf.CollectionSpec, f *filter.Filter, bound bool) error {
 	var vars struct {
 		ListMptcp    *ebpf.VariableSpec `ebpf:"list_mptcp"`
@@ -62,8 +62,8 @@ func Configure(spec *ebpf.CollectionSpec, f *filter.Filter, bound bool) error {
 	return errors.Join(vars.ListMptcp.Set(mptcp), vars.ListBound.Set(bound), vars.PIDNamespace.Set(inode))
 }
 
-// Load loads spec like ebpf.NewCollection. It fits the programs to the kernel itself and not to
-// its modules, of which a host has a hundred, and copes with a kernel up to 5.11, whose tracing
+// Load loads spec like ebpf.NewCollection. It fits the programs to the kernel itself and not to its
+// modules, of which a host has about a hundred, and supports kernels up to 5.11, whose tracing
 // programs have no bpf_get_socket_cookie.
 func Load(spec *ebpf.CollectionSpec, types *btf.Cache) (*ebpf.Collection, error) {
 	o := ebpf.CollectionOptions{Cache: types}
@@ -94,7 +94,7 @@ func programsOf(coll *ebpf.Collection) programs {
 	}
 }
 
-// loadPrograms loads the iterators of a listing, except slots, which few hosts need.
+// loadPrograms loads the iterators for a listing, except slots, which few hosts need.
 func loadPrograms(f *filter.Filter, bound bool) (programs, error) {
 	spec, err := loadList()
 	if err != nil {
@@ -130,7 +130,7 @@ func (p *programs) close() {
 	}
 }
 
-// loadSome loads those programs of spec that have one of these names.
+// loadSome loads the programs in spec that have one of these names.
 func loadSome(spec *ebpf.CollectionSpec, names ...string) (*ebpf.Collection, error) {
 	spec = spec.Copy()
 	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return !slices.Contains(names, name) })
@@ -140,14 +140,14 @@ func loadSome(spec *ebpf.CollectionSpec, names ...string) (*ebpf.Collection, err
 	return Load(spec, btf.NewCache())
 }
 
-// atOnce is the most structs to read at once. The kernel gathers 178 sockets: 32 KiB (bpf_seq_read
-// in kernel/bpf/bpf_iter.c).
+// atOnce is the maximum number of structs to read at once. The kernel gathers 178 sockets: 32 KiB
+// (bpf_seq_read in kernel/bpf/bpf_iter.c).
 const atOnce = 256
 
 // iterate runs an iterator in the calling thread's network namespace, and calls each with the
-// structs T that it writes until there are no more, or each wants no more. each keeps the slice if
-// it returns another buf for atOnce structs, or returns the same. After each read iterate calls
-// read, unless that is nil.
+// structs T that it writes, until there are no more or each wants no more. each either keeps the
+// slice and returns another buf for atOnce structs, or returns the same slice. After each read,
+// iterate calls read unless it is nil.
 func iterate[T any](prog *ebpf.Program, read func() error, each func([]T) (buf []T, more bool)) error {
 	var t T
 	size := int(unsafe.Sizeof(t))

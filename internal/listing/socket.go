@@ -27,14 +27,14 @@ func (l *Lister) newEvent(f *listSockFound, role event.Role) event.Event {
 	return e
 }
 
-// port is a port of a network namespace.
+// port is a port in a network namespace.
 type port struct {
 	netns  uint32
 	number uint16
 }
 
-// role returns the role of f. It must see the sockets of a namespace in order, listeners first.
-// backlog0 has the listeners with a backlog of 0, whose children look like clients.
+// role returns the role of f. It must be called for the sockets in a namespace in order, listeners
+// first. backlog0 contains the listeners with a backlog of 0, whose children look like clients.
 func role(f *listSockFound, backlog0 map[port]bool) event.Role {
 	at := port{f.Netns, f.Lport}
 	switch {
@@ -91,8 +91,8 @@ func (l *Lister) socket(f *listSockFound, e *event.Event) {
 	setAge(f, e)
 }
 
-// setAge sets how long e has been in its state and how long it will stay there, as far as the
-// socket itself shows that.
+// setAge sets how long e has been in its state and how long it will stay there, to the extent that
+// the socket itself shows this.
 func setAge(f *listSockFound, e *event.Event) {
 	switch state := e.New; {
 	case state == event.Listen || state == event.Close:
@@ -110,9 +110,9 @@ func setAge(f *listSockFound, e *event.Event) {
 			e.Status.Left = int64(f.Left) * jiffy
 		}
 	case state != event.FinWait1 && state != event.LastAck:
-		// The state began with a segment or a connect(), which set the time (tcp_mstamp_refresh in
-		// tcp_rcv_established, tcp_rcv_state_process and tcp_connect), as did any later segment. A
-		// close() may not set it: its FIN may go with data that was sent already.
+		// The state started with a segment or a connect(), which set the time (tcp_mstamp_refresh
+		// in tcp_rcv_established, tcp_rcv_state_process and tcp_connect), as did any later segment.
+		// A close() may not set it: its FIN may go with data that has already been sent.
 		e.Status.AtLeast = atLeast(f)
 	}
 }
@@ -126,15 +126,15 @@ func atLeast(f *listSockFound) int64 {
 }
 
 // finWait2Left returns how long an orphan in FIN_WAIT2 that is a full socket has left, in ns. Its
-// timer ends it, unless it may wait for more than TCP_TIMEWAIT_LEN: then the timer makes it a
-// timewait sock, which lasts for what it may wait beyond that (tcp_fin_time in include/net/tcp.h,
+// timer ends it, unless it may wait for more than TCP_TIMEWAIT_LEN. In that case the timer turns it
+// into a timewait sock, which lasts for the rest of that wait (tcp_fin_time in include/net/tcp.h,
 // tcp_keepalive_timer in net/ipv4/tcp_timer.c, tcp_time_wait in net/ipv4/tcp_minisocks.c).
 func finWait2Left(f *listSockFound, jiffy int64) int64 {
 	const timewait = 60e9
 	if jiffy == 0 {
 		return event.Unknown
 	}
-	left := max(int64(int32(f.Left)), 0) * jiffy // below 0: the timer is about to run
+	left := max(int64(int32(f.Left)), 0) * jiffy // below 0: the timer is about to fire
 	if f.FinLinger < 0 {
 		return left
 	}
@@ -149,12 +149,12 @@ func finWait2Left(f *listSockFound, jiffy int64) int64 {
 	return left
 }
 
-// jiffy returns the length of a jiffy in ns, or 0 if it cannot be found out. count is jiffies_64
+// jiffy returns the length of a jiffy in ns, or 0 if it cannot be determined. count is jiffies_64
 // when CLOCK_MONOTONIC was mono; both stand still while the machine sleeps. The kernel is built
-// with one of a few frequencies, and its count begins 5 minutes before 2^32 (INITIAL_JIFFIES in
+// with one of a few frequencies, and its count starts 5 minutes before 2^32 (INITIAL_JIFFIES in
 // include/linux/jiffies.h).
 func jiffy(count uint64, mono int64) int64 {
-	const begin = 300e9 // when the count is near 2^32 the frequency does not show
+	const begin = 300e9 // when the count is near 2^32, it does not reveal the frequency
 	since := mono - begin
 	if max(since, -since) < 30e9 {
 		return 0

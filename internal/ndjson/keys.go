@@ -6,7 +6,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// Tuple has the keys of a socket's addresses.
+// Tuple holds the keys for a socket's addresses.
 type Tuple struct {
 	LocalAddr  *string `json:"laddr"`
 	LocalPort  *uint16 `json:"lport"`
@@ -27,7 +27,7 @@ func addr(a netip.Addr) *string {
 	return &s
 }
 
-// Device has the keys of the network device that a socket is bound to.
+// Device holds the keys for the network device that a socket is bound to.
 type Device struct {
 	IfIndex *uint32 `json:"ifindex"`
 	IfName  *string `json:"ifname"`
@@ -36,7 +36,7 @@ type Device struct {
 // NewDevice returns the Device with this index and name.
 func NewDevice(index uint32, name string) Device { return Device{Known(index, 0), Known(name, "")} }
 
-// Owner has the keys of the process that owns a socket.
+// Owner holds the keys for the process that owns a socket.
 type Owner struct {
 	PID     *uint32 `json:"owner_pid"`
 	HostPID *uint32 `json:"owner_host_pid"`

@@ -26,7 +26,7 @@ func NewLines(w io.Writer) *Lines {
 	return &Lines{w: w, buf: make([]byte, 0, 2*flushAt)}
 }
 
-// Head begins every NDJSON line that is not an Event. docs/ndjson.md describes the keys.
+// Head starts every NDJSON line that is not an Event. docs/ndjson.md describes the keys.
 type Head struct {
 	V    int    `json:"v"`
 	Type string `json:"type"`
@@ -49,8 +49,8 @@ func Known[T comparable](v, unknown T) *T {
 	return &v
 }
 
-// PIDs returns the values of the two keys of a process ID: own for a process of our PID namespace,
-// host for one that only the initial namespace knows (event.HostPID).
+// PIDs returns the values of the two keys for a process ID: own for a process in our PID namespace,
+// host for one that exists only in the initial namespace (event.HostPID).
 func PIDs(pid uint32) (own, host *uint32) {
 	if pid&event.HostPID != 0 {
 		return nil, Known(pid&^event.HostPID, 0)
@@ -60,7 +60,7 @@ func PIDs(pid uint32) (own, host *uint32) {
 
 func (h *Head) number(seq uint64) { h.Seq = seq }
 
-// JSON adds one line: line points to a struct that embeds Head as its first field.
+// JSON adds one line; line points to a struct that embeds Head as its first field.
 func (l *Lines) JSON(line interface{ number(seq uint64) }) error {
 	l.seq++
 	line.number(l.seq)

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package needs reports what tracing needs of this machine, and what is missing.
+// Package needs reports what tracing needs from this machine, and what is missing.
 package needs
 
 import (
@@ -20,16 +20,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Need is one requirement of tracing.
+// Need is one requirement for tracing.
 type Need struct {
 	Name  string
 	OK    bool
 	Found string
 	Hint  string // what to do if the need is not met
-	Soft  bool   // tracing works without it and shows less
+	Soft  bool   // tracing works without it but shows less
 
-	// Unknown reports that it could not be found out whether the need is met, for instance because
-	// a container hides it. OK is true then, because it may well be met.
+	// Unknown reports that whether the need is met could not be determined, for instance because a
+	// container hides it. OK is then true, because the need may well be met.
 	Unknown bool
 }
 
@@ -41,7 +41,7 @@ func All() []Need {
 	}
 }
 
-// FirstUnmet returns the first need of all without which tracing does not work, or nil.
+// FirstUnmet returns the first unmet need in all without which tracing does not work, or nil.
 func FirstUnmet(all []Need) *Need {
 	for i := range all {
 		if !all[i].OK && !all[i].Soft {
@@ -188,9 +188,9 @@ func jit() Need {
 	return n
 }
 
-// compiledSize loads a program that does nothing and returns the size of its machine code, which
-// is 0 if the kernel interprets it. net.core.bpf_jit_enable would not do: it exists in the initial
-// network namespace only (net/core/sysctl_net_core.c, sysctl_core_init).
+// compiledSize loads a program that does nothing and returns the size of its machine code, which is
+// 0 if the kernel interprets it. net.core.bpf_jit_enable would not do: it exists only in the
+// initial network namespace (net/core/sysctl_net_core.c, sysctl_core_init).
 func compiledSize() (uint32, error) {
 	_ = rlimit.RemoveMemlock() // matters before Linux 5.11; if it fails, loading may
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{

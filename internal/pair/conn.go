@@ -2,7 +2,7 @@ package pair
 
 import "sstrace/internal/event"
 
-// Conn is a connection, as far as it is on this host: either end may be nil, but not both.
+// Conn is the part of a connection that is on this host: either end may be nil, but not both.
 type Conn struct{ Client, Server *End }
 
 // Conn returns the connection of e. If it is unknown which end opened it, Client is the end that
@@ -27,7 +27,7 @@ func (c Conn) Ends(yield func(*End) bool) {
 	}
 }
 
-// Certain reports whether there are two ends that are known to be one connection.
+// Certain reports whether both ends are on this host and known to be one connection.
 func (c Conn) Certain() bool { return c.Client != nil && c.Client.Pairing > Perhaps }
 
 // Wanted reports whether the filters want a line of either end.
@@ -45,7 +45,7 @@ func (c Conn) Lost() bool {
 	return c.Client != nil && c.Client.Lost() || c.Server != nil && c.Server.Lost()
 }
 
-// Redirected reports whether the server's end has another address than the one that the client
+// Redirected reports whether the server's end has a different address from the one that the client
 // connected to.
 func (c Conn) Redirected() bool {
 	return c.Client != nil && c.Server != nil && c.Client.Remote != c.Server.Local

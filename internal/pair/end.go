@@ -6,12 +6,12 @@ import (
 	"sstrace/internal/event"
 )
 
-// Pairing is how it is known that two ends are one connection, from the least certain to the most.
+// Pairing is how two ends are known to be one connection, from the least certain to the most.
 type Pairing uint8
 
 // The pairings. Perhaps means that the two are in different network namespaces, or have DNAT
 // between them, and that the initial sequence number of one of them is unknown: the addresses alone
-// may then be those of two connections.
+// may then belong to two connections.
 const (
 	Unpaired Pairing = iota
 	Perhaps
@@ -45,8 +45,8 @@ func (s Step) Seen() bool { return s.Mono != 0 }
 // moment is a point in time by both clocks.
 type moment struct{ Mono, Wall int64 }
 
-// End is one end of a connection: a socket from the beginning of one connection to its end. The
-// Table owns it until it is Over. It may be read between two calls of Table.Take.
+// End is one end of a connection: a socket from the start of one connection to its end. The Table
+// owns it until it is Over. It may be read between two calls of Table.Take.
 type End struct {
 	ID            uint64
 	Cookie        uint64
@@ -65,7 +65,7 @@ type End struct {
 	Accepted  Process // the process that called accept()
 
 	// Path has the states that the End entered, except a final CLOSE. The first one is the state
-	// that the connection began in or, if the End is Older, the state that its first line left.
+	// that the connection started in or, if the End is Older, the state that its first line left.
 	Path []Step
 	Last moment // the time of the latest change
 
@@ -78,7 +78,7 @@ type End struct {
 	Err        int32
 	Closer     event.Closer
 
-	Older         bool // older than the trace: the beginning was not seen
+	Older         bool // older than the trace: the start was not seen
 	ConnectFailed bool // connect() failed before it sent a SYN; the socket entered no state
 	Over          bool // the full socket has ended: the End is in TIME_WAIT or CLOSE, or it is Gone
 	Gone          bool // it is over, but the lines that would have shown how were lost
@@ -112,8 +112,7 @@ func (e *End) Zone() string { return event.Zone(e.IfIndex, e.IfName) }
 // State returns the current state.
 func (e *End) State() event.State { return e.state }
 
-// Began returns the time of the first line: the beginning of the connection, unless the End is
-// Older.
+// Began returns the time of the first line: the start of the connection, unless the End is Older.
 func (e *End) Began() (mono, wall int64) {
 	for _, s := range e.Path {
 		if s.Seen() {
@@ -146,11 +145,11 @@ func (e *End) Lost() bool {
 func (e *End) NoSyn() bool { return e.ConnectFailed || e.Reason == event.ReasonNoPort }
 
 // SynArrived returns the step at which the SYN arrived at a server's end, or nil if that was not
-// seen: with SYN cookies, and where request socks are not traced, the end appears with the ACK.
+// seen: with SYN cookies, or if request socks are not traced, the end appears with the ACK.
 //
 // A tracepoint's line shows the arrival of the SYN only with TCP Fast Open (RFC 7413), which
 // creates the sock at once. That is certain if the client was not yet ESTABLISHED, since it sends
-// the ACK after that.
+// the ACK only once it is.
 func (e *End) SynArrived() *Step {
 	s := e.Step(event.SynRecv)
 	switch {
@@ -165,8 +164,8 @@ func (e *End) SynArrived() *Step {
 }
 
 // AckArrived returns the step at which the ACK of the handshake arrived at a server's end, or nil
-// if that was not seen. If the listener waits for data, the kernel drops the ACK and SYN_RECV goes
-// on.
+// if that was not seen. If the listener waits for data, the kernel drops the ACK and SYN_RECV
+// continues.
 func (e *End) AckArrived() *Step {
 	if e.acked != nil {
 		return e.acked

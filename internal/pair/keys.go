@@ -21,7 +21,7 @@ func (e *End) Keys() Keys {
 	}
 }
 
-// OwnerKeys are the NDJSON keys that describe whose an End is.
+// OwnerKeys are the NDJSON keys that describe who owns an End.
 type OwnerKeys struct {
 	ndjson.Owner
 	Container *string `json:"container"`

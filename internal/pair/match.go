@@ -37,7 +37,7 @@ func prefers(a, b *End) bool {
 }
 
 // match looks for the peer of end when its addresses become known, and again when its initial
-// sequence number does, which newISN reports.
+// sequence number does; newISN reports the latter.
 func (t *Table) match(end *End, newISN bool) {
 	if !complete(end.Local) || !complete(end.Remote) {
 		if end.state == event.SynSent {
@@ -106,8 +106,8 @@ func (t *Table) find(end *End) *End {
 	return nil
 }
 
-// findMirrored returns the end with the mirrored tuple that suits, or nil. In one namespace and on
-// one device that is the newest one, since lines of the others are missing.
+// findMirrored returns the end that has the mirrored tuple and satisfies suits, or nil. In one
+// namespace and on one device that is the newest one, since lines of the others are missing.
 func (t *Table) findMirrored(end *End, suits func(*End) bool) *End {
 	var certain, here, elsewhere *End
 	severalHere, severalElsewhere := false, false
@@ -142,7 +142,7 @@ func (t *Table) findMirrored(end *End, suits func(*End) bool) *End {
 	return elsewhere
 }
 
-// findClient returns the client of server, which has just begun, or nil.
+// findClient returns the client of server, which has just appeared, or nil.
 func (t *Table) findClient(server *End) *End {
 	if c := t.findMirrored(server, func(c *End) bool { return c.awaits(server) }); c != nil {
 		return c
@@ -162,8 +162,8 @@ func (c *End) awaits(server *End) bool {
 	return established != nil && established.Seen() && server.Last.Mono-established.Mono <= Late
 }
 
-// findTranslatedClient returns the one client whose SYN may have reached server by DNAT, or nil. A
-// client whose port is still unknown counts as another candidate.
+// findTranslatedClient returns the one client whose SYN may have reached server through DNAT, or
+// nil. A client whose port is still unknown counts as another candidate.
 func (t *Table) findTranslatedClient(server *End) *End {
 	var found *End
 	several := t.portless > 0
@@ -184,8 +184,8 @@ func (t *Table) findTranslatedClient(server *End) *End {
 	return found
 }
 
-// findServer returns the server's end of client, or nil. It is needed if the client's port was
-// unknown when it appeared, or if its first line came after the server's.
+// findServer returns the server's end of the client's connection, or nil. It is needed if the
+// client's port was unknown when it appeared, or if its first line came after the server's.
 func (t *Table) findServer(client *End) *End {
 	begun, _ := client.Began()
 	return t.findMirrored(client, func(s *End) bool {

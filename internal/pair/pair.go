@@ -1,5 +1,5 @@
-// Package pair assembles the lines of a stream into connections with their two ends. It knows
-// nothing about views, and keeps only open connections.
+// Package pair assembles the lines of a stream into connections with their two ends. It does not
+// depend on views, and keeps only open connections.
 package pair
 
 import (
@@ -11,7 +11,7 @@ import (
 )
 
 // Late is how long after a client is ESTABLISHED its server's end may still appear, in ns. With SYN
-// cookies, and where request socks are not traced, that end is created when the ACK arrives.
+// cookies, or if request socks are not traced, that end is created when the ACK arrives.
 const Late = 100e6
 
 // Table holds the open ends. Its zero value is ready to use. It is not safe for concurrent use.
@@ -20,21 +20,21 @@ const Late = 100e6
 //
 //   - A server's end belongs to the client whose addresses mirror its own. A network namespace has
 //     only one such socket at a time, unless the sockets are bound to devices. In other namespaces
-//     it must be the only one of all, and not on a loopback address, which is a different host in
+//     it must be the only one overall, and not on a loopback address, which is a different host in
 //     each namespace.
 //   - If there is none, the network may have changed the destination of the SYN (DNAT, as for the
 //     published ports of containers). The end then belongs to the client with its remote address
 //     and port that waits for an answer, if there is exactly one.
 //   - An end that matches more than one peer is not paired at all.
 //
-// If both ends know the client's initial sequence number, that number decides: different numbers
-// are never paired, and an equal one selects among several candidates. If it is unknown, ends in
-// two namespaces or with DNAT between them are Perhaps one connection.
+// If the client's initial sequence number is known at both ends, that number decides: different
+// numbers are never paired, and an equal one selects among several candidates. If it is unknown,
+// ends in two namespaces or with DNAT between them are Perhaps one connection.
 type Table struct {
 	ends       map[uint64]*End // by ID
 	socks      map[uint64]*End // by the address of the struct sock: the latest end there
 	byTuple    map[tuple]*End
-	connecting map[local][]*End // clients in SYN_SENT without a server's end, or paired by DNAT only
+	connecting map[local][]*End // clients in SYN_SENT without a server's end, or paired only through DNAT
 	portless   int              // clients in SYN_SENT whose local port is unknown
 	losses     uint64
 	count      uint64
@@ -66,8 +66,8 @@ func (t *Table) Take(e *event.Event) []*End {
 	case event.Lost:
 		t.losses++
 	case event.Accept:
-		// An unknown end was over before it was accepted, or is older than the trace: then its next
-		// change creates it.
+		// If the end is unknown, either it was over before it was accepted, or it is older than the
+		// trace and its next change creates it.
 		if end := t.ends[e.ID]; end != nil {
 			end.AcceptedAt, end.Queued = e.Mono, max(e.Dur, event.Unknown)
 			end.Accepted = Process{e.OwnerPID, e.OwnerComm, e.OwnerVia}
@@ -115,7 +115,7 @@ func (t *Table) connectFailed(e *event.Event) {
 func (t *Table) change(e *event.Event) {
 	if e.Role == event.Listener || e.New == event.Listen ||
 		e.Old == event.TimeWait || e.Old == event.Listen && e.New == event.Close {
-		return // a listener's, or of an end that was over when it entered TIME_WAIT
+		return // about a listener, or an end that was over when it entered TIME_WAIT
 	}
 	begins := e.Old == event.Listen || e.Old == event.Close
 	end := t.ends[e.ID]
@@ -140,7 +140,7 @@ func (t *Table) change(e *event.Event) {
 	t.touched = append(t.touched, end)
 }
 
-// add makes an end of its first line.
+// add makes an end from its first line.
 func (t *Table) add(e *event.Event, begins bool) *End {
 	if t.ends == nil {
 		t.ends, t.socks = make(map[uint64]*End), make(map[uint64]*End)
@@ -159,7 +159,7 @@ func (t *Table) add(e *event.Event, begins bool) *End {
 	return end
 }
 
-// update takes over what any line of an end may contribute.
+// update copies what any line about an end may contribute.
 func (t *Table) update(end *End, e *event.Event) {
 	if e.Role != 0 {
 		end.Role = e.Role
@@ -228,15 +228,15 @@ func (t *Table) finish(end *End) {
 	}
 	t.leaveSynSent(end)
 	t.removeTuple(end)
-	// If the handshake failed for the client, it cannot have succeeded for its server: that one has
-	// another client.
+	// If the handshake failed for the client, it cannot have succeeded for its server: the server
+	// has another client.
 	if p := end.Peer; end.Pairing == Perhaps && end.Role == event.Client &&
 		end.Step(event.Established) == nil && p.Step(event.Established) != nil {
 		t.separate(end, p)
 	}
 }
 
-// leaveSynSent removes end from what is kept of clients in SYN_SENT.
+// leaveSynSent removes end from the records of clients in SYN_SENT.
 func (t *Table) leaveSynSent(end *End) {
 	t.setPortless(end, false)
 	t.removeConnecting(end)

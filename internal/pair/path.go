@@ -19,7 +19,7 @@ var (
 )
 
 // continues reports whether e can be about the same connection as the previous line of its socket.
-// If lines were lost, the socket may have begun another connection since.
+// If lines were lost, the socket may have started another connection since.
 func (e *End) continues(next *event.Event) bool {
 	if complete(e.Local) && complete(next.Local) && e.Local != next.Local ||
 		complete(e.Remote) && complete(next.Remote) && e.Remote != next.Remote ||
@@ -36,22 +36,22 @@ func otherBranch(a, b event.State) bool {
 		slices.Contains(passive, a) && slices.Contains(active, b)
 }
 
-// differ reports whether both numbers are known, that is not 0, and different.
+// differ reports whether both numbers are known (not 0) and different.
 func differ(a, b uint32) bool { return a != 0 && b != 0 && a != b }
 
 // complete reports whether both the address and the port are known.
 func complete(a netip.AddrPort) bool { return a.Addr().IsValid() && a.Port() != 0 }
 
-// enter follows the change e. losses is Table.losses.
+// enter applies change to e. losses is Table.losses.
 func (e *End) enter(change *event.Event, losses uint64) {
 	e.Last = moment{change.Mono, change.Wall}
 	if n := len(e.Path); n > 0 {
 		last := &e.Path[n-1]
 		switch {
-		case change.Old == change.New: // in the kernel vocabulary: the next line has only a part of the time
+		case change.Old == change.New: // in the kernel vocabulary: the next line has only part of the time
 			e.selfChange = true
 			return
-		case last.State != change.Old: // the lines between were lost
+		case last.State != change.Old: // the lines in between were lost
 			e.Path = append(e.Path, Step{State: change.Old, Dur: event.Unknown})
 		case !e.selfChange:
 			last.Dur = change.Dur
@@ -73,7 +73,7 @@ func (e *End) enter(change *event.Event, losses uint64) {
 	}
 }
 
-// addHandshake takes over what the lines that leave SYN_SENT or SYN_RECV contain.
+// addHandshake copies what only a change out of SYN_SENT or SYN_RECV contains.
 func (e *End) addHandshake(change *event.Event, losses uint64) {
 	if change.Old != event.SynSent && change.Old != event.SynRecv {
 		return

@@ -12,9 +12,9 @@ import (
 
 const tracefs = "/sys/kernel/tracing"
 
-// attachCalls attaches the programs on the system calls accept(), accept4() and connect(): all of
-// them or none. These tracepoints are identified by numbers in tracefs. Where that is not mounted,
-// a thread mounts it for itself, and ends.
+// attachCalls attaches the programs for the system calls accept(), accept4() and connect(): either
+// all of them or none. Their tracepoints are identified by numbers in tracefs. If tracefs is not
+// mounted, a thread mounts it for itself, and then ends.
 func (p *Probe) attachCalls() error {
 	result := make(chan error)
 	go func() {
@@ -28,7 +28,7 @@ func (p *Probe) attachCalls() error {
 	return <-result
 }
 
-// mountTracefs mounts tracefs for the calling thread, unless it is mounted.
+// mountTracefs mounts tracefs for the calling thread, unless it is already mounted.
 func mountTracefs() error {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(tracefs, &stat); err == nil && stat.Type == unix.TRACEFS_MAGIC {

@@ -31,10 +31,10 @@ var timerVariables = map[string]string{
 	"tcp_write_timer":     bpfVarTcpWriteTimer,
 }
 
-// load loads the object, with what f and the options ask for.
+// load loads the object as f and the options require.
 func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	types := btf.NewCache()
-	go func() { _, _ = types.Kernel() }() // takes longer than all that comes before its use
+	go func() { _, _ = types.Kernel() }() // takes longer than everything before its first use
 	spec, err := loadBpf()
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func (p *Probe) choosePrograms(spec *ebpf.CollectionSpec, types *btf.Cache, rfc 
 			set(variable, timers.Handlers[function])
 		}
 		set(bpfVarIcmpHandlers, timers.ICMP)
-		// That a timer was cancelled comes last, because it means little without what follows.
+		// The cancellation of a timer comes last, because it means little without what follows.
 		tracing = append(tracing, bpfProgTimerStarted, bpfProgTimerExpired, bpfProgSkbDropped, bpfProgTimerCancelled)
 	}
 	tracing = append(tracing, bpfProgProcessExited, bpfProgResetSent)
@@ -118,8 +118,8 @@ func (p *Probe) choosePrograms(spec *ebpf.CollectionSpec, types *btf.Cache, rfc 
 
 // ioUringArgs returns how many arguments the tracepoint io_uring:io_uring_complete has, if the
 // kernel side knows them: 3 (ring, request, completion) since 6.15, and 7 (ring, request,
-// user_data, result, flags, extra1, extra2) since 5.19. It returns 0 for a kernel without
-// io_uring, or one whose completions do not have the request (up to 5.18).
+// user_data, result, flags, extra1, extra2) since 5.19. It returns 0 for a kernel without io_uring,
+// or one whose completions do not include the request (up to 5.18).
 func ioUringArgs(types *btf.Cache) (uint8, error) {
 	spec, err := types.Kernel()
 	if err != nil {
@@ -139,7 +139,7 @@ func ioUringArgs(types *btf.Cache) (uint8, error) {
 	return 0, nil
 }
 
-// set sets a variable of an object before it is loaded.
+// set sets a variable in an object before it is loaded.
 func set(spec *ebpf.CollectionSpec, name string, value any) error {
 	if err := spec.Variables[name].Set(value); err != nil {
 		return fmt.Errorf("set %s: %w", name, err)
@@ -147,7 +147,7 @@ func set(spec *ebpf.CollectionSpec, name string, value any) error {
 	return nil
 }
 
-// configure sets the filters, as constants: the verifier removes the code of those that are off.
+// configure sets the filters, as constants: the verifier removes the code for those that are off.
 func configure(spec *ebpf.CollectionSpec, f *filter.Filter) error {
 	const either, local, remote = 1, 2, 4 // PORT_EITHER, PORT_LOCAL, PORT_REMOTE
 	var ports [65536]byte
@@ -186,7 +186,7 @@ func configure(spec *ebpf.CollectionSpec, f *filter.Filter) error {
 	return errors.Join(errs...)
 }
 
-// fill puts the values of those filters that are sets into their maps.
+// fill puts the values of the filters that are sets into their maps.
 func (p *Probe) fill(f *filter.Filter) error {
 	yes := uint8(1)
 	for _, host := range f.Hosts {

@@ -12,13 +12,13 @@ import (
 
 const (
 	// longestNap is how long the reader of a busy ring sleeps between two batches, if the ring has
-	// room for what comes meanwhile. No change wakes it: waking the reader for every change would
-	// cost the host more than everything else combined.
+	// room for the records that arrive meanwhile. No change wakes it: waking the reader for every
+	// change would cost the host more than everything else combined.
 	longestNap = time.Millisecond
-	// shortestNap is the shortest sleep that is worthwhile: the kernel may prolong each by as much
-	// (the timer slack of prctl(2)).
+	// shortestNap is the shortest sleep that is worthwhile: the kernel may prolong any sleep by as
+	// much (the timer slack of prctl(2)).
 	shortestNap = 50 * time.Microsecond
-	// soonAgain bounds the wait for a wake-up where a nap would be right but the ring is too small
+	// soonAgain bounds the wait for a wake-up when a nap would be right but the ring is too small
 	// for one. The poller of cilium/ebpf truncates the remaining time to milliseconds, so 1 ms
 	// would be 0.
 	soonAgain = 2 * time.Millisecond
@@ -27,13 +27,13 @@ const (
 	recordSpace = closedSize + 8
 )
 
-// doze is how long the reader of an empty ring sleeps at most. The next change wakes it; only a
-// change in the same instant as the reader falls asleep may have to wait that long.
+// doze is the longest time that the reader of an empty ring sleeps. The next change wakes it; only
+// a change at the very instant at which the reader falls asleep may have to wait that long.
 var doze = 100 * time.Millisecond
 
 var longAgo = time.Unix(1, 0)
 
-// ring is what a Probe uses of a ringbuf.Reader.
+// ring is the part of a ringbuf.Reader that a Probe uses.
 type ring interface {
 	ReadInto(rec *ringbuf.Record) error
 	SetDeadline(t time.Time)
@@ -57,20 +57,21 @@ func newPace(r ring, size int, ask func()) *pace {
 	return &pace{ring: r, size: size, longest: longest, nap: longest, sleep: sleep, ask: ask}
 }
 
-// longestNapFor returns how long a ring of this size may be left alone. With all that TCP does for
-// a record, a CPU needs at least a microsecond to make one, so half of the ring stays free even if
-// no CPU does anything else. 16 MiB allow longestNap on up to 38 CPUs.
+// longestNapFor returns how long a ring of this size may be left alone. Given all the TCP work
+// behind each record, a CPU needs at least a microsecond to make one, so half of the ring stays
+// free even if no CPU does anything else. 16 MiB allows longestNap on up to 38 CPUs.
 func longestNapFor(size, cpus int) time.Duration {
 	return min(longestNap, time.Duration(size/2/recordSpace/cpus)*time.Microsecond)
 }
 
-// rest waits before the next look into an empty ring, or sets how long that look itself waits for
-// a wake-up. found is how many bytes were in the ring when the last batch began, or 0 if there was
-// none; soon asks for a look within milliseconds although nothing came.
+// rest waits before an empty ring is next read, or sets how long that read itself waits for a
+// wake-up. found is how many bytes were in the ring when the last batch started, or 0 if there was
+// none; soon asks for a read within milliseconds although nothing came.
 //
-// After a batch the next one is near: the reader naps, and does not look meanwhile. A nap during
-// which the ring filled too far, because it lasted longer than asked, makes the next one shorter.
-// If even the shortest nap is too long, the next change wakes the reader, as on an idle host.
+// After a batch, the next one is near: the reader naps, and does not check the ring meanwhile. A
+// nap during which the ring filled too far, because it lasted longer than requested, makes the next
+// one shorter. If even the shortest nap is too long, the next change wakes the reader, as on an
+// idle host.
 func (p *pace) rest(found int, soon bool) {
 	if found > p.size/4 {
 		p.nap /= 2
@@ -89,8 +90,8 @@ func (p *pace) rest(found int, soon bool) {
 	p.wait(doze)
 }
 
-// wait makes the next look wait for a wake-up, at most this long. A change that came before the
-// request does not wake the reader, so it looks at the ring once more.
+// wait makes the next read wait for a wake-up, at most this long. A change that came before the
+// request does not wake the reader, so the reader checks the ring once more.
 func (p *pace) wait(atMost time.Duration) {
 	p.ask()
 	if p.ring.AvailableBytes() > 0 {
@@ -100,7 +101,7 @@ func (p *pace) wait(atMost time.Duration) {
 	p.ring.SetDeadline(time.Now().Add(atMost))
 }
 
-// sleep sleeps for d, or less if a signal comes. The timers of Go's runtime would round d up to a
+// sleep sleeps for d, or less if a signal arrives. The timers of Go's runtime would round d up to a
 // millisecond.
 func sleep(d time.Duration) {
 	ts := unix.NsecToTimespec(int64(d))

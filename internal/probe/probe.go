@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package probe traces: it loads the BPF programs, attaches them, yields their records, and
+// Package probe does the tracing: it loads and attaches the BPF programs, yields their records, and
 // accounts for every change.
 package probe
 
@@ -42,7 +42,7 @@ type Probe struct {
 	objs    *ebpf.Collection
 	maps    bpfMaps
 	vars    bpfVariables
-	tracing []*ebpf.Program // those on tracepoints, in the order in which they are attached
+	tracing []*ebpf.Program // those on tracepoints, in the order of attachment
 	links   []link.Link     // in that order
 	reader  ring
 	pace    *pace
@@ -59,13 +59,13 @@ type Probe struct {
 	fence    atomic.Uint32
 }
 
-// Open loads and attaches the programs, with the part of f that the kernel side decides, and lists
+// Open loads and attaches the programs, with the part of f that the kernel side applies, and lists
 // the sockets that exist. From then on every change is recorded. buffer is the size of the ring in
 // bytes, a power of two and a multiple of the page size. rfc also traces what the rfc vocabulary
-// needs: the timers of mini-sockets, accept() and connect(); TimersUnavailable and
-// CallsUnavailable report what of it this machine cannot provide. stacks records the stacks of
-// calls that connect or accept. Errors say what to do, except that one which wraps
-// linux.ErrNoCgroup is about f.
+// needs: the timers of mini-sockets, accept() and connect(); TimersUnavailable and CallsUnavailable
+// report which of these this machine cannot provide. If stacks is set, the stacks of calls that
+// connect or accept are recorded. Errors say what to do, except one that wraps linux.ErrNoCgroup,
+// which is about f.
 func Open(f *filter.Filter, buffer int, rfc, stacks bool) (*Probe, error) {
 	_ = rlimit.RemoveMemlock() // matters before Linux 5.11; if it fails, loading may
 	p := &Probe{names: &namer{Names: linux.NewNames()}}
@@ -83,8 +83,8 @@ func Open(f *filter.Filter, buffer int, rfc, stacks bool) (*Probe, error) {
 	return nil, err
 }
 
-// attach attaches the programs, which run in the order in which they were attached, and then lists
-// the sockets that exist: what changes meanwhile is in the ring already.
+// attach attaches the programs, which run in the order of attachment, and then lists the sockets
+// that exist. Changes in the meantime are already in the ring.
 func (p *Probe) attach() error {
 	for _, prog := range p.tracing {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
@@ -128,7 +128,7 @@ func (p *Probe) Stop() {
 			_ = l.Close() // it is detached, whatever Close returns
 		}
 		// Programs run inside RCU or with preemption disabled, so this waits for those that are
-		// running. Where it is not supported (nohz_full) the counters serve as well: see settle.
+		// running. If it is not supported (nohz_full), the counters serve as well: see settle.
 		_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
 		_ = p.reader.Flush()
 	})
@@ -149,8 +149,8 @@ func (p *Probe) Close() {
 	p.names.Close()
 }
 
-// settle detaches the programs and waits until none is running: each counts first what it has seen
-// and last what became of it.
+// settle detaches the programs and waits until none is running: each counts a change first, and its
+// outcome last.
 func (p *Probe) settle() {
 	p.Stop()
 	for end := time.Now().Add(settleTime); time.Now().Before(end); time.Sleep(50 * time.Microsecond) {
@@ -160,7 +160,7 @@ func (p *Probe) settle() {
 	}
 }
 
-// cpus returns the sums of the counters of all CPUs.
+// cpus returns the sums of the counters over all CPUs.
 func (p *Probe) cpus() bpfCpu {
 	var all []bpfCpu
 	var sum bpfCpu
@@ -177,9 +177,9 @@ func (p *Probe) cpus() bpfCpu {
 	return sum
 }
 
-// Balance returns the account of all changes after Records has ended. What became of the records
-// that Records yielded is for the caller to add. duplicates is how many of them repeated another:
-// they are not counted anywhere.
+// Balance returns the account of all changes after Records has ended. The caller must add what
+// became of the records that Records yielded. duplicates is how many of them repeated another
+// record; those are not counted anywhere.
 func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 	c := p.cpus()
 	c.Seen -= duplicates
@@ -203,8 +203,7 @@ func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 	return b, nil
 }
 
-// Stack returns the return addresses of the Stack of an Event, the innermost first, or nil if it
-// has none.
+// Stack returns the return addresses in an Event's Stack, innermost first, or nil if it has none.
 func (p *Probe) Stack(id uint32) []uint64 {
 	var addrs [127]uint64
 	if id == 0 || p.maps.Stacks.Lookup(id-1, &addrs) != nil {
@@ -217,8 +216,8 @@ func (p *Probe) Stack(id uint32) []uint64 {
 	return slices.Clone(addrs[:n])
 }
 
-// Check returns what tracing needs of this machine. If nothing that it cannot do without is
-// missing, Check also attaches the programs for a moment.
+// Check returns what tracing needs from this machine. If nothing essential is missing, Check also
+// attaches the programs for a moment.
 func Check() []needs.Need {
 	all := needs.All()
 	if needs.FirstUnmet(all) != nil {

@@ -15,11 +15,11 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// Records yields the sockets that are older than the trace, then each record of the ring, and a
-// Lost wherever changes are missing, until Stop; then the rest of the ring. A record is valid
-// until the next one. Whenever the ring is empty, Records calls idle before it sleeps, with a time
-// at which the ring was still empty, and calls it again soon if idle asks for that. Records can be
-// used once.
+// Records yields the sockets that are older than the trace, then, until Stop, each record in the
+// ring, with a Lost wherever changes are missing, and finally the rest of the ring. A record is
+// valid until the next one. Whenever the ring is empty, Records calls idle before it sleeps, with a
+// time at which the ring was still empty, and calls it again soon if idle asks for it. Records can
+// be used once.
 func (p *Probe) Records(idle func(mono int64) (soon bool, err error)) iter.Seq2[*record.Record, error] {
 	return func(yield func(*record.Record, error) bool) {
 		defer p.settle()
@@ -34,11 +34,11 @@ func (p *Probe) Records(idle func(mono int64) (soon bool, err error)) iter.Seq2[
 	}
 }
 
-// drain yields the records of the ring, and the losses between them.
+// drain yields the records in the ring, and the losses between them.
 func (p *Probe) drain(idle func(int64) (bool, error), yield func(*record.Record, error) bool) {
 	var rec ringbuf.Record
 	r := new(record.Record)
-	found, flushed := 0, false // found is how many bytes were in the ring when the batch began
+	found, flushed := 0, false // found is how many bytes were in the ring when the batch started
 	p.reader.SetDeadline(longAgo)
 	for {
 		err := p.reader.ReadInto(&rec)
@@ -93,7 +93,7 @@ func (p *Probe) drain(idle func(int64) (bool, error), yield func(*record.Record,
 	}
 }
 
-// translate makes r of a record of the ring.
+// translate fills r from a record in the ring.
 func (p *Probe) translate(sample []byte, r *record.Record) error {
 	raw, err := decode(sample)
 	if err != nil {
@@ -110,10 +110,10 @@ func (p *Probe) translate(sample []byte, r *record.Record) error {
 // askToBeWoken makes the next change wake the reader.
 func (p *Probe) askToBeWoken() {
 	_ = p.vars.ReaderWaiting.Set(uint32(1)) // mapped memory: cannot fail
-	p.fence.Add(1)                          // a full barrier: a look at the ring must not be ordered before it
+	p.fence.Add(1)                          // a full barrier: reads of the ring must not be ordered before it
 }
 
-// reportLosses yields a Lost if more changes are lost than reported.
+// reportLosses yields a Lost if more changes have been lost than reported.
 func (p *Probe) reportLosses(losses uint64, mono int64, yield func(*record.Record, error) bool) bool {
 	if losses <= p.reported {
 		return true

@@ -19,8 +19,8 @@ const (
 	closedSize = int(unsafe.Sizeof(bpfClosed{}))
 )
 
-// decode returns a record of the ring in place: it checks the length and casts. bpf2go generates
-// bpfEvent from the object, and a test compares the two.
+// decode returns a record in the ring without copying it: it checks the length and casts. bpf2go
+// generates bpfEvent from the object, and a test compares the two.
 func decode(raw []byte) (*bpfEvent, error) {
 	if len(raw) < recordSize {
 		return nil, fmt.Errorf("a record has %d bytes, fewer than the %d of struct event", len(raw), recordSize)
@@ -28,7 +28,7 @@ func decode(raw []byte) (*bpfEvent, error) {
 	return (*bpfEvent)(unsafe.Pointer(unsafe.SliceData(raw))), nil
 }
 
-// totals returns what follows the record of a change to CLOSE.
+// totals returns the data that follow the record of a change to CLOSE.
 func (n *namer) totals(raw []byte) (t event.Totals) {
 	if len(raw) < closedSize {
 		return t
@@ -54,8 +54,8 @@ type namer struct {
 	devices *ebpf.Map // by network namespace and number; nil: none are known
 }
 
-// device returns the name of a device, or "" if it is unknown. A device may be renamed, so that
-// names are not cached.
+// device returns the name of a device, or "" if it is unknown. A device may be renamed, so names
+// are not cached.
 func (n *namer) device(netns, ifindex uint32) string {
 	var name [16]byte
 	if n.devices == nil || n.devices.Lookup(bpfDevice{Netns: netns, Ifindex: ifindex}, &name) != nil {
@@ -64,8 +64,8 @@ func (n *namer) device(netns, ifindex uint32) string {
 	return n.String(&name)
 }
 
-// record translates what the kernel side reports. The tracker adds what follows from the history
-// of the socket.
+// record translates what the kernel side reports. The tracker adds what follows from the socket's
+// history.
 func (n *namer) record(r *bpfEvent) record.Record {
 	rec := record.Record{
 		Event: event.Event{

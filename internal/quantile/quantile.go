@@ -20,7 +20,7 @@ const significantDigits = 2
 
 // Sketch is the distribution of the times that were added to it, in ns. Its range is fixed, 0 to
 // 2^63-1, so nothing is ever collapsed or left out. Its memory grows with the number of buckets in
-// use, not with the number of times: at most 12 bytes a bucket, and twice that while it grows.
+// use, not with the number of times: at most 12 bytes per bucket, and twice that while it grows.
 // There are 128 buckets for each power of two, 7424 in all; times from 1 µs to an hour fill 4096.
 //
 // It is not safe for concurrent use.
@@ -44,7 +44,7 @@ func (s *Sketch) Add(ns int64) {
 // Count returns the number of times that were added.
 func (s *Sketch) Count() uint64 { return uint64(s.buckets.TotalCount()) }
 
-// Min returns the least of the times, exactly; 0 if there are none.
+// Min returns the exact minimum of the times, or 0 if there are none.
 func (s *Sketch) Min() int64 {
 	if s.Count() == 0 {
 		return 0
@@ -52,11 +52,11 @@ func (s *Sketch) Min() int64 {
 	return s.min
 }
 
-// Max returns the greatest of the times, exactly; 0 if there are none.
+// Max returns the exact maximum of the times, or 0 if there are none.
 func (s *Sketch) Max() int64 { return s.max }
 
-// Quantile returns the time that a fraction q of all times, from 0 to 1, does not exceed: of n
-// times in order the one nearest to position q*n, with a relative error of at most Accuracy. The
+// Quantile returns the time that a fraction q of all times, from 0 to 1, does not exceed: among n
+// sorted times, the one nearest to position q*n, with a relative error of at most Accuracy. The
 // result is never outside Min and Max, which Quantile(0) and Quantile(1) return exactly. It is 0 if
 // there are no times.
 func (s *Sketch) Quantile(q float64) int64 {
@@ -91,9 +91,9 @@ func (s *Sketch) Merge(other *Sketch) error {
 	return nil
 }
 
-// Octaves returns exact counts of the times by powers of two: the first is the count of 0 ns, the
-// one at index i that of 2^(i-1) ns to less than 2^i. There are as many as the greatest time needs.
-// (No bucket spans a power of two.)
+// Octaves returns exact counts of the times by powers of two: the first counts times of 0 ns, and
+// the one at index i counts times from 2^(i-1) ns to less than 2^i. There are as many as the
+// greatest time needs. (No bucket spans a power of two.)
 func (s *Sketch) Octaves() []uint64 {
 	counts := make([]uint64, bits.Len64(uint64(s.max))+1)
 	s.buckets.ForEachBucket(func(ns, count int64) bool {

@@ -2,7 +2,7 @@ package quantile
 
 import "sstrace/internal/event"
 
-// Tally counts events, and has the distribution of their times as far as these are known.
+// Tally counts events, and holds the distribution of those of their times that are known.
 type Tally struct {
 	Count uint64
 	Times *Sketch

@@ -18,13 +18,13 @@ import (
 // typesFile is the kernel's BTF.
 const typesFile = "/sys/kernel/btf/vmlinux"
 
-// kernelTypes is a part of the kernel's BTF.
+// kernelTypes is part of the kernel's BTF.
 type kernelTypes struct {
-	spec      *btf.Spec             // structs, unions and enums, but not what their pointers point to
+	spec      *btf.Spec             // structs, unions and enums, but not the types their pointers refer to
 	functions map[string]btf.TypeID // bpf_iter_NAME, to which iterators attach
 }
 
-// readKernelTypes reads what the programs of spec name.
+// readKernelTypes reads the types that the programs in spec name.
 func readKernelTypes(spec *ebpf.CollectionSpec) (*kernelTypes, error) {
 	names, err := typeNames(spec.Types)
 	if err != nil {
@@ -38,8 +38,9 @@ func readKernelTypes(spec *ebpf.CollectionSpec) (*kernelTypes, error) {
 	return extract(raw, names)
 }
 
-// mapFile returns the bytes of a file, until release is called. It maps the file, to save a copy of
-// megabytes, or reads it if that is not possible: the kernel's BTF can be mapped since 6.16.
+// mapFile returns the bytes of a file, which are valid until release is called. It maps the file,
+// to avoid copying megabytes, or reads it if mapping is not possible: the kernel's BTF can be
+// mapped since 6.16.
 func mapFile(name string) (raw []byte, release func(), err error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -83,7 +84,7 @@ func typeNames(types *btf.Spec) (map[string]bool, error) {
 			add(t.Name, nil)
 		}
 	}
-	delete(names, "") // an anonymous type comes with the type that it is a part of
+	delete(names, "") // an anonymous type comes with the type that contains it
 	return names, nil
 }
 
@@ -113,8 +114,8 @@ const (
 	headerSize = 24
 	typeSize   = 12 // of struct btf_type
 
-	// unusedBits of a type's second word have no meaning yet; kinds and numbers of members may grow
-	// into them.
+	// unusedBits of a type's second word have no meaning yet; kinds and member counts may grow into
+	// them.
 	unusedBits = 0x60ff0000
 )
 
@@ -127,8 +128,8 @@ var trailing = [...]struct{ once, each int }{
 
 var errBTF = errors.New("the kernel's BTF has a form that sstrace does not know")
 
-// A rawType is a struct btf_type and what follows it, as words. Every name is the first word of its
-// type or member.
+// A rawType is a struct btf_type and the data that follow it, as words. Every name is the first
+// word of its type or member.
 type rawType []byte
 
 func (t rawType) word(i int) uint32   { return binary.LittleEndian.Uint32(t[4*i:]) } // the object is little-endian, too
@@ -136,7 +137,7 @@ func (t rawType) set(i int, v uint32) { binary.LittleEndian.PutUint32(t[4*i:], v
 func (t rawType) name() uint32        { return t.word(0) }
 func (t rawType) kind() int           { return int(t.word(1) >> 24 & 31) }
 
-// members returns the members, of a kind that has some.
+// members returns the members of a type whose kind has them.
 func (t rawType) members() []rawType {
 	var all []rawType
 	for m := range slices.Chunk(t[typeSize:], trailing[t.kind()].each) {
@@ -148,7 +149,7 @@ func (t rawType) members() []rawType {
 // rawBTF is BTF (Documentation/bpf/btf.rst).
 type rawBTF struct {
 	types, strings []byte
-	begin          []uint32 // of each type in types, by its id, and the end of the last one; void, id 0, is empty
+	begin          []uint32 // each type's start in types, by id, and the end of the last one; void (id 0) is empty
 }
 
 func parse(raw []byte) (*rawBTF, error) {
@@ -193,8 +194,8 @@ func (b *rawBTF) text(at uint32) []byte {
 	return s[:bytes.IndexByte(s, 0)]
 }
 
-// extract returns the structs, unions and enums of raw that have one of these names, with those of
-// their members that have one, and all functions to which iterators attach.
+// extract returns the structs, unions and enums in raw that have one of these names, with the
+// members that have one of them, and all functions to which iterators attach.
 func extract(raw []byte, names map[string]bool) (*kernelTypes, error) {
 	from, err := parse(raw)
 	if err != nil {
@@ -225,7 +226,7 @@ func extract(raw []byte, names map[string]bool) (*kernelTypes, error) {
 	return k, err
 }
 
-// extraction is BTF that consists of some types of another.
+// extraction is BTF that consists of some of the types in other BTF.
 type extraction struct {
 	from    *rawBTF
 	names   map[string]bool   // of members
@@ -235,7 +236,7 @@ type extraction struct {
 	failed  bool // from is malformed
 }
 
-// take copies a type and those that it consists of, but none that it points to, and returns its
+// take copies a type and the types that it consists of, but none that it points to, and returns its
 // new id.
 func (x *extraction) take(id uint32) uint32 {
 	if to, ok := x.ids[id]; ok {
@@ -257,7 +258,7 @@ func (x *extraction) take(id uint32) uint32 {
 		t.set(2, 0)
 	case kindTypedef, kindVolatile, kindConst, kindRestrict, kindTypeTag:
 		t.set(2, x.take(from.word(2)))
-	case kindArray: // the types of its elements and of its index
+	case kindArray: // the types of its elements and its index
 		t.set(3, x.take(from.word(3)))
 		t.set(4, x.take(from.word(4)))
 	case kindStruct, kindUnion:

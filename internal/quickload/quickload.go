@@ -1,8 +1,8 @@
 //go:build linux
 
-// Package quickload loads BPF iterators with less work than cilium/ebpf, for a listing that is
-// over in a few dozen milliseconds. cilium/ebpf makes all types of the kernel ready, more than a
-// hundred thousand, before it loads a program; this package reads those that the programs name.
+// Package quickload loads BPF iterators with less work than cilium/ebpf, for a listing that takes
+// only a few dozen milliseconds. cilium/ebpf prepares all types of the kernel, more than a hundred
+// thousand, before it loads a program; this package reads only the types that the programs name.
 package quickload
 
 import (
@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Collection loads the maps and the programs of spec, which must all be iterators. It supports what
+// Collection loads the maps and the programs in spec, which must all be iterators. It supports what
 // sstrace's iterators use: CO-RE and global variables, but no function calls, kfuncs or debug
 // information. If it fails, ebpf.NewCollection may still succeed, or return a more helpful error.
 func Collection(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
@@ -32,7 +32,7 @@ func Collection(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 	data := spec.Copy()
 	data.Programs = nil
 	for _, m := range data.Maps {
-		m.Key, m.Value = nil, nil // their types, which nobody looks at
+		m.Key, m.Value = nil, nil // their types, which are not used
 	}
 	coll, err := ebpf.NewCollection(data)
 	if err != nil {
@@ -87,7 +87,7 @@ func link(prog *ebpf.ProgramSpec, maps map[string]*ebpf.Map, kernel *btf.Spec) (
 	return code.Bytes(), err
 }
 
-// relocations returns how CO-RE changes some instructions, and which.
+// relocations returns the instructions that CO-RE changes, and how it changes them.
 func relocations(insns asm.Instructions, kernel *btf.Spec) (
 	fixups []btf.COREFixup, targets []*asm.Instruction, err error,
 ) {
@@ -135,7 +135,7 @@ func load(prog *ebpf.ProgramSpec, code []byte, function btf.TypeID) (*ebpf.Progr
 		if err == 0 {
 			return ebpf.NewProgramFromFD(int(fd))
 		}
-		// EAGAIN: a signal came, as Go's runtime sends them (do_check in kernel/bpf/verifier.c).
+		// EAGAIN: a signal arrived, such as Go's runtime sends (do_check in kernel/bpf/verifier.c).
 		if err != unix.EAGAIN || attempt == 10 {
 			return nil, fmt.Errorf("load program %s: %w", prog.Name, err)
 		}

@@ -1,11 +1,11 @@
-// Package record defines what the kernel side reports, before the tracker makes lines of it.
+// Package record defines what the kernel side reports, before the tracker turns it into lines.
 package record
 
 import "sstrace/internal/event"
 
-// Record is one report of the kernel side. The embedded Event has what the record contributes to
-// its line; the tracker completes it. The other fields are for the tracker alone, and no view ever
-// sees them. A field's zero value means unknown unless it says otherwise.
+// Record is one report from the kernel side. The embedded Event holds what the record contributes
+// to its line; the tracker completes it. The other fields are for the tracker alone, and no view
+// ever sees them. A field's zero value means unknown unless it says otherwise.
 type Record struct {
 	event.Event
 	Kind Kind

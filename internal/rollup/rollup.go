@@ -1,4 +1,4 @@
-// Package rollup counts the events of each group, for each interval and for the whole run. Its
+// Package rollup counts the events in each group, for each interval and for the whole run. Its
 // memory is bounded: it keeps a limited number of groups and counts the rest together.
 package rollup
 
@@ -13,7 +13,7 @@ import (
 // Max is the number of groups that a Rollup keeps.
 const Max = 1000
 
-// Counts is what a view counts of one group in one span of time. T is a pointer.
+// Counts is what a view counts for one group in one span of time. T is a pointer.
 type Counts[T any] interface {
 	// Total returns the number of events counted.
 	Total() uint64
@@ -24,7 +24,7 @@ type Counts[T any] interface {
 // Options configure a Rollup.
 type Options[K comparable, T Counts[T]] struct {
 	Interval time.Duration               // 0: report the whole run only
-	New      func() T                    // returns counts of nothing
+	New      func() T                    // returns empty counts
 	Compare  func(a, b K) int            // orders groups of the same size
 	Report   func(r *Report[K, T]) error // called at the end of each interval and of the run
 
@@ -34,19 +34,19 @@ type Options[K comparable, T Counts[T]] struct {
 	Evict bool
 }
 
-// Report is what was counted from Begin to End.
+// Report holds what was counted from Begin to End.
 type Report[K comparable, T Counts[T]] struct {
 	Begin, End int64         // CLOCK_MONOTONIC
 	Wall       int64         // End, in ns since 1970 UTC
 	Lost       uint64        // changes lost in this time
 	Final      bool          // this is the whole run
 	Groups     []Group[K, T] // those with any events, the largest first
-	Rest       T             // the events that no group has
+	Rest       T             // the events that are in no group
 
 	interval time.Duration
 }
 
-// Group is what was counted of one group.
+// Group holds what was counted for one group.
 type Group[K comparable, T Counts[T]] struct {
 	Key     K
 	Counts  T
@@ -58,11 +58,11 @@ type Rollup[K comparable, T Counts[T]] struct {
 	Options[K, T]
 
 	groups map[K]*group[K, T]
-	last   *group[K, T] // the group of the last event: that of the next is often the same
+	last   *group[K, T] // the group of the last event, often that of the next one, too
 	rest   group[K, T]
-	// evicted: groups were moved to the rest since the run or the interval began.
+	// evicted reports that groups were moved to the rest since the run or the interval started.
 	evicted struct{ run, interval bool }
-	// lost counts changes lost: run lacks those of the current interval.
+	// lost counts lost changes: run excludes those in the current interval.
 	lost struct{ run, interval uint64 }
 
 	started       bool // the clock has a time
@@ -74,7 +74,7 @@ type Rollup[K comparable, T Counts[T]] struct {
 	finished      bool
 }
 
-// group counts twice: run lacks the counts of the current interval until that ends.
+// group counts twice: run excludes the counts of the current interval until it ends.
 type group[K comparable, T any] struct {
 	key           K
 	run, interval counts[T]
@@ -92,16 +92,16 @@ func New[K comparable, T Counts[T]](o Options[K, T]) *Rollup[K, T] {
 	return r
 }
 
-// See sets the clock by e, and reports the intervals that ended before it.
+// See sets the clock from e, and reports the intervals that ended before it.
 func (r *Rollup[K, T]) See(e *event.Event) error {
 	r.seen, r.wall = true, e.Wall-e.Mono
 	return r.Advance(e.Mono)
 }
 
 // Advance sets the clock to now, in ns of CLOCK_MONOTONIC, and reports the intervals that have
-// ended. The run begins at the first time that it is given. Before the first event there are no
-// reports, because the wall time is unknown. Events of several CPUs are not quite in order; the
-// clock does not go back, so a late event counts in the interval in which it arrives.
+// ended. The run starts at the first time that Advance is given. Before the first event there are
+// no reports, because the wall time is unknown. Events from several CPUs are not strictly in order;
+// the clock does not go back, so a late event counts in the interval in which it arrives.
 func (r *Rollup[K, T]) Advance(now int64) error {
 	if r.finished {
 		return nil
@@ -116,7 +116,7 @@ func (r *Rollup[K, T]) Advance(now int64) error {
 	}
 	for r.now-r.intervalBegin >= interval {
 		end := r.intervalBegin + interval
-		if r.idle() { // all idle intervals are one report
+		if r.idle() { // idle intervals share one report
 			end = r.now - (r.now-r.intervalBegin)%interval
 		}
 		if err := r.endInterval(end, true); err != nil {
@@ -154,7 +154,7 @@ func (r *Rollup[K, T]) At(key K) (T, error) {
 }
 
 // Finish reports the last interval, which may be shorter, and the whole run. It does nothing if no
-// event was seen, and when it is called again.
+// event was seen, or if it is called again.
 func (r *Rollup[K, T]) Finish() error {
 	if r.finished || !r.seen {
 		return nil
@@ -172,7 +172,7 @@ func (r *Rollup[K, T]) Finish() error {
 // idle reports whether nothing was counted in this interval.
 func (r *Rollup[K, T]) idle() bool { return !r.active && r.lost.interval == 0 }
 
-// endInterval begins the next interval.
+// endInterval ends the interval at end, and starts the next one.
 func (r *Rollup[K, T]) endInterval(end int64, report bool) error {
 	if report {
 		err := r.report(

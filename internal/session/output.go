@@ -58,7 +58,7 @@ func (o *Output) begin() error {
 	return o.Truncate(0)
 }
 
-// Write implements io.Writer. It returns ErrReaderGone if standard output is a pipe that nobody
+// Write implements io.Writer. It returns ErrReaderGone if standard output is a pipe that no process
 // reads any more.
 func (o *Output) Write(b []byte) (int, error) {
 	n, err := o.File.Write(b)

@@ -2,8 +2,8 @@ package session
 
 import "golang.org/x/sys/unix"
 
-// checkReader returns ErrReaderGone if standard output is a pipe or a socket that nobody reads any
-// more (poll(2): POLLERR).
+// checkReader returns ErrReaderGone if standard output is a pipe or a socket that no process reads
+// any more (poll(2): POLLERR).
 func (o *Output) checkReader() error {
 	if !o.isStdout {
 		return nil

@@ -12,7 +12,7 @@ import (
 // ErrSockets reports that a recording lists sockets although its changes were asked for.
 var ErrSockets = errors.New("a listing of sockets has no changes")
 
-// Recording is the Source of the lines of a recording.
+// Recording is a Source that yields the lines of a recording.
 type Recording struct {
 	in   io.Reader
 	file string
@@ -27,11 +27,12 @@ type Recording struct {
 	listed  uint64
 }
 
-// Want is what a recording is asked for.
+// Want is what a view wants from a recording.
 type Want struct {
 	// Sockets turns the lines into the sockets that exist when they end; nil: the lines themselves.
 	Sockets func(iter.Seq2[*event.Event, error]) iter.Seq2[*event.Event, error]
-	// Existing: the answer is about sockets that exist, so it needs every line of a connection.
+	// Existing means that the answer is about existing sockets, so it needs every line of a
+	// connection.
 	Existing bool
 }
 
@@ -108,7 +109,7 @@ func (r *Recording) note(e *event.Event) {
 // Stop implements Source. It has nothing to stop: a recording is read only on demand.
 func (r *Recording) Stop() {}
 
-// End implements Source. Its error says in what the recording is incomplete, or wraps ErrSockets.
+// End implements Source. Its error reports how the recording is incomplete, or wraps ErrSockets.
 func (r *Recording) End() (*event.Event, error) {
 	end := &event.Event{Type: event.End, Wall: r.last.Wall, Mono: r.last.Mono}
 	var cut, partial, sockets error

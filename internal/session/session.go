@@ -1,5 +1,5 @@
 // Package session runs a view over a source: the kernel, a listing of the sockets that exist, or a
-// recording. Nothing in it depends on which of them it is.
+// recording. Nothing in it depends on which one it is.
 package session
 
 import (
@@ -12,17 +12,17 @@ import (
 
 // Source yields the lines of a run.
 type Source interface {
-	// Events yields lines in order until the source ends or is stopped. An event is valid until
-	// the next one. Whenever a live source has nothing more for now it calls idle, with a time of
-	// CLOCK_MONOTONIC in ns at which that was so; an error from idle ends the events with it.
-	// Events can be used once.
+	// Events yields lines in order until the source ends or is stopped. An event is valid until the
+	// next one. Whenever a live source has nothing more for now it calls idle, with the
+	// CLOCK_MONOTONIC time, in ns, at which this was so; an error from idle ends the events with
+	// it. Events can be used once.
 	Events(idle func(mono int64) error) iter.Seq2[*event.Event, error]
 	// Stop makes Events end once it has yielded what had happened before. It may be called from any
 	// goroutine, and more than once.
 	Stop()
 	// End returns the last line, of type event.End, after Events has ended. Its Balance accounts
 	// for what the source did with its records; it is nil if the source cannot know. The error, if
-	// any, says what the source could not yield; the line is valid nevertheless.
+	// any, is about what the source could not yield; the line is valid nevertheless.
 	End() (*event.Event, error)
 }
 
@@ -40,14 +40,15 @@ type View interface {
 	End(end *event.Event) error
 }
 
-// Options say what a run takes from its source.
+// Options selects what a run takes from its source.
 type Options struct {
 	Filter *filter.Filter
 	// Count ends the run after this many lines; 0 means never.
 	Count uint64
-	// Listing: the source lists sockets, and each line is an event.Socket.
+	// Listing means that the source lists sockets, and each line is an event.Socket.
 	Listing bool
-	// Older: the view also wants the sockets that are older than the trace, before any other line.
+	// Older means that the view also wants the sockets that are older than the trace, before any
+	// other line.
 	Older bool
 }
 
@@ -106,8 +107,8 @@ func (r *run) run(src Source) (*event.Balance, error) {
 	return end.Balance, errors.Join(r.view.End(end), endErr)
 }
 
-// account completes the balance of end with what became of the lines. Where the source has no
-// account of its own, the lines that it yielded are all that can be accounted for.
+// account completes the balance of end with what became of the lines. If the source has no balance
+// of its own, the lines that it yielded are all that can be accounted for.
 func (r *run) account(end *event.Event, enough bool) {
 	if end.Balance == nil && enough {
 		end.Balance = &event.Balance{Seen: r.printed + r.unread + r.Filter.Filtered() + r.lost, RingFull: r.lost}
@@ -122,8 +123,8 @@ func (r *run) account(end *event.Event, enough bool) {
 	b.Partial = b.Partial || b.Unread > 0 || r.Filter.Lines() && !r.Filter.Whole && !r.Filter.Listing
 }
 
-// take passes on each line of src. It returns the error of the source and that of the view apart:
-// after the former the view can still be ended.
+// take passes on each line of src. It returns the source's error and the view's separately: after
+// an error of the source, the view can still be ended.
 func (r *run) take(src Source) (sourceErr, err error) {
 	for e, sourceErr := range src.Events(r.idle) {
 		switch {

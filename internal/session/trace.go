@@ -10,7 +10,7 @@ import (
 	"sstrace/internal/track"
 )
 
-// Kernel yields records: a probe.Probe, or a test's.
+// Kernel yields records. It is a probe.Probe, or a substitute in tests.
 type Kernel interface {
 	// Records yields records in order until Stop, and calls idle whenever it has none; see
 	// probe.Probe.
@@ -18,11 +18,11 @@ type Kernel interface {
 	Stop()
 	// Balance accounts for all records but the duplicates.
 	Balance(duplicates uint64) (*event.Balance, error)
-	// Now returns the time in ns since 1970 UTC and of CLOCK_MONOTONIC.
+	// Now returns the time, in ns since 1970 UTC and in ns of CLOCK_MONOTONIC.
 	Now() (wall, mono int64)
 }
 
-// Trace is the Source of the lines that a tracker makes of the kernel's records.
+// Trace is the Source of the lines that a tracker makes from the kernel's records.
 type Trace struct {
 	Kernel
 	tracker track.Tracker

@@ -1,5 +1,5 @@
-// Package stack names the functions on the stack of a process, by the symbols of the files that it
-// has mapped.
+// Package stack names the functions on the stack of a process, using the symbols in the files that
+// the process has mapped.
 package stack
 
 import (
@@ -57,8 +57,8 @@ func Program(pid uint32) string {
 }
 
 // Names returns the functions at addrs, which are return addresses with the innermost first, in the
-// form "main.serve+0x1f (/usr/bin/server)". Without a symbol it returns the address; also for a
-// process that has ended, and for PID 0.
+// form "main.serve+0x1f (/usr/bin/server)". If there is no symbol, the process has ended or pid is
+// 0, it returns the addresses instead.
 func (n *Namer) Names(pid uint32, addrs []uint64) []string {
 	names := make([]string, 0, len(addrs))
 	var maps []*procfs.ProcMap
@@ -72,8 +72,8 @@ func (n *Namer) Names(pid uint32, addrs []uint64) []string {
 }
 
 // name returns the function at addr. isReturn means that addr is where a call returns to. If the
-// call never returns, that may be the beginning of the next function, so the byte before it is
-// looked up.
+// call never returns, that may be the start of the next function, so the byte before it is looked
+// up.
 func (n *Namer) name(pid int, maps []*procfs.ProcMap, addr uint64, isReturn bool) string {
 	at := addr
 	if isReturn {

@@ -31,7 +31,7 @@ func AppendAddressIn(b []byte, a netip.AddrPort, zone string) []byte {
 	return appendBound(b, a, zone)
 }
 
-// appendBound appends address%zone:port. A device may have any text as its name.
+// appendBound appends address%zone:port. A device name may be any text.
 func appendBound(b []byte, a netip.AddrPort, zone string) []byte {
 	if !a.Addr().IsValid() && a.Port() == 0 {
 		return append(b, '-')
@@ -59,7 +59,7 @@ func appendBound(b []byte, a netip.AddrPort, zone string) []byte {
 }
 
 // AppendLocal appends the local address of e as address:port: a link-local address with its zone,
-// and the wildcard of a socket that takes both IPv4 and IPv6 as *. With device set it also names
+// and the wildcard of a socket that takes both IPv4 and IPv6 as *. If device is set, it also names
 // the network device that the socket is bound to, whatever the address is.
 func AppendLocal(b []byte, e *event.Event, device bool) []byte {
 	zone := e.Zone()

@@ -15,7 +15,7 @@ const (
 	reset = "\x1b[0m"
 )
 
-// StateColor has the escape sequence that begins the color of a state; states without one are not
+// StateColor has the escape sequence that starts the color of a state; states without one are not
 // colored.
 var StateColor = map[event.State]string{
 	event.Established: "\x1b[32m",

@@ -29,7 +29,7 @@ func Duration(ns int64) string {
 	return time.Duration(ns).String()
 }
 
-// Time returns ns to three significant digits, 57.3µs. From a minute on it returns minutes and
+// Time returns ns to three significant digits, 57.3µs. From one minute up, it returns minutes and
 // seconds, hours and minutes, or days and hours.
 func Time(ns int64) string {
 	switch v := float64(ns); {

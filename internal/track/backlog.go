@@ -11,9 +11,9 @@ import (
 // or softirq.
 const patience = 5e6
 
-// backlog is a queue. It begins with a record that lacks something, and has all later records that
-// are, or may become, lines. So lines keep the order of their records, whatever these wait for. The
-// zero value is an empty backlog.
+// backlog is a queue. It starts with a record that lacks something, and contains all later records
+// that are, or may become, lines. Lines therefore keep the order of their records, whatever the
+// records wait for. The zero value is an empty backlog.
 type backlog struct {
 	queue  []*pending // from head on
 	head   int
@@ -25,10 +25,10 @@ type pending struct {
 	rec    record.Record
 	sock   *sock
 	awaits awaited
-	line   bool // it is a line; valid once it awaits nothing
+	line   bool // it is a line; valid once it no longer awaits anything
 }
 
-// awaited is what a record lacks.
+// awaited is something that a record lacks.
 type awaited uint8
 
 const (
@@ -41,12 +41,12 @@ const (
 	awaitsReason          // a close: the RST that answers a segment, or the error that connect() returns
 )
 
-// resolve ends the waiting of p, which is a line now or never will be.
+// resolve ends the wait of p, which is a line now or never will be.
 func (p *pending) resolve(line bool) { p.awaits, p.line = awaitsNothing, line }
 
 func (b *backlog) empty() bool { return b.head == len(b.queue) }
 
-// add appends a copy of r. The result is valid until it is resolved; settle sees to it that this
+// add appends a copy of r. The result is valid until it is resolved; settle ensures that this
 // happens.
 func (b *backlog) add(r *record.Record, a awaited) *pending {
 	var p *pending
@@ -60,9 +60,9 @@ func (b *backlog) add(r *record.Record, a awaited) *pending {
 	return p
 }
 
-// settle emits the lines at the front, up to the first record that still waits. If a record has
-// waited too long at mono, settle calls giveUp until the record is resolved; a call may also make
-// it await something else. If emit fails, that line is gone and the others stay.
+// settle emits the lines at the front, up to the first record that is still waiting. If a record
+// has waited too long at mono, settle calls giveUp until the record is resolved, because a call may
+// make it await something else. If emit fails, that line is gone and the others stay.
 func (b *backlog) settle(mono int64, giveUp func(*pending), emit func(*event.Event) error) (err error) {
 	for err == nil && !b.empty() {
 		p := b.queue[b.head]
@@ -102,7 +102,7 @@ func (b *backlog) all() iter.Seq[*pending] {
 }
 
 // waiting returns the number of records that are lines, or may become one. A record.Lost is not
-// counted, since it stands for records that never came.
+// counted, since it stands for records that were never received.
 func (b *backlog) waiting() (n uint64) {
 	for p := range b.all() {
 		if (p.line || p.awaits != awaitsNothing) && p.rec.Kind != record.Lost {

@@ -13,8 +13,8 @@ func (t *RFC) awaitFirst(s *sock, r *record.Record, a awaited) {
 	s.first.sock = s
 }
 
-// completeOpening completes the first line of the socket of r, if it still waits. It also removes
-// the port from r if that is the port of an earlier connection.
+// completeOpening completes the first line of the socket of r, if it is still waiting. It also
+// removes the port from r if that is the port of an earlier connection.
 func (t *RFC) completeOpening(r *record.Record) {
 	if r.New == event.SynSent && r.Flags&record.PortStale != 0 {
 		r.Local = netip.AddrPortFrom(r.Local.Addr(), 0)
@@ -37,7 +37,7 @@ func (t *RFC) completeOpening(r *record.Record) {
 	t.completeFirst(s, r)
 }
 
-// completeFirst takes from r what the first change of s lacked, and makes a line of that change.
+// completeFirst takes from r what the first change of s lacked, and turns that change into a line.
 func (t *RFC) completeFirst(s *sock, r *record.Record) {
 	p := s.first
 	s.first = nil
@@ -61,7 +61,7 @@ func (t *RFC) synSentStarted(r *record.Record) {
 	}
 }
 
-// connectReturned handles the return of a connect() during which the socket closed. Its error is
+// connectReturned handles the return of a connect() during which the socket closed. The error gives
 // the reason, unless it was connect() to AF_UNSPEC, which succeeds.
 func (t *RFC) connectReturned(r *record.Record) {
 	t.merged++
@@ -76,7 +76,7 @@ func (t *RFC) connectReturned(r *record.Record) {
 	}
 }
 
-// noSyn makes a line of a connect() that failed and changed no state.
+// noSyn makes a line for a connect() that failed and changed no state.
 func (t *RFC) noSyn(r *record.Record) (line bool) {
 	r.Reason = event.ErrnoReason(r.Err)
 	if s := t.socks[r.Sk]; s != nil && s.cookie != 0 && s.cookie == r.Cookie {

@@ -6,8 +6,9 @@ import (
 )
 
 // findMini returns the connection of the mini-socket that r is about, or nil if it is unknown. If
-// another socket was at that address, its end was lost, and findMini drops it. It also drops what
-// the snapshot listed after r was made: the history of the mini-socket then begins with r.
+// another socket was at that address, the record of its end was lost, and findMini drops it. It
+// also drops a mini-socket that the snapshot listed after r was made: its history then starts with
+// r.
 func (t *RFC) findMini(r *record.Record) *sock {
 	s := t.socks[r.Sk]
 	if s != nil && (!s.mini || s.tuple != tupleOf(r) || r.Mono <= s.listed && r.Kind != record.Existing) {
@@ -17,7 +18,7 @@ func (t *RFC) findMini(r *record.Record) *sock {
 	return s
 }
 
-// mini returns the connection of the mini-socket that r is about, a new one if it is unknown.
+// mini returns the connection of the mini-socket that r is about, or a new one if it is unknown.
 func (t *RFC) mini(r *record.Record) *sock {
 	s := t.findMini(r)
 	if s == nil {
@@ -41,21 +42,20 @@ func (t *RFC) replaceByMini(s *sock, r *record.Record) {
 	}
 }
 
-// awaitTimer puts r, the cancellation or expiry of a timer, into the backlog. What it means depends
-// on whether its CPU goes on with the same timer.
+// awaitTimer puts r, the cancellation or expiry of a timer, into the backlog. Its meaning depends
+// on whether its CPU then continues with the same timer.
 func (t *RFC) awaitTimer(r *record.Record) {
 	t.awaitingTimer[r.CPU] = t.backlog.add(r, awaitsTimer)
 }
 
-// continues reports whether r, the next record of the same CPU, goes on with what before began.
+// continues reports whether r, the next record of the same CPU, continues what before started.
 func (t *RFC) continues(before, r *record.Record) bool {
 	return tupleOf(before) == tupleOf(r) && (before.Sk == r.Sk && restarts(before, r) || t.migrate(before, r))
 }
 
-// restarts reports whether r is the second half of what before began, for the same timer. A
-// cancelled timer expires or is started again; for a request that happens when its SYN is
-// retransmitted. The timer of a request that has expired is started again when its SYN-ACK is
-// retransmitted.
+// restarts reports whether r completes what before started, for the same timer. A cancelled timer
+// expires or is started again; for a request, this happens when its SYN is retransmitted. The timer
+// of a request that has expired is started again when its SYN-ACK is retransmitted.
 func restarts(before, r *record.Record) bool {
 	switch before.Kind {
 	case record.RequestCancelled:
@@ -66,7 +66,7 @@ func restarts(before, r *record.Record) bool {
 	return r.Kind == record.TimeWaitExpired || r.Kind == record.TimeWaitStarted
 }
 
-// resolveTimer ends the waiting of p, the cancellation or expiry of a timer. If its CPU did not
+// resolveTimer ends the wait of p, the cancellation or expiry of a timer. If its CPU did not
 // continue with the same mini-socket, the mini-socket is gone.
 func (t *RFC) resolveTimer(p *pending, continues bool) {
 	p.resolve(false)

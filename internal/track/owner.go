@@ -5,14 +5,14 @@ import (
 	"sstrace/internal/record"
 )
 
-// port is a local port of a network namespace.
+// port is a local port in a network namespace.
 type port struct {
 	netns uint32
 	port  uint16
 }
 
 // attribute derives the role and the owner of s from a change. r.OwnerPID is set if the current
-// task made the change by its own call.
+// task made the change with a call of its own.
 func (t *table) attribute(s *sock, r *record.Record) {
 	via := event.ViaClose
 	switch {
@@ -68,9 +68,9 @@ func (t *table) unlisten(s *sock) {
 	s.port = port{}
 }
 
-// listener returns the listener whose child r creates. It returns nil if that is unknown, or if
-// several processes listen there (SO_REUSEPORT). A listener bound to the address precedes one bound
-// to all addresses, as in the kernel (inet_lookup_listener). Up to Linux 6.12 the child of a
+// listener returns the listener whose child r creates. It returns nil if the listener is unknown,
+// or if several processes listen there (SO_REUSEPORT). A listener bound to the address precedes one
+// bound to all addresses, as in the kernel (inet_lookup_listener). Up to Linux 6.12 the child of a
 // listener on all addresses does not have an address of its own yet.
 func (t *table) listener(r *record.Record) *sock {
 	var found *sock
@@ -99,9 +99,10 @@ func (t *table) inherit(s *sock, listener uint64) {
 	}
 }
 
-// followQueue gives s another owner if it still waits for accept() and its listener has closed.
-// Then it is in the accept queue of another listener on the same port (net.ipv4.tcp_migrate_req;
-// inet_csk_listen_stop in net/ipv4/inet_connection_sock.c, from Linux 5.14).
+// followQueue gives s another owner if it is still waiting for accept() and its listener has
+// closed. It is then in the accept queue of another listener on the same port
+// (net.ipv4.tcp_migrate_req; inet_csk_listen_stop in net/ipv4/inet_connection_sock.c, from Linux
+// 5.14).
 func (t *table) followQueue(s *sock, r *record.Record) {
 	if s.via != event.ViaListener || s.listener == 0 || r.New == event.Close {
 		return
@@ -116,8 +117,8 @@ func (t *table) followQueue(s *sock, r *record.Record) {
 }
 
 // processExited handles the exit of a process that had called listen(). Its listeners may live on
-// in processes that inherited them by fork(). One of these becomes the owner, also of the
-// connections that wait for accept().
+// in processes that inherited them by fork(). One of these becomes their owner, and that of the
+// connections waiting for accept().
 func (t *RFC) processExited(r *record.Record) {
 	t.merged++
 	if t.Heirs == nil {

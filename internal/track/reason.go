@@ -6,7 +6,7 @@ import (
 )
 
 // endedBy returns why the timer of a request or timewait sock was cancelled, if no later record
-// shows it.
+// shows the reason.
 func endedBy(r *record.Record) event.Reason {
 	switch {
 	case r.Flags&record.Destroyed != 0:
@@ -19,7 +19,7 @@ func endedBy(r *record.Record) event.Reason {
 	return event.ReasonUnexplained
 }
 
-// expired returns why a handshake failed whose SYN-ACK will not be retransmitted again. listening
+// expired returns why a handshake failed if its SYN-ACK will not be retransmitted again. listening
 // reports whether its listener still exists.
 func expired(r *record.Record, listening bool) event.Reason {
 	switch {
@@ -37,13 +37,13 @@ const (
 	flagRST = 1 << 2
 )
 
-// bySegment returns why a mini-socket ended. r is the record of its end, and flags are those of the
-// segment that ended it.
+// bySegment returns why a mini-socket ended. r is the record of its end, and flags are the flags of
+// the segment that ended it.
 //
-// RST or SYN end a request sock in tcp_check_req, which also answers the ACK with RST if the accept
-// queue is full and tcp_abort_on_overflow is set. A timewait sock in FIN_WAIT2 is ended by RST, by
-// SYN, or by data that no process will read (tcp_timewait_state_process). Both functions are in
-// net/ipv4/tcp_minisocks.c.
+// RST or SYN ends a request sock in tcp_check_req, which also answers the ACK with an RST if the
+// accept queue is full and tcp_abort_on_overflow is set. A timewait sock in FIN_WAIT2 is ended by
+// RST, by SYN, or by data that no process will read (tcp_timewait_state_process). Both functions
+// are in net/ipv4/tcp_minisocks.c.
 func bySegment(r *record.Record, flags uint8) event.Reason {
 	switch {
 	case flags&flagRST != 0:
@@ -58,7 +58,7 @@ func bySegment(r *record.Record, flags uint8) event.Reason {
 	return event.ReasonUnexplained
 }
 
-// closer returns which end closed a connection that ended without a FIN.
+// closer returns the end that closed a connection that ended without a FIN.
 func closer(reason event.Reason) event.Closer {
 	switch reason {
 	case event.ReasonResetSentUnread, event.ReasonResetSentLinger, event.ReasonResetSentLinger2,
@@ -71,8 +71,8 @@ func closer(reason event.Reason) event.Closer {
 	return 0
 }
 
-// resetDecides reports whether the reason for which a full socket closed depends on whether it
-// sends an RST right afterwards: see reset_sent in bpf/sstrace.bpf.c.
+// resetDecides reports whether the reason why a full socket closed depends on whether it sends an
+// RST right afterwards: see reset_sent in bpf/sstrace.bpf.c.
 func resetDecides(r *record.Record) bool {
 	switch {
 	case r.New != event.Close || r.Old != event.FinWait1 && r.Old != event.FinWait2:
@@ -91,11 +91,11 @@ const (
 	errRefused  = 111 // ECONNREFUSED
 )
 
-// reason returns why a full socket closed, by what it was like at that moment. If a process has
-// read the error about an unanswered SYN with SO_ERROR, reason sets r.Err to it.
+// reason returns why a full socket closed, judging by its state at that moment. If a process has
+// used SO_ERROR to read the error about an unanswered SYN, reason sets r.Err to it.
 //
-// The errors are those that net/ipv4/tcp_input.c, tcp_timer.c, tcp_ipv4.c and tcp.c leave in sk_err
-// before they close (Linux 6.18).
+// The errors are the ones that net/ipv4/tcp_input.c, tcp_timer.c, tcp_ipv4.c and tcp.c leave in
+// sk_err before they close (Linux 6.18).
 func (t *RFC) reason(r *record.Record) event.Reason {
 	if r.Err == 0 && r.Old == event.SynSent && r.SoftErr != 0 && r.Closing&record.InConnect == 0 {
 		r.Err = r.SoftErr
@@ -115,7 +115,7 @@ func (t *RFC) reason(r *record.Record) event.Reason {
 	case r.Err != errRefused:
 		return event.ErrnoReason(r.Err)
 	case r.Old != event.SynSent && r.Old != event.SynRecv:
-		return event.ReasonUnreachable // RST refuses nothing but a SYN
+		return event.ReasonUnreachable // RST refuses only a SYN
 	case r.Old == event.SynRecv || r.SoftErr != 0 || r.Totals.Known && r.Totals.SegsIn == 0:
 		return event.ReasonPortUnreachable
 	}
@@ -123,9 +123,9 @@ func (t *RFC) reason(r *record.Record) event.Reason {
 }
 
 // closedLocally reports whether a process ended the connection with RST, by close() or by connect()
-// to AF_UNSPEC. An error of its socket is then an old one (IP_RECVERR, kernel TLS). In these states
-// only close() shuts down both ways; and a connect() that waits for its handshake can otherwise
-// only meet the peer's RST.
+// to AF_UNSPEC. Any error on its socket is then an old one (IP_RECVERR, kernel TLS). In these
+// states, only close() shuts down both directions, and the only other thing that can end a
+// connect() waiting for its handshake is the peer's RST.
 func closedLocally(r *record.Record) bool {
 	if r.Closing&record.InConnect != 0 {
 		return r.Old != event.SynSent && r.Old != event.SynRecv && event.ErrnoReason(r.Err) != event.ReasonResetByPeer

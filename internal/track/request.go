@@ -23,7 +23,7 @@ func (t *RFC) requestStarted(r *record.Record) (line bool) {
 	return t.transition(s, r)
 }
 
-// requestAcked handles the ACK of a handshake that was dropped, to wait for data.
+// requestAcked handles the ACK of a handshake that was dropped in order to wait for data.
 func (t *RFC) requestAcked(r *record.Record) {
 	t.merged++
 	if s := t.findMini(r); s != nil {
@@ -32,7 +32,7 @@ func (t *RFC) requestAcked(r *record.Record) {
 }
 
 // requestCancelled handles the cancellation of a request's timer. If a child takes over, it was
-// created before, on the same CPU.
+// created just before, on the same CPU.
 func (t *RFC) requestCancelled(r *record.Record) (line bool) {
 	if s := t.findMini(r); s != nil {
 		if child := t.childWithoutRemote(r); child != nil {
@@ -56,10 +56,10 @@ func (t *RFC) requestExpired(r *record.Record) {
 	t.awaitTimer(r)
 }
 
-// migrate reports whether r starts the request sock with which a handshake goes on at another
+// migrate reports whether r starts the request sock with which a handshake continues at another
 // listener because its own was closed (net.ipv4.tcp_migrate_req; reqsk_timer_handler in
-// net/ipv4/inet_connection_sock.c, from Linux 5.14). The connection is then the same, with another
-// owner.
+// net/ipv4/inet_connection_sock.c, from Linux 5.14). It is then still the same connection, with
+// another owner.
 func (t *RFC) migrate(before, r *record.Record) bool {
 	if before.Kind != record.RequestExpired || r.Kind != record.RequestStarted ||
 		r.Retries == 0 || before.ISN != r.ISN {
@@ -72,9 +72,9 @@ func (t *RFC) migrate(before, r *record.Record) bool {
 	return true
 }
 
-// childCreated handles LISTEN to SYN_RECV of a full socket, which the kernel creates when the ACK
-// arrives. The connection itself is as old as its SYN, unless it had no request (SYN cookies, TCP
-// Fast Open).
+// childCreated handles the change from LISTEN to SYN_RECV of a full socket, which the kernel
+// creates when the ACK arrives. The connection itself is as old as its SYN, unless it had no
+// request (SYN cookies, TCP Fast Open).
 func (t *RFC) childCreated(r *record.Record) (line bool) {
 	t.drop(t.socks[r.Sk])
 	if request := t.requests[tupleOf(r)]; request != nil {
@@ -91,7 +91,7 @@ func (t *RFC) childCreated(r *record.Record) (line bool) {
 	return t.transition(s, r)
 }
 
-// childWithoutRemote returns the child of the request of r if it still awaits its remote end.
+// childWithoutRemote returns the child of the request of r if it is still awaiting its remote end.
 func (t *RFC) childWithoutRemote(r *record.Record) *pending {
 	for p := range t.backlog.all() {
 		if p.awaits == awaitsRemote && p.rec.CPU == r.CPU &&
@@ -111,8 +111,8 @@ func (t *RFC) adopt(request *sock, child *pending) {
 	t.replaceByChild(request, &child.rec)
 }
 
-// replaceByChild makes the full socket that r creates stand for request. The request's timer is
-// still to be cancelled.
+// replaceByChild makes the full socket that r creates stand for request. The request's timer has
+// yet to be cancelled.
 func (t *RFC) replaceByChild(request *sock, r *record.Record) {
 	delete(t.requests, request.tuple)
 	delete(t.socks, request.sk)

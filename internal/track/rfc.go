@@ -8,21 +8,21 @@ import (
 	"sstrace/internal/record"
 )
 
-// RFC is the Tracker of the vocabulary of RFC 9293. A connection is one socket, whether it is a
-// request sock, a full socket or a timewait sock at the moment, and its lines are one path through
+// RFC is the Tracker of the vocabulary of RFC 9293. A connection is one socket, whether it is
+// currently a request sock, a full socket or a timewait sock, and its lines are one path through
 // the diagram of section 3.3.2.
 //
 // It takes the changes of full sockets and the timers of mini-sockets. Some of these records are
 // lines; others are merged into one or add nothing. A record may have to wait for the next ones,
-// which supply what it lacks or show what it means. It waits for 5 ms at most, and so do the lines
-// behind it.
+// which supply missing data or show what it means. It waits for 5 ms at most, and so do the lines
+// after it.
 //
 // The zero value is ready to use.
 type RFC struct {
 	table
 
 	// TimersUnavailable means that mini-sockets are not reported. A full socket's close is then the
-	// only sign that TIME_WAIT begins, and the end of TIME_WAIT has no line.
+	// only sign that TIME_WAIT has started, and the end of TIME_WAIT has no line.
 	TimersUnavailable bool
 
 	// CallsUnavailable means that accept() and connect() are not reported.
@@ -39,7 +39,7 @@ type RFC struct {
 	requests  map[tuple]*sock // open handshakes
 	completed map[uint64]bool // addresses of request socks that have a child, until their timer is cancelled
 
-	// What waits in the backlog:
+	// The records that wait in the backlog:
 
 	awaitingClose  map[tuple]*pending
 	awaitingReuse  map[tuple]*pending
@@ -54,7 +54,7 @@ type RFC struct {
 type tuple struct {
 	local, remote netip.AddrPort
 	netns         uint32
-	ifindex       uint32 // of the device that the socket is bound to
+	ifindex       uint32 // of the device to which the socket is bound
 }
 
 func tupleOf(r *record.Record) tuple { return tuple{r.Local, r.Remote, r.NetNS, r.IfIndex} }
@@ -144,13 +144,14 @@ func (t *RFC) apply(r *record.Record) (line bool) {
 	return false
 }
 
-// giveUp ends the waiting of p without what it awaits. It may have to await something else then.
+// giveUp ends the wait of p although what it awaits has not come. It may then have to await
+// something else.
 func (t *RFC) giveUp(p *pending) {
 	switch p.awaits {
 	case awaitsPort, awaitsRemote:
 		p.sock.first = nil
 		p.resolve(t.transition(p.sock, &p.rec))
-	case awaitsClose: // the close was lost or filtered; from here on the connection is known
+	case awaitsClose: // the close was lost or filtered; from here on, the connection is known
 		if t.awaitingClose[tupleOf(&p.rec)] == p {
 			delete(t.awaitingClose, tupleOf(&p.rec))
 		}
@@ -237,8 +238,8 @@ func (t *RFC) isDuplicate(r *record.Record) bool {
 	return r.New == event.Close && r.Cookie != 0 && slices.Contains(t.replaced[:], replacedSock{r.Sk, r.Cookie, r.Old})
 }
 
-// known returns the socket of a full socket's record. It is a new one if another was at that
-// address.
+// known returns the socket of a full socket's record. The result is a new one if another socket was
+// at that address.
 func (t *RFC) known(r *record.Record) *sock {
 	s := t.socks[r.Sk]
 	if s != nil && !s.same(r) {
@@ -255,7 +256,8 @@ func (t *RFC) known(r *record.Record) *sock {
 	return s
 }
 
-// closed handles the change to CLOSE of a full socket that no timewait sock has replaced.
+// closed handles the change to CLOSE of a full socket that has not been replaced by a timewait
+// sock.
 func (t *RFC) closed(s *sock, r *record.Record) (line bool) {
 	if t.TimersUnavailable && r.Err == 0 && (r.Old == event.FinWait2 || r.Old == event.Closing) {
 		return t.handOverUnseen(s, r)
@@ -269,7 +271,7 @@ func (t *RFC) closed(s *sock, r *record.Record) (line bool) {
 	return false
 }
 
-// resolveReason ends the waiting of p, now that the reason for its close is known.
+// resolveReason ends the wait of p, now that the reason for its close is known.
 func (t *RFC) resolveReason(p *pending, reason event.Reason) {
 	delete(t.awaitingReason, p.rec.Sk)
 	p.rec.Reason = reason
@@ -288,7 +290,7 @@ func (t *RFC) resetSent(r *record.Record) {
 }
 
 // accepted handles an accept(), with which a process takes a connection from its listener's queue.
-// The connection was in that queue since it was established.
+// The connection has been in that queue since it was established.
 func (t *RFC) accepted(r *record.Record) (line bool) {
 	s := t.socks[r.Sk]
 	another := s != nil && (s.mini || s.cookie != 0 && s.cookie != r.Cookie)
@@ -296,8 +298,8 @@ func (t *RFC) accepted(r *record.Record) (line bool) {
 		t.merged++
 		return false
 	}
-	// This record does not make a cookie. Without one it is about a socket whose changes were all
-	// lost, or the kernel has no cookies.
+	// This record does not create a cookie. If it has none, all changes of its socket were lost, or
+	// the kernel has no cookies.
 	if s != nil && (another || s.role == event.Client || s.role == event.Listener) {
 		t.drop(s)
 		s = nil
@@ -326,8 +328,8 @@ func (t *RFC) accepted(r *record.Record) (line bool) {
 	return true
 }
 
-// transition makes r a line of s: it fills in what the history of s adds, and puts s into r.New. It
-// returns true.
+// transition makes r a line of s: it fills in what is known from the history of s, and puts s into
+// r.New. It returns true.
 func (t *RFC) transition(s *sock, r *record.Record) bool {
 	r.Type, r.ID, r.Dur = event.Change, s.id, s.duration(r)
 	if r.Old != event.SynSent && r.Old != event.SynRecv {
@@ -375,7 +377,7 @@ func (t *RFC) transition(s *sock, r *record.Record) bool {
 	return true
 }
 
-// drop forgets s, which may be nil. If its first change still waits, drop gives up on it.
+// drop forgets s, which may be nil. If its first change is still waiting, drop gives up on it.
 func (t *RFC) drop(s *sock) {
 	if s == nil {
 		return

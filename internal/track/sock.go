@@ -8,25 +8,25 @@ import (
 )
 
 // table holds the sockets of a run. A socket is kept from its first record until its change to
-// CLOSE, and a while longer, because a program may connect again with the same socket.
+// CLOSE and for a while after it, because a program may connect again with the same socket.
 //
-// The kernel reuses the address of a struct sock within microseconds. An address finds a socket,
+// The kernel reuses the address of a struct sock within microseconds. An address leads to a socket,
 // but never proves that it is the same one: see sock.same.
 type table struct {
 	socks      map[uint64]*sock
 	listeners  map[port][]*sock
-	closed     []closedSock // a ring of the sockets that closed last
+	closed     []closedSock // a ring of the most recently closed sockets
 	nextClosed int          // in closed
 	lastID     uint64
 	free       []*sock
 	duplicates uint64
 }
 
-// keepClosed is the number of closed sockets that are remembered, since they may connect again.
+// keepClosed is the number of closed sockets to remember, since they may connect again.
 const keepClosed = 8192
 
-// sock is a socket. In the RFC's vocabulary it is a connection: the request sock, the full socket
-// and the timewait sock of one are a single sock.
+// sock is a socket. In the RFC's vocabulary it is a connection, whose request sock, full socket and
+// timewait sock are a single sock.
 type sock struct {
 	id     uint64
 	sk     uint64 // its address in the kernel
@@ -40,15 +40,15 @@ type sock struct {
 	comm   string
 	via    event.Via
 
-	// Of a listener:
+	// For a listener:
 
 	addr netip.Addr
 	port port
 	v6   bool // an AF_INET6 socket
 
-	// Of the RFC's vocabulary:
+	// For the RFC's vocabulary:
 
-	first     *pending // its first change, while that waits
+	first     *pending // its first change, while it waits
 	closer    event.Closer
 	mini      bool  // it is a mini-socket now
 	tuple     tuple // of the mini-socket
@@ -61,11 +61,11 @@ type sock struct {
 	acked     int64        // Mono of the ACK that its listener dropped to wait for data; 0: none
 	queued    int64        // Mono of its change to ESTABLISHED; 0: not seen
 	srtt      uint32       // as it left ESTABLISHED, in µs
-	listener  uint64       // the address of the listener whose owner it has; see event.ViaListener
+	listener  uint64       // the address of the listener from which it has its owner; see event.ViaListener
 }
 
-// closedSock is a sock and its id when it closed. If the ids differ, the struct is another socket's
-// by now.
+// closedSock is a sock and its id when it closed. If the ids differ, the struct now belongs to
+// another socket.
 type closedSock struct {
 	*sock
 	id uint64
@@ -95,7 +95,7 @@ func (t *table) add(r *record.Record) *sock {
 	return s
 }
 
-// forget removes s. Its struct is used again for the next socket.
+// forget removes s. Its struct is reused for the next socket.
 func (t *table) forget(s *sock) {
 	t.unlisten(s)
 	if t.socks[s.sk] == s {
@@ -105,7 +105,7 @@ func (t *table) forget(s *sock) {
 	s.id = 0
 }
 
-// close keeps s with the sockets that closed last, and forgets the oldest of them.
+// close adds s to the most recently closed sockets, and forgets the oldest of them.
 func (t *table) close(s *sock) {
 	t.unlisten(s)
 	if t.closed == nil {
@@ -132,7 +132,7 @@ func (t *table) remember(s *sock, r *record.Record) {
 }
 
 // repeats reports whether r, which the kernel side's second program made, is the change into the
-// state that s is in. The first program has reported that one, too. Nothing else of s can come
+// current state of s. The first program has then reported it, too. No other record of s can come
 // between the two, because its lock is held.
 func (s *sock) repeats(r *record.Record) bool {
 	return r.Kind == record.SecondChange && s.state == r.New && s.old == r.Old && s.losses == r.Losses &&
@@ -140,8 +140,8 @@ func (s *sock) repeats(r *record.Record) bool {
 }
 
 // same reports whether r is about s, and not about another socket at the same address. Two cookies
-// prove it either way. Where one is missing (up to Linux 5.11; at a child's first change up to
-// 6.12) the history must go on without a gap.
+// prove it either way. If one is missing (up to Linux 5.11; at a child's first change up to 6.12),
+// the history must continue without a gap.
 func (s *sock) same(r *record.Record) bool {
 	switch {
 	case r.Old == event.Listen && r.New == event.SynRecv:
@@ -152,8 +152,8 @@ func (s *sock) same(r *record.Record) bool {
 	return s.state == r.Old && s.losses == r.Losses && s.state != event.Close
 }
 
-// duration returns how long s was in the state that it leaves with r, or event.Unknown if that
-// began unseen or a change may be missing since then.
+// duration returns how long s was in the state that it leaves with r, or event.Unknown if the start
+// of that state was not seen or a change may have been lost since then.
 func (s *sock) duration(r *record.Record) int64 {
 	if s.since != 0 && s.state == r.Old && s.losses == r.Losses {
 		return r.Mono - s.since
@@ -161,7 +161,7 @@ func (s *sock) duration(r *record.Record) int64 {
 	return event.Unknown
 }
 
-// move puts s into the new state of r.
+// move puts s into the new state in r.
 func (s *sock) move(r *record.Record) {
 	s.old, s.state, s.since, s.losses = r.Old, r.New, r.Mono, r.Losses
 }

@@ -12,7 +12,7 @@ type replacedSock struct {
 	old    event.State
 }
 
-// timeWaitStarted handles a timewait sock that is new, or goes on in another state.
+// timeWaitStarted handles a timewait sock that is new, or that continues in another state.
 func (t *RFC) timeWaitStarted(r *record.Record) (line bool) {
 	s := t.findMini(r)
 	switch {
@@ -48,7 +48,7 @@ func (t *RFC) handOver(p *pending, r *record.Record) {
 	t.replaced[t.nextReplaced] = replacedSock{r.Sk, r.Cookie, r.Old}
 	t.nextReplaced = (t.nextReplaced + 1) % len(t.replaced)
 	t.merged++
-	if p.rec.New == r.Old { // FIN_WAIT2 goes on, without a process
+	if p.rec.New == r.Old { // FIN_WAIT2 continues, without a process
 		t.merged++
 		return
 	}
@@ -57,8 +57,9 @@ func (t *RFC) handOver(p *pending, r *record.Record) {
 }
 
 // handOverUnseen handles the close of a full socket that a timewait sock may have replaced. Without
-// timers only the full socket shows whether the peer's FIN has arrived, so that the connection is
-// in TIME_WAIT. If it has not, the connection may go on unseen, as a timewait sock in FIN_WAIT2.
+// timers, only the full socket shows whether the peer's FIN has arrived and the connection is
+// therefore in TIME_WAIT. If the FIN has not arrived, the connection may continue unseen, as a
+// timewait sock in FIN_WAIT2.
 func (t *RFC) handOverUnseen(s *sock, r *record.Record) (line bool) {
 	if r.Closing&record.FinCame != 0 {
 		r.New = event.TimeWait
@@ -70,10 +71,10 @@ func (t *RFC) handOverUnseen(s *sock, r *record.Record) (line bool) {
 	return line
 }
 
-// endingTimeWait returns the connection of a mini-socket that ends. If it is in TIME_WAIT, and that
-// was not seen to begin, its age is unknown.
+// endingTimeWait returns the connection of a mini-socket that ends. If it is in TIME_WAIT and the
+// start of that state was not seen, its age is unknown.
 func (t *RFC) endingTimeWait(r *record.Record) *sock {
-	if p := t.awaitingClose[tupleOf(r)]; p != nil && p.rec.Sk == r.Sk { // it still awaits the close
+	if p := t.awaitingClose[tupleOf(r)]; p != nil && p.rec.Sk == r.Sk { // it is still awaiting the close
 		delete(t.awaitingClose, tupleOf(r))
 		p.resolve(false)
 		t.merged++

@@ -16,7 +16,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// enums are the enumerations to write. The Go name of a constant is the C name without prefix, in
+// enums lists the enumerations to write. A constant's Go name is its C name without the prefix, in
 // camel case.
 var enums = []struct {
 	c, goName, prefix string
@@ -33,7 +33,7 @@ still running.`, false},
 	{"closing", "Closing", "CLOSING_", "Closing describes a socket as it closes.", true},
 }
 
-// words are those that camel case does not spell as Go does.
+// words lists the words that Go does not spell in camel case.
 var words = map[string]string{"ICMP": "ICMP", "NETNS": "NetNS"}
 
 // enumerator matches a line of an enumeration that has a comment.

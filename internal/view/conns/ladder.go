@@ -18,7 +18,7 @@ import (
 // the first lane.
 const (
 	timeEnd      = 16
-	offHost      = 60 // where a segment from or to another host begins or ends
+	offHost      = 60 // where a segment from or to another host starts or ends
 	timeWaitLane = '┊'
 )
 
@@ -81,7 +81,7 @@ func (v *View) draw(conn pair.Conn) error {
 	return v.lines.Text(b.String())
 }
 
-// title writes when the connection began, its addresses, and the owners of its ends.
+// title writes when the connection started, its addresses, and the owners of its ends.
 func title(b *strings.Builder, conn pair.Conn, lanes []*pair.End) {
 	zone := lanes[0].Zone()
 	from, to := text.AddressIn(lanes[0].Local, zone), text.AddressIn(lanes[0].Remote, zone)

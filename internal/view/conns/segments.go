@@ -51,7 +51,7 @@ func lastSegment(e *pair.End, old event.State) (received, sent string) {
 	case event.ReasonRefused, event.ReasonResetByPeer:
 		return "RST", ""
 	case event.ReasonPortUnreachable:
-		if e.Peer == nil { // otherwise it is unknown which host sent it
+		if e.Peer == nil { // otherwise the host that sent it is unknown
 			return "ICMP", ""
 		}
 	case event.ReasonResetSentUnread, event.ReasonResetSentLinger, event.ReasonResetSentLinger2,

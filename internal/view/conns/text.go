@@ -106,9 +106,9 @@ func (v *View) states(e *pair.End) string {
 	return strings.Join(parts, ", ")
 }
 
-// roundTrip returns the round-trip time, which the kernel has in whole µs, or "-" if it is unknown.
-// It prefers the value from ESTABLISHED, which the application saw: after a FIN the round-trip time
-// also contains the peer's delayed ACK.
+// roundTrip returns the round-trip time, which the kernel measures in whole µs, or "-" if it is
+// unknown. It prefers the value from ESTABLISHED, which the application saw: after a FIN the
+// round-trip time also contains the peer's delayed ACK.
 func roundTrip(t *event.Totals) string {
 	switch us := cmp.Or(t.SRTTOpen, t.SRTT); {
 	case us == 0:

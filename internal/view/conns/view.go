@@ -1,4 +1,4 @@
-// Package conns reports each connection when it is over: what each end did, how long it was in each
+// Package conns reports each connection when it is over: the actions of each end, its time in each
 // state, and how it ended. It can also draw both ends as a ladder.
 package conns
 
@@ -141,7 +141,7 @@ func (v *View) report(e *pair.End) error {
 	return v.lines.Text(v.line(e))
 }
 
-// life returns the time from the beginning of e until its full socket ended, or until now. It is
+// life returns the time from the start of e until its full socket ended, or until now. It is
 // event.Unknown if e is older than the trace.
 func (v *View) life(e *pair.End) int64 {
 	if e.Older || e.Gone || e.ConnectFailed {

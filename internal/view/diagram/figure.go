@@ -6,7 +6,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// arrow is an edge of the figure with its caption: the cause, and the action that is taken.
+// arrow is an edge in the figure with its caption: the cause, and the action that is taken.
 type arrow struct {
 	event.Edge
 	cause, action string
@@ -42,7 +42,7 @@ var figure = []arrow{
 	{event.TimeWait.To(event.Close), "timeout 2MSL", "delete TCB"},
 }
 
-// caption returns the cause and the action, as the figure has them.
+// caption returns the cause and the action, as they appear in the figure.
 func (a *arrow) caption() string {
 	if a.action == "" {
 		return a.cause
@@ -50,15 +50,15 @@ func (a *arrow) caption() string {
 	return a.cause + " / " + a.action
 }
 
-// captionOf returns the caption of an edge of the figure.
+// captionOf returns the caption of an edge in the figure.
 func captionOf(e event.Edge) string {
 	return figure[slices.IndexFunc(figure, func(a arrow) bool { return a.Edge == e })].caption()
 }
 
-// inFigure reports whether a change is an edge of the figure. For the ends, which go to CLOSE, the
-// reason decides, since the figure means one of several: from LISTEN and SYN_SENT the process's
-// CLOSE, from LAST_ACK the last ACK, from TIME_WAIT the timeout. The kernel's vocabulary has no
-// reasons; there the socket's error decides.
+// inFigure reports whether a change is an edge in the figure. For the ends, which go to CLOSE, the
+// reason decides, since the figure means only one of several: from LISTEN and SYN_SENT the
+// process's CLOSE, from LAST_ACK the last ACK, from TIME_WAIT the timeout. The kernel's vocabulary
+// has no reasons; there the socket's error decides.
 func inFigure(e *event.Event) bool {
 	if e.New != event.Close {
 		return slices.ContainsFunc(figure, func(a arrow) bool { return a.Edge == e.Edge() })

@@ -13,8 +13,8 @@ import (
 type point struct{ x, y int }
 
 // The middle of each of the three columns of states, and half the width of a state. inLeft and
-// inRight are where lines go down in the outer columns: on the inside, which leaves room for an end
-// outside.
+// inRight are the positions of lines that go down in the outer columns: on the inside, which leaves
+// room for an end on the outside.
 const (
 	width, height    = 1280, 1376
 	margin           = 24
@@ -100,7 +100,7 @@ var routes = []route{
 	{event.TimeWait.To(event.Close), []point{{mid + half, 1176}, {right - half, 1176}}, point{mid + 220, 1176}, above},
 }
 
-// shortened returns way without the part that the arrow's head covers.
+// shortened returns way without the part that the arrowhead covers.
 func shortened(way []point) []point {
 	n := len(way) - 1
 	d := direction(way[n-1], way[n])
@@ -109,7 +109,7 @@ func shortened(way []point) []point {
 	return short
 }
 
-// direction returns a step from a to b. Each piece of a way is parallel to an axis.
+// direction returns one step from a towards b. Each piece of a way is parallel to an axis.
 func direction(a, b point) point { return point{sign(b.x - a.x), sign(b.y - a.y)} }
 
 func sign(v int) int {

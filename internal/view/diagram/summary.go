@@ -38,9 +38,9 @@ func partyOf(r event.Role) party {
 type summary struct {
 	title  string
 	notes  []note                         // above the picture
-	edges  map[event.Edge]*[parties]tally // of the figure
+	edges  map[event.Edge]*[parties]tally // in the figure
 	ends   map[event.State]*end           // that the figure leaves out, by the state that was left
-	other  []named                        // the rest of the changes, most frequent first
+	other  []named                        // the other changes, most frequent first
 	seen   map[event.State]bool           // states that were entered or left
 	kernel bool                           // the vocabulary is the kernel's
 }
@@ -65,7 +65,7 @@ type note struct {
 	alarm bool
 }
 
-// summary adds up what a picture does not distinguish.
+// summary adds up the kinds that a picture does not distinguish.
 func (v *View) summary() (*summary, error) {
 	s := &summary{
 		title: "TCP state diagram: the paths taken", notes: v.notes(), kernel: v.kernelStates,
@@ -154,8 +154,8 @@ func mostFrequentFirst(a, b named) int {
 // String returns the name and the count.
 func (n named) String() string { return fmt.Sprintf("%s %d", n.name, n.count) }
 
-// atMost returns all if there are at most n. Otherwise it returns the first n-1 of them, and one
-// that stands for the rest.
+// atMost returns all if there are at most n. Otherwise it returns the first n-1, and one that
+// stands for the rest.
 func atMost(n int, all []named) []named {
 	if len(all) <= n {
 		return all
@@ -177,7 +177,7 @@ func median(t tally) string {
 	return text.Time(t.Times.Quantile(0.5))
 }
 
-// notes returns when the stream was, how many connections it has, and what is missing.
+// notes returns the period of the stream, its number of connections, and what is missing from it.
 func (v *View) notes() []note {
 	var begun [parties]uint64
 	var ended, listeners uint64

@@ -21,8 +21,8 @@ const (
 )
 
 // paint is a color. Attributes set it where style sheets are ignored; a style sheet sets it by
-// class, and has another for a dark background. Client and server differ in hue, lightness and
-// dashes.
+// class, and has another color for a dark background. Client and server differ in hue, lightness
+// and dashes.
 type paint struct{ class, light, dark string }
 
 var (
@@ -197,7 +197,7 @@ func (c *canvas) route(s *summary, r *route) {
 	c.add("</g>\n")
 }
 
-// tip returns the tooltip of an edge: everything that is known about it.
+// tip returns the tooltip of an edge: everything known about it.
 func (r *route) tip(tallies [parties]tally) string {
 	text := fmt.Sprintf("%v → %v", r.Old, r.New)
 	for p, t := range tallies {
@@ -222,7 +222,7 @@ func tip(t tally) string {
 func (c *canvas) label(r *route, who []party, tallies [parties]tally) {
 	caption := captionOf(r.Edge)
 	n := len(who)
-	off := max(n-1, 0)*lane/2 + 1 // from the middle of the lines to their border
+	off := max(n-1, 0)*lane/2 + 1 // from the middle of the lines to their edge
 	var at point                  // baseline of the first count
 	var quiet point               // baseline of the caption
 	anchor := anchorMiddle

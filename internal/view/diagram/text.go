@@ -16,7 +16,7 @@ const (
 	cellHalf                = 6 // a state is 13 cells wide: ESTABLISHED and its border
 	cellLeft, cellMid       = cellHalf, columns/2 - 1
 	cellRight               = columns - 1 - cellHalf
-	midLeft, midRight       = cellMid - 2, cellMid + 2 // where two lines go down from the middle column
+	midLeft, midRight       = cellMid - 2, cellMid + 2 // two lines go down from the middle column here
 	rightInner, rightOuter  = cellRight - 2, cellRight + 3
 	leftInside, leftOfMid   = cellLeft + cellHalf + 1, cellMid - cellHalf - 1 // the cells beside the states
 	rightOfMid, rightInside = cellMid + cellHalf + 1, cellRight - cellHalf - 1
@@ -24,7 +24,7 @@ const (
 	besideLeft              = leftInside + 4 // leaves room for a label to the left of the middle column
 )
 
-// The colors are those that are legible on dark and on light backgrounds.
+// The colors are legible on both dark and light backgrounds.
 const (
 	plain    = ""
 	dim      = "\x1b[2m"
@@ -38,7 +38,7 @@ var (
 	partyColors  = [parties]string{"\x1b[34m", "\x1b[33m", "\x1b[35m"}
 )
 
-// strokes are the pieces of a line. A corner is found by the directions before and after it.
+// strokes are the pieces of a line. A corner is looked up by the directions before and after it.
 type strokes struct {
 	horizontal, vertical rune
 	corners              map[[2]point]rune
@@ -58,7 +58,7 @@ var (
 	heads = map[point]rune{{1, 0}: '►', {-1, 0}: '◄', {0, 1}: '▼', {0, -1}: '▲'}
 )
 
-// grid has the cells of a picture for a terminal.
+// grid contains the cells of a picture for a terminal.
 type grid struct {
 	rows  [][columns]rune
 	color [][columns]string
@@ -77,7 +77,7 @@ func (g *grid) write(x, y int, text, color string) {
 	}
 }
 
-// line draws a way from its first cell to its last, which has the arrow's head.
+// line draws a way from its first cell to its last, which contains the arrowhead.
 func (g *grid) line(way []point, s *strokes, color string) {
 	for i := 1; i < len(way); i++ {
 		d := direction(way[i-1], way[i])
@@ -132,8 +132,8 @@ func (g *grid) state(s *summary, state event.State, x, top, end int) {
 	}
 }
 
-// arrow draws an edge of the figure. The label of a horizontal line is above it, and its caption in
-// it; the label of a vertical line is beside it, below its caption.
+// arrow draws an edge in the figure. The label of a horizontal line is above it, and its caption is
+// within it; the label of a vertical line is beside it, below its caption.
 func (g *grid) arrow(s *summary, e event.Edge, at point, where side, way ...point) {
 	tallies := s.of(e)
 	var rows, colors []string
@@ -176,7 +176,7 @@ func (g *grid) arrow(s *summary, e event.Edge, at point, where side, way ...poin
 	}
 }
 
-// rows returns the number of rows that the counts of any of these edges take at most, and at least
+// rows returns the maximum number of rows that the counts of any of these edges take, but at least
 // 1.
 func (s *summary) rows(edges ...event.Edge) int {
 	most := 1
@@ -193,8 +193,8 @@ func (s *summary) rows(edges ...event.Edge) int {
 }
 
 // textRows are the rows of the picture for a terminal, from top to bottom: the first row of each
-// state, or of a line of states, and those of the horizontal lines y1 to y6. The high members are
-// the distances from the first row of a state to its last.
+// state, or of a line of states, and the rows of the horizontal lines y1 to y6. The high members
+// are the distances from the first row of a state to its last.
 type textRows struct {
 	closed, listen, syn, synEnd, estab, fin, finEnd, wait, last int
 
@@ -363,8 +363,8 @@ func (s *summary) text(color bool) string {
 	return b.String()
 }
 
-// wrapped returns lines of head and the words, each but the last with the separator. Lines after
-// the first are indented by the width of head.
+// wrapped returns head and the words as lines, with the separator after each word but the last.
+// Lines after the first are indented by the width of head.
 func wrapped(columns int, head string, words []string, separator string) (lines []string) {
 	line, indent := head, strings.Repeat(" ", utf8.RuneCountInString(head))
 	for i, w := range words {

@@ -1,4 +1,4 @@
-// Package diagram draws the state diagram of RFC 9293 with what a stream took of it: how often
+// Package diagram draws the state diagram of RFC 9293 with the edges taken in a stream: how often
 // clients and servers took each edge, and the median time in the state that was left.
 package diagram
 
@@ -14,8 +14,8 @@ import (
 // Formats are the output formats, the default first.
 var Formats = []string{"svg", "dot", "text", "ndjson"}
 
-// View counts changes and draws them at the end. Its memory depends on the number of kinds of
-// changes, not on the number of changes. It is not safe for concurrent use.
+// View counts changes and draws them at the end. Its memory use depends on the number of kinds of
+// change, not on the number of changes. It is not safe for concurrent use.
 type View struct {
 	lines  *ndjson.Lines
 	format string
@@ -33,7 +33,7 @@ type View struct {
 
 type moment struct{ wall, mono int64 }
 
-// kind is a kind of change. inFigure distinguishes an edge of the figure from an end that the
+// kind is a kind of change. inFigure distinguishes an edge in the figure from an end that the
 // figure leaves out.
 type kind struct {
 	event.Edge
@@ -122,7 +122,7 @@ func (v *View) draw() error {
 	return v.lines.Text(s.svg())
 }
 
-// kinds returns all kinds of changes that occurred, in the order of a connection's life.
+// kinds returns all kinds of change that occurred, in the order of a connection's life.
 func (v *View) kinds() []kind {
 	kinds := make([]kind, 0, len(v.counts))
 	for k := range v.counts {

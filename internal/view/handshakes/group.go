@@ -10,7 +10,7 @@ import (
 	"sstrace/internal/rollup"
 )
 
-// tally is what was counted in some time.
+// tally contains the counts for some span of time.
 type tally struct {
 	states  map[string]uint64
 	reasons map[event.Reason]uint64 // of the handshakes that failed
@@ -103,10 +103,10 @@ func (v *View) groupName(c pair.Conn) string {
 	return ""
 }
 
-// report is what was counted in an interval, or in the whole run.
+// report contains the counts for an interval, or in the whole run.
 type report = rollup.Report[string, *tally]
 
-// summarize reports the percentiles of each group, except of an idle interval.
+// summarize reports the percentiles of each group, except for an idle interval.
 func (v *View) summarize(r *report) error {
 	switch {
 	case r.Idle() && !r.Final:

@@ -128,7 +128,7 @@ func failure(c pair.Conn) (reason event.Reason, err int32, end *pair.End) {
 	return 0, 0, nil
 }
 
-// failedAfter returns the time from the beginning of the handshake of e until it failed, or
+// failedAfter returns the time from the start of the handshake of e until it failed, or
 // event.Unknown.
 func failedAfter(e *pair.End) int64 {
 	if e.Role == event.Server {

@@ -60,7 +60,8 @@ func bracket(text string, width int) string {
 	return "├" + strings.Repeat("─", free-free/2) + " " + text + " " + strings.Repeat("─", free/2) + "┤"
 }
 
-// addresses returns those of the client and the server, as the client's end has them if it is here.
+// addresses returns the addresses of the client and the server, as the client's end sees them if it
+// is on this host.
 func addresses(c pair.Conn) (client, server string) {
 	if c.Client != nil {
 		zone := c.Client.Zone()
@@ -99,7 +100,7 @@ func (v *View) outcome(c pair.Conn, state string) string {
 	return line
 }
 
-// remarks returns what a person should know beyond the times and the state.
+// remarks returns anything else that a person should know besides the times and the state.
 func remarks(c pair.Conn, state string) (all []string) {
 	if client := c.Client; client != nil {
 		if client.NoSyn() {

@@ -17,16 +17,16 @@ import (
 // Formats are the names of the formats, text first.
 var Formats = []string{"text", "ndjson"}
 
-// Groupings are what handshakes can be grouped by: the server's port, the address of the peer, the
-// name of the owner, and the container. The last two are those of the server's end, or of the
-// client's if the server's is unknown.
+// Groupings are the ways to group handshakes: by the server's port, the peer's address, the owner's
+// name, or the container. The last two are taken from the server's end, or from the client's if the
+// server's is unknown.
 var Groupings = []string{"port", "remote", "process", "container"}
 
 // patience is how much later than its time a line may arrive in a live trace, in ns: internal/track
 // holds lines back until they are complete.
 const patience = 10e6
 
-// Options select what is reported.
+// Options select the contents of the report.
 type Options struct {
 	By       string        // one of Groupings, or "" for a single group
 	Interval time.Duration // also report the percentiles of each interval
@@ -221,7 +221,7 @@ func (v *View) report(c pair.Conn) error {
 		return v.lines.JSON(newLine(c, state, of))
 	}
 	line := v.line(c, state, of)
-	if v.tabled { // the header again, since the first one has scrolled away
+	if v.tabled { // repeat the header, since the first one has scrolled away
 		line = "\n" + v.header() + line
 	}
 	v.tabled = false

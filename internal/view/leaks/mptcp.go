@@ -12,7 +12,7 @@ type connections map[connection]*socket
 
 // connection is what a subflow and its MPTCP socket have in common.
 type connection struct {
-	mptcp uint64         // the address of the MPTCP socket; or, where a subflow's is unknown, as in a recording:
+	mptcp uint64         // the address of the MPTCP socket; or, if a subflow's is unknown, as in a recording:
 	at    event.Identity // that of the first subflow, without the protocol
 	state event.State
 }
@@ -59,7 +59,7 @@ func connectionsOf(e *event.Event) []connection {
 }
 
 // release undoes the merging of sockets into s, which is no longer stuck: they are reported if they
-// still are.
+// are still stuck.
 func (s *socket) release() {
 	for _, m := range s.merged {
 		m.decided = false

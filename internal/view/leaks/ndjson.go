@@ -63,7 +63,7 @@ type holder struct {
 	event.Holder `json:"-"`
 }
 
-// newHolder returns h with what process knows about its process. process may be nil.
+// newHolder returns h with the details that process returns about its process. process may be nil.
 func newHolder(h *event.Holder, process func(pid uint32) (executable, cgroup string)) holder {
 	v := holder{PID: h.PID, Comm: h.Comm, FD: &h.FD, Holder: *h}
 	if h.How == event.BySlot {

@@ -8,7 +8,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// sweepInterval is how often ages are compared with the limits, and accept queues are looked at, in
+// sweepInterval is how often ages are compared with the limits, and accept queues are checked, in
 // ns.
 const sweepInterval = 1e9
 
@@ -52,9 +52,9 @@ func (v *View) sweep(now int64) error {
 	return nil
 }
 
-// confirm updates s from what exists, and reports whether s is still stuck. If a look does not find
-// it, the change by which it left is still in the ring, or no line shows that change because the
-// socket was known by another tuple: the second time s is given up.
+// confirm updates s from what exists, and reports whether s is still stuck. If a search does not
+// find it, the change by which it left is still in the ring, or no line shows that change because
+// the socket was known by another tuple; s is given up the second time.
 func (v *View) confirm(s *socket, exists map[event.Identity]event.Event) bool {
 	at := s.Identity()
 	found, ok := exists[at]
@@ -119,8 +119,9 @@ func (s *socket) setAge(now int64) {
 	}
 }
 
-// distrust handles a loss in a recording, after which nobody knows what is still stuck. What was
-// reported stays, so that it is not reported again; its next change shows what became of it.
+// distrust handles a loss in a recording, after which it is unknown what is still stuck. Reported
+// sockets are kept, so that they are not reported again; the next change of each shows what became
+// of it.
 func (v *View) distrust() {
 	for at, s := range v.watched {
 		if s.unsure = true; !s.reported {
@@ -149,7 +150,7 @@ func (v *View) recheck(exists map[event.Identity]event.Event, now int64) error {
 	return nil
 }
 
-// look returns what exists, or nil if the source is not live.
+// look returns the sockets that exist, or nil if the source is not live.
 func (v *View) look() (map[event.Identity]event.Event, error) {
 	if v.kernel.Sockets == nil {
 		return nil, nil
@@ -222,7 +223,7 @@ func (v *View) stuckNow() []*socket {
 	return all
 }
 
-// agesUnknownNow returns those of agesUnknown that are wanted, one for each connection, without the
+// agesUnknownNow returns the wanted sockets in agesUnknown, one for each connection, without the
 // connections that were reported.
 func (v *View) agesUnknownNow() (all []*socket) {
 	seen := byConnection(v.stuckNow())
@@ -247,7 +248,7 @@ func oldestFirst(sockets map[event.Identity]*socket, which func(*socket) bool) [
 	return all
 }
 
-// compareAges orders the oldest socket first, and sockets of one age always alike.
+// compareAges orders the oldest socket first, and sockets of the same age always in the same order.
 func compareAges(a, b *socket) int {
 	return cmp.Or(
 		cmp.Compare(a.since, b.since), cmp.Compare(a.NetNS, b.NetNS), a.Local.Compare(b.Local),

@@ -13,7 +13,7 @@ import (
 	"sstrace/internal/view/ls"
 )
 
-// writer writes what a View finds.
+// writer writes the findings of a View.
 type writer struct {
 	lines  *ndjson.Lines
 	json   bool
@@ -188,8 +188,8 @@ func deref[T any](p *T) (v T) {
 
 func clock(wall int64) string { return time.Unix(0, wall).Format("15:04:05.000") }
 
-// subject returns the beginning of a line about s: the time, the state, its age, and the socket. A
-// listener has its own address only; an MPTCP socket has the addresses of its first subflow, and is
+// subject returns the start of a line about s: the time, the state, its age, and the socket. A
+// listener has only its own address; an MPTCP socket has the addresses of its first subflow, and is
 // marked.
 func subject(s *socket) string {
 	addresses := text.Local(&s.Event)
@@ -202,7 +202,7 @@ func subject(s *socket) string {
 	return fmt.Sprintf("%s %-11s %8s %s", clock(s.Wall), s.New, ls.Age(&s.Event), addresses)
 }
 
-// noHolder explains why no holder of a socket was found, as far as the socket itself shows.
+// noHolder explains why no holder of a socket was found, if the socket itself shows the reason.
 func noHolder(a event.Attached) string {
 	switch a {
 	case event.AttachedNothing:
@@ -232,7 +232,7 @@ func unread(e *event.Event) string {
 	}
 }
 
-// program returns what a holder runs, and its container or systemd unit, as far as they are known.
+// program returns what a holder runs, and its container or systemd unit, if they are known.
 func (h *holder) program() (line string) {
 	if h.Exe != nil {
 		line = "  " + text.Visible(*h.Exe)

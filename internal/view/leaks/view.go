@@ -1,5 +1,5 @@
-// Package leaks watches for sockets that stay too long in a state that should pass, because
-// somebody forgot to close them or a peer is gone, and for listeners whose accept queue is full.
+// Package leaks watches for sockets that stay too long in a state that should pass, because a
+// program forgot to close them or a peer is gone, and for listeners whose accept queue is full.
 package leaks
 
 import (
@@ -13,7 +13,7 @@ import (
 
 // Limits are the states that should pass, and how long each may last. The limits are far above the
 // time that is normal in a state (a round trip, or until a program has read to the end), and below
-// the kernel's own, where there are any: see `sstrace explain`.
+// the kernel's own limits, if it has any: see `sstrace explain`.
 var Limits = map[event.State]time.Duration{
 	event.CloseWait: time.Minute,
 	event.FinWait1:  time.Minute,
@@ -27,7 +27,8 @@ var Limits = map[event.State]time.Duration{
 // States has the keys of Limits, in the order of a connection's life.
 var States = slices.DeleteFunc(event.Lifecycle(), func(s event.State) bool { return Limits[s] == 0 })
 
-// Kernel has what may be asked while the source is live. All its fields are nil if it is not.
+// Kernel contains the queries that are possible while the source is live. If it is not, all fields
+// are nil.
 type Kernel struct {
 	Sockets   func() ([]event.Event, error)                // all that exist
 	Listeners func() ([]event.Event, error)                // all listeners
@@ -45,7 +46,7 @@ type View struct {
 	found  bool
 
 	openers     map[uint64]opener          // of connections, by id, until they are closed
-	manyOpen    int                        // with more openers than this, those of closed connections are looked for
+	manyOpen    int                        // with more openers than this, those of closed connections are removed
 	watched     map[event.Identity]*socket // sockets in one of the states of limits
 	full        map[event.Identity]*socket // listeners whose accept queue is full
 	agesUnknown []*socket                  // of a listing: sockets in one of the states of limits for an unknown time
@@ -69,13 +70,13 @@ type opener struct {
 // socket is a socket that is in a state that should pass, or a listener whose accept queue is full.
 type socket struct {
 	event.Event       // its latest; the state is New
-	since       int64 // Mono of the beginning of the state,
+	since       int64 // Mono of the start of the state,
 	exact       bool  // or, if this is not set, of a later moment
-	decided     bool  // it was decided whether to report it
+	decided     bool  // whether to report it has been decided
 	reported    bool
 	merged      []*socket // subflows, or their MPTCP socket, that are not reported because this one is
-	unsure      bool      // changes were lost since, and nobody could be asked
-	missed      int       // how many looks have not found it in its state
+	unsure      bool      // changes were lost since, and the kernel could not be queried
+	missed      int       // how many searches have not found it in its state
 }
 
 // New returns a View that writes text or ndjson. wanted decides whether a socket that is stuck is
@@ -92,7 +93,7 @@ func New(out io.Writer, format string, limits map[event.State]time.Duration, wan
 // Found reports whether anything was reported.
 func (v *View) Found() bool { return v.found }
 
-// Begin does nothing: the command has said what is watched.
+// Begin does nothing: the command has already reported what is watched.
 func (v *View) Begin() error { return nil }
 
 // Take takes a Socket that existed already, or one line.
@@ -114,7 +115,7 @@ func (v *View) Take(e *event.Event) error {
 	return nil
 }
 
-// Idle sweeps if it is time.
+// Idle sweeps if a sweep is due.
 func (v *View) Idle(mono int64) error {
 	if v.kernel.Sockets != nil && mono-v.swept >= sweepInterval {
 		if err := v.sweep(mono); err != nil {
@@ -124,8 +125,8 @@ func (v *View) Idle(mono int64) error {
 	return v.out.lines.Flush()
 }
 
-// End sweeps once more, and writes the sums. A recording that was cut off has none: which of its
-// sockets are still stuck is unknown.
+// End sweeps once more, and writes the sums. A recording that was cut off has no sums, because it
+// is unknown which of its sockets are still stuck.
 func (v *View) End(end *event.Event) error {
 	if end.Balance == nil {
 		return v.out.lines.Flush()
@@ -139,7 +140,7 @@ func (v *View) End(end *event.Event) error {
 	return v.out.end(end)
 }
 
-// sweepRecording sweeps if it is time and e is from a recording, where only the lines show the
+// sweepRecording sweeps if a sweep is due and e is from a recording, where only the lines show the
 // time.
 func (v *View) sweepRecording(e *event.Event) error {
 	if v.kernel.Sockets != nil || e.Type == event.Socket || e.Mono-v.swept < sweepInterval {
@@ -148,7 +149,7 @@ func (v *View) sweepRecording(e *event.Event) error {
 	return v.sweep(e.Mono)
 }
 
-// exists takes a socket that is older than the trace, or of a listing.
+// exists takes a socket that is older than the trace, or from a listing.
 func (v *View) exists(e *event.Event) {
 	if isFull(e) && v.wanted(e) {
 		v.full[e.Identity()] = &socket{Event: clone(e), since: e.Mono}

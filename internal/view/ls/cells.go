@@ -139,7 +139,7 @@ func appendLeft(b []byte, e *event.Event) []byte {
 	return append(b, '-')
 }
 
-// short returns an age with few digits, since it goes on. NDJSON has all digits.
+// short returns an age with few digits, since it keeps growing. NDJSON has all digits.
 func short(ns int64) string {
 	d := time.Duration(ns)
 	switch {

@@ -19,7 +19,7 @@ func Compare(a, b *event.Event) int {
 }
 
 // compareStates orders states along a connection's life, with CLOSE at the end: a socket that is
-// listed in CLOSE is bound and no connection.
+// listed in CLOSE is bound and is not a connection.
 func compareStates(a, b event.State) int {
 	last := func(s event.State) int {
 		if s == event.Close {

@@ -7,14 +7,15 @@ import (
 	"sstrace/internal/text"
 )
 
-// table has the rows of a listing. There may be very many, so each is kept short and in one piece.
+// table contains the rows of a listing. There may be very many, so each is kept short and in one
+// piece.
 type table struct {
 	wide   bool
 	right  []bool // the columns that are aligned to the right
 	header *row
 	rows   [256][]*row     // by state
-	netns  map[uint32]bool // in which there are any
-	mptcp  bool            // some are of MPTCP
+	netns  map[uint32]bool // the namespaces with any rows
+	mptcp  bool            // some are MPTCP sockets
 	width  [columns]uint32 // of the widest cell
 	cells  cells           // of the last row
 	spare  []row           // memory for the next rows

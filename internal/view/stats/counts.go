@@ -9,7 +9,7 @@ import (
 	"sstrace/internal/quantile"
 )
 
-// counts is what was counted of one group in one span of time. It has one tally for each edge, and
+// counts contains the counts for one group in one span of time. It has one tally for each edge, and
 // one count for each reason.
 type counts struct {
 	amount
@@ -21,12 +21,12 @@ type counts struct {
 type amount struct {
 	changes  uint64
 	accepted uint64
-	failed   uint64 // calls of connect() that changed no state
+	failed   uint64 // calls to connect() that changed no state
 }
 
-// The rows of a table that are no changes of state have edges that no change has.
+// The rows of a table that are not changes of state have edges that no change has.
 var (
-	queueAccepted = event.Edge{}                 // (queue) → (accepted); its time is that in the accept queue
+	queueAccepted = event.Edge{}                 // (queue) → (accepted); its time is the time in the accept queue
 	connectFailed = event.Edge{New: event.Close} // (connect) → (failed)
 )
 
@@ -110,7 +110,7 @@ func row(e event.Edge) int {
 
 func compareEdges(a, b event.Edge) int { return cmp.Compare(row(a), row(b)) }
 
-// titles returns what a table has for an edge in its columns OLD and NEW.
+// titles returns the text for an edge in the columns OLD and NEW of a table.
 func titles(e event.Edge) (from, to string) {
 	switch e {
 	case queueAccepted:

@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/text"
 )
 
-// Groupings are what sockets can be grouped by: the server's port, the remote address, the name of
-// the owner's process, or the container, and for a socket outside of containers the systemd unit.
+// Groupings are the ways to group sockets: by the server's port, the remote address, the name of
+// the owner's process, or the container (for a socket outside containers, the systemd unit).
 var Groupings = []string{"port", "remote", "process", "container"}
 
 // name is the name of a group. It has one of its fields, or none if the name is unknown.

@@ -13,7 +13,7 @@ import (
 	"sstrace/internal/text"
 )
 
-// shown is the number of groups that a person gets to see.
+// shown is the number of groups shown to a person.
 const shown = 20
 
 // plurals of the groupings.

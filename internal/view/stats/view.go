@@ -1,6 +1,6 @@
-// Package stats counts the changes from each state to each other, with percentiles of the time in
-// the state that was left: for each interval and for the whole run, for all sockets or for each
-// group of them. Its memory is bounded.
+// Package stats counts the changes between states, with percentiles of the time in the state that
+// was left: for each interval and for the whole run, for all sockets or for each group of them. Its
+// memory is bounded.
 package stats
 
 import (
@@ -107,5 +107,5 @@ func (v *View) report(r *report) error {
 	return v.lines.Flush() // a recording may come slowly, through a pipe
 }
 
-// report is what was counted in an interval, or in the whole run.
+// report contains the counts for an interval, or in the whole run.
 type report = rollup.Report[name, *counts]

@@ -8,10 +8,10 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// sideways is the number of columns that a key scrolls.
+// sideways is the number of columns by which a key scrolls.
 const sideways = 8
 
-// press handles a key by its name, or text that was typed or pasted, and reports whether to quit.
+// press handles a key, given by name, or typed or pasted text, and reports whether to quit.
 func (s *screen) press(key, text string) (quit bool) {
 	switch {
 	case key == "ctrl+c":

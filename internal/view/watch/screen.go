@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/view/ls"
 )
 
-// screen is the user interface: what is shown of a table, and what the keys do. It does not depend
-// on a terminal.
+// screen is the user interface: it decides which part of a table is shown, and what the keys do. It
+// does not depend on a terminal.
 type screen struct {
 	host  string
 	wide  bool
@@ -20,15 +20,15 @@ type screen struct {
 	width, height int
 	now           *snapshot
 	shown         []*row // the rows of now that match the filter, sorted
-	first, left   int    // the first of shown that is visible, and the first column of its text
+	first, left   int    // the first visible row of shown, and the first column of its text
 	columns       []column
-	by            int // the index in columns of the one that sorts
+	by            int // the index in columns of the column that sorts
 	reverse       bool
 	filter        string
 	editing       bool
 	help, paused  bool
 
-	words map[*event.Event]*words // of the Events in now
+	words map[*event.Event]*words // for the Events in now
 }
 
 // words are texts of an Event that are expensive to format and do not change with time.
@@ -82,7 +82,7 @@ func newScreen(host string, wide, color bool) *screen {
 	return s
 }
 
-// of returns the words of an Event.
+// of returns the words for an Event.
 func (s *screen) of(e *event.Event) *words {
 	if w := s.words[e]; w != nil {
 		return w
@@ -110,7 +110,7 @@ func (s *screen) set(now *snapshot) {
 
 // arrange selects and sorts the rows that are shown.
 func (s *screen) arrange() {
-	if len(s.words) > 2*len(s.now.rows)+1000 { // most of them are of Events that no longer exist
+	if len(s.words) > 2*len(s.now.rows)+1000 { // most of them are for Events that no longer exist
 		clear(s.words)
 	}
 	s.shown = slices.Clone(s.now.rows)
@@ -154,7 +154,7 @@ const (
 // visible returns the number of rows that fit.
 func (s *screen) visible() int { return max(s.height-above-below, 1) }
 
-// scroll scrolls down by a number of rows, as far as possible.
+// scroll scrolls down by a number of rows, or by as many as possible.
 func (s *screen) scroll(by int) {
 	s.first = max(min(s.first+by, len(s.shown)-s.visible()), 0)
 }

@@ -10,9 +10,9 @@ import (
 const (
 	// markTime is how long a change stays marked, in ns.
 	markTime = 2e9
-	// maxGone is how many closed sockets are still shown: nobody reads more.
+	// maxGone is how many closed sockets are still shown: no one reads more.
 	maxGone = 500
-	// foundID is set in the ids that look gives to sockets without lines.
+	// foundID is set in the ids that look gives to sockets that have no lines.
 	foundID = 1 << 63
 )
 
@@ -26,20 +26,20 @@ const (
 	gone
 )
 
-// row is a socket. Neither it nor its Event is changed after it was made, so the terminal may read
+// row is a socket. Neither it nor its Event is changed after it is made, so the terminal may read
 // it without a lock.
 type row struct {
 	*event.Event       // a Socket; Mono is the time of its Status
-	since        int64 // CLOCK_MONOTONIC: the beginning of the state if exact is set, else a later moment
+	since        int64 // CLOCK_MONOTONIC: the start of the state if exact is set, else a later moment
 	exact        bool
 	mark         mark
 	marked       int64 // when that happened
 	opened       int64 // when the socket was opened; 0: before the trace
-	before       *row  // the row before the mark; a look after markTime drops it
-	mismatches   int   // how many looks in a row found something else, without a line in between
+	before       *row  // the row before the mark; the first update by look after markTime drops it
+	mismatches   int   // how many consecutive calls of look found something else, with no line in between
 }
 
-// at returns the Socket that r is now.
+// at returns r as a Socket at the time now.
 func (r *row) at(now int64) event.Event {
 	if r.mark == gone {
 		now = r.marked
@@ -58,15 +58,15 @@ func (r *row) at(now int64) event.Event {
 	return e
 }
 
-// table has the sockets that exist, and those that were closed a moment ago.
+// table contains the sockets that exist, and those closed a moment ago.
 type table struct {
 	rows map[uint64]*row // by id
 	ids  map[event.Identity]uint64
 	gone []*row // the oldest first
 
 	lost    uint64                  // changes
-	unsure  bool                    // some were lost since the last look
-	unknown map[event.Identity]bool // sockets that the last look found, but no line
+	unsure  bool                    // some were lost since the last call of look
+	unknown map[event.Identity]bool // sockets that the last call of look found, but that no line has shown
 	founds  uint64                  // how many ids look has given
 	offset  int64                   // of wall time to CLOCK_MONOTONIC; 0: unknown
 }
@@ -87,7 +87,7 @@ func (t *table) take(e *event.Event) {
 		if old := t.known(e); old != nil {
 			next := *old.Event
 			status := *old.Status
-			status.Holders, status.Attached = nil, 0 // the next look finds the descriptor of the process that accepted
+			status.Holders, status.Attached = nil, 0 // the next look() finds the accepting process and its descriptor
 			next.Status, next.UID = &status, e.UID
 			next.OwnerPID, next.OwnerComm, next.OwnerVia = e.OwnerPID, e.OwnerComm, e.OwnerVia
 			r := *old
@@ -101,7 +101,7 @@ func (t *table) take(e *event.Event) {
 	}
 }
 
-// found returns the row of a Socket.
+// found returns a row for a Socket.
 func found(e *event.Event) *row {
 	kept := *e
 	return &row{Event: &kept, since: e.Mono - max(e.Dur, e.Status.AtLeast, 0), exact: e.Dur != event.Unknown}
@@ -148,13 +148,13 @@ func (t *table) change(e *event.Event) {
 		status.RecvQueue, status.SendQueue = event.Unknown, event.Unknown
 		fallthrough
 	case e.New == event.SynRecv && e.Old == event.Listen, old == nil && e.OwnerVia == event.ViaListener:
-		status.Holders, status.Attached = []event.Holder{}, 0 // no process holds it, or not yet
+		status.Holders, status.Attached = []event.Holder{}, 0 // no process holds it, or none does yet
 	}
 	next.Status = &status
 	t.put(e.ID, r)
 }
 
-// known returns the row that a line is about, or nil. If a look had found the socket, the row moves
+// known returns the row that a line is about, or nil. If look had found the socket, the row moves
 // to the line's id.
 func (t *table) known(e *event.Event) *row {
 	if r := t.rows[e.ID]; r != nil {
@@ -191,10 +191,10 @@ func (t *table) remove(id uint64) {
 	delete(t.rows, id)
 }
 
-// look takes all sockets that exist: lines do not show queues and holders, and some may have been
-// lost. A look takes a while, and lines about that time are still to come. So where it contradicts
-// the lines it counts only if lines were lost, or if the next look finds the same. wanted reports
-// which sockets may be in the table.
+// look updates the table with all sockets that exist: lines do not show queues and holders, and
+// some may have been lost. Finding the sockets takes a while, and lines about that time are still
+// to come. If the result contradicts the lines, it therefore counts only if lines were lost, or if
+// the next call finds the same. wanted reports which sockets may be in the table.
 func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 	listed := make(map[uint64]bool, len(t.rows))
 	unknown := make(map[event.Identity]bool)
@@ -228,7 +228,7 @@ func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 }
 
 // sameSocket reports whether a and b, which have the same identity, are the same socket. A
-// mini-socket has a cookie of its own, or none.
+// mini-socket has its own cookie, or none.
 func sameSocket(a, b *event.Event) bool {
 	return mini(a) || mini(b) || a.Cookie == 0 || b.Cookie == 0 || a.Cookie == b.Cookie
 }
@@ -238,7 +238,8 @@ func mini(e *event.Event) bool {
 	return e.Status != nil && e.Status.Mini || e.New == event.SynRecv || e.New == event.TimeWait
 }
 
-// mismatch notes that a look contradicts r, and reports whether the look counts.
+// mismatch records that a socket found by look contradicts r, and reports whether the new result
+// counts.
 func (t *table) mismatch(id uint64, r *row) bool {
 	next := *r
 	next.mismatches++
@@ -246,7 +247,7 @@ func (t *table) mismatch(id uint64, r *row) bool {
 	return t.unsure || next.mismatches > 1
 }
 
-// confirm updates a row from what a look has found.
+// confirm updates a row from what look has found.
 func (t *table) confirm(id uint64, s *event.Event) {
 	r := t.rows[id]
 	if s.New != r.New {
@@ -278,8 +279,8 @@ func (t *table) confirm(id uint64, s *event.Event) {
 	}
 }
 
-// sameStatus reports whether the Status of b is that of a. Timers are the same if they expire at
-// the same time, to the length of a jiffy.
+// sameStatus reports whether a and b have the same Status. Timers are the same if they expire at
+// the same time, to within a jiffy.
 func sameStatus(a, b *event.Event) bool {
 	x, y := a.Status, b.Status
 	const jiffies = 50e6
@@ -290,18 +291,18 @@ func sameStatus(a, b *event.Event) bool {
 		(x.Left == event.Unknown) == (y.Left == event.Unknown) && (x.Left == event.Unknown || max(end, -end) < jiffies)
 }
 
-// snapshot is the table at one time.
+// snapshot is the table at one moment.
 type snapshot struct {
 	now    int64 // CLOCK_MONOTONIC
 	wall   int64 // 0: unknown
 	rows   []*row
-	exist  int // how many of rows exist; the rest was closed
+	exist  int // how many of rows exist; the rest are closed
 	sums   ls.Sums
 	lost   uint64
 	unsure bool
 }
 
-// snapshot returns the table with the rows that listed wants.
+// snapshot returns the table with the rows for which listed returns true.
 func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 	s := &snapshot{now: now, rows: make([]*row, 0, len(t.rows)), lost: t.lost, unsure: t.unsure}
 	if t.offset != 0 {

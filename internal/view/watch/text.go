@@ -79,7 +79,7 @@ func (s *screen) title() string {
 	return text
 }
 
-// count returns which rows are visible, and how many there are.
+// count returns which rows are visible, and the total number of rows.
 func (s *screen) count() string {
 	text := "none"
 	if n := len(s.shown); n > 0 {

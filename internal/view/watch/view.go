@@ -18,7 +18,7 @@ const (
 	// ns.
 	showInterval = 200e6
 	ageInterval  = 1e9
-	// lookInterval is how often queues and holders are looked at, in ns.
+	// lookInterval is how often queues and holders are checked, in ns.
 	lookInterval = 2e9
 	// pause is how long to wait after something that takes time, as a multiple of that time.
 	pause = 10
@@ -30,7 +30,7 @@ type Options struct {
 	Host        string
 	Wide, Color bool
 	Wanted      func(*event.Event) bool       // whether a socket is to be followed
-	Listed      func(*event.Event) bool       // whether it is to be shown as it is now
+	Listed      func(*event.Event) bool       // whether it is to be shown in its current state
 	Sockets     func() ([]event.Event, error) // all that exist
 	Stop        func()                        // ends the trace
 }
@@ -51,8 +51,8 @@ type View struct {
 	err      error // of the terminal, after ended is closed
 }
 
-// New returns a View. It takes the terminal over when it is idle for the first time, and restores
-// it at the End, or by Close.
+// New returns a View. It takes over the terminal when it is first idle, and restores it in End or
+// Close.
 func New(o Options) *View {
 	return &View{Options: o, table: newTable(), ended: make(chan struct{})}
 }
@@ -64,7 +64,7 @@ func (v *View) Begin() error { return nil }
 func (v *View) Take(e *event.Event) error {
 	v.table.take(e)
 	v.changed = true
-	if v.terminal != nil { // under load the next Idle may be far
+	if v.terminal != nil { // under load, the next Idle may be far off
 		v.show(e.Mono)
 	}
 	return nil
@@ -76,10 +76,10 @@ func (v *View) End(*event.Event) error {
 	return nil
 }
 
-// Idle shows the sockets as they are at now.
+// Idle shows the sockets as of now.
 func (v *View) Idle(now int64) error {
 	if v.terminal == nil {
-		v.nextLook = now + lookInterval // the sockets older than the trace were just looked at
+		v.nextLook = now + lookInterval // the sockets older than the trace have just been listed
 		v.open()
 	}
 	select {
@@ -99,7 +99,7 @@ func (v *View) Idle(now int64) error {
 	return nil
 }
 
-// look takes what exists into the table.
+// look updates the table with the sockets that exist.
 func (v *View) look() (took int64, err error) {
 	begin := time.Now()
 	all, err := v.Sockets()
@@ -111,7 +111,7 @@ func (v *View) look() (took int64, err error) {
 	return time.Since(begin).Nanoseconds(), nil
 }
 
-// show stores a snapshot for the terminal if it is time.
+// show stores a snapshot for the terminal if one is due.
 func (v *View) show(now int64) {
 	if now < v.nextShow || !v.changed && now < v.nextAge {
 		return
@@ -126,7 +126,7 @@ func (v *View) show(now int64) {
 // open starts the program on the terminal.
 func (v *View) open() {
 	// Signals end the program at once. The trace may take a while to end, and a second signal kills
-	// us.
+	// the process.
 	v.terminal = tea.NewProgram(
 		&program{screen: newScreen(v.Host, v.Wide, v.Color), latest: &v.latest}, tea.WithOutput(v.Out), tea.WithFPS(20),
 	)
@@ -140,7 +140,7 @@ func (v *View) open() {
 	}()
 }
 
-// Close restores the terminal, unless that was done.
+// Close restores the terminal, unless that has already been done.
 func (v *View) Close() {
 	if v.terminal != nil {
 		v.terminal.Quit()
