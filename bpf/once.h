@@ -10,9 +10,9 @@
  *
  * Interrupts nest, so the notes are a stack on each CPU. Second programs that were skipped
  * themselves leave notes behind. The notes are therefore not consulted where they are not needed
- * (while `change` is interrupted it is being skipped), and not trusted once they are stale. Where
- * an interrupt arrives at the very edge of a program, a change may be taken twice. The second
- * record is marked (KIND_SECOND_CHANGE), and user space drops it if it has the first.
+ * (while `change` is interrupted it is being skipped), and not trusted once they are stale. If an
+ * interrupt arrives at the very edge of a program, a change may be taken twice. The second record
+ * is marked (KIND_SECOND_CHANGE), and user space drops it if it has the first.
  *
  * Where programs are preemptible, every change on a CPU skips the program in which a task is
  * preempted there. Two more programs then follow, and the notes are found by sock, on whichever CPU

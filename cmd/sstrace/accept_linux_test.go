@@ -16,7 +16,7 @@ import (
 
 func init() {
 	roles["worker"] = worker
-	roles["holder"] = func() { _, _ = os.Stdin.Read(make([]byte, 1)) } // holds what it inherited until it is told to end
+	roles["holder"] = func() { _, _ = os.Stdin.Read(make([]byte, 1)) } // holds what it inherited until it is reported to end
 }
 
 // worker is one process of a prefork server: it accepts connections of the listener that it
@@ -96,7 +96,7 @@ func TestAcceptedByAWorker(t *testing.T) {
 			t.Errorf("accepted by %d: %+v", pid, e)
 		}
 		if e.Dur != e.Mono-established[e.ID] {
-			t.Errorf("in the queue from %d to %d: %d ns are told", established[e.ID], e.Mono, e.Dur)
+			t.Errorf("in the queue from %d to %d: %d ns are reported", established[e.ID], e.Mono, e.Dur)
 		}
 	}
 	if len(r.accepts) != connections {

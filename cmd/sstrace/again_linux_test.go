@@ -185,10 +185,10 @@ func testConnectAgain(t *testing.T, test *connectAgainCase, to string) {
 		}
 	}
 	var states []string
-	for _, told := range answers[toldHandshake](t, "handshake", "handshakes", "-r", file) {
-		states = append(states, told.State)
-		if told.State == "accepted" && (told.Pairing == nil || *told.Pairing != "isn") {
-			t.Errorf("its two ends are not known by the sequence number: %+v", told)
+	for _, reported := range answers[reportedHandshake](t, "handshake", "handshakes", "-r", file) {
+		states = append(states, reported.State)
+		if reported.State == "accepted" && (reported.Pairing == nil || *reported.Pairing != "isn") {
+			t.Errorf("its two ends are not known by the sequence number: %+v", reported)
 		}
 	}
 	slices.Sort(states)
@@ -198,11 +198,11 @@ func testConnectAgain(t *testing.T, test *connectAgainCase, to string) {
 		t.Errorf("handshakes are %q, want %q", states, handshakes)
 	}
 	clients := 0
-	for _, told := range answers[toldConn](t, "conn", "conns", "-r", file) {
-		if told.State == "lost" {
-			t.Errorf("a connection that never was: %+v", told)
+	for _, reported := range answers[reportedConn](t, "conn", "conns", "-r", file) {
+		if reported.State == "lost" {
+			t.Errorf("a connection that never was: %+v", reported)
 		}
-		if told.Role == "client" {
+		if reported.Role == "client" {
 			clients++
 		}
 	}

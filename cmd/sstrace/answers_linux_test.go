@@ -66,8 +66,8 @@ func linesOf[T any](t *testing.T, kind, text string) (all []T) {
 	return all
 }
 
-// toldHandshake is a line of `sstrace handshakes`.
-type toldHandshake struct {
+// reportedHandshake is a line of `sstrace handshakes`.
+type reportedHandshake struct {
 	State          string
 	Pairing        *string
 	Defer          *int64 `json:"defer_ns"`
@@ -79,11 +79,11 @@ type toldHandshake struct {
 	Connect        *int64 `json:"connect_ns"`
 	Serve          *int64 `json:"server_ns"`
 	Reason         *string
-	Client, Server *toldEnd
+	Client, Server *reportedEnd
 }
 
-// toldEnd is one end of a toldHandshake.
-type toldEnd struct {
+// reportedEnd is one end of a reportedHandshake.
+type reportedEnd struct {
 	Cookie       *uint64
 	NetNS        uint64
 	Laddr, Raddr netip.Addr
@@ -92,8 +92,8 @@ type toldEnd struct {
 	OwnerPID     int  `json:"owner_pid"`
 }
 
-// toldConn is a line of `sstrace conns`.
-type toldConn struct {
+// reportedConn is a line of `sstrace conns`.
+type reportedConn struct {
 	ID       uint64
 	PeerID   *uint64 `json:"peer_id"`
 	Role     string

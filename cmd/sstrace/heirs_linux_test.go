@@ -27,7 +27,7 @@ func init() {
 		}
 		fmt.Println(child.Process.Pid)
 	}
-	roles["waiter"] = func() { // a server that does nothing until it is told to accept, and then accepts for good
+	roles["waiter"] = func() { // a server that does nothing until it is reported to accept, and then accepts for good
 		if n, _ := os.Stdin.Read(make([]byte, 1)); n == 0 {
 			return
 		}
@@ -263,9 +263,9 @@ func TestMigratedListener(t *testing.T) {
 				if len(ids) != 1 || len(r.accepts) != 1 {
 					t.Errorf("%d connections, %d accepted:\n%s", len(ids), len(r.accepts), strings.Join(r.paths(), "\n"))
 				}
-				told := answers[toldHandshake](t, "handshake", "handshakes", "-r", file)
-				if len(told) != 1 || told[0].State != "accepted" {
-					t.Errorf("got %+v", told)
+				reported := answers[reportedHandshake](t, "handshake", "handshakes", "-r", file)
+				if len(reported) != 1 || reported[0].State != "accepted" {
+					t.Errorf("got %+v", reported)
 				}
 			})
 		}

@@ -33,7 +33,7 @@ func (s sock) local() string {
 	return ""
 }
 
-// find gives the one socket of all with these ends and this protocol.
+// find returns the one socket of all with these ends and this protocol.
 func find(t *testing.T, all []event.Event, proto event.Proto, local, remote string) (found event.Event) {
 	t.Helper()
 	n := 0
@@ -55,7 +55,7 @@ func (h *host) heldBy(fd int) []event.Holder {
 	return []event.Holder{{PID: uint32(os.Getpid()), FD: uint32(fd), Comm: strings.TrimSpace(string(comm))}}
 }
 
-// registerFiles gives the ring a table of its own with these descriptors; -1 is an empty slot.
+// registerFiles returns the ring a table of its own with these descriptors; -1 is an empty slot.
 func (r *uring) registerFiles(fds []int32) {
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), ioringRegisterFiles, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0)
 	if errno != 0 {

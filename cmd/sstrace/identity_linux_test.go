@@ -123,12 +123,12 @@ func TestOverlappingNetworks(t *testing.T) {
 				s.close()
 				l.close()
 			}
-			told := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", a.netns() + "," + b.netns()}, traffic)
+			reported := ask[reportedHandshake](t, "handshake", []string{"handshakes", "--netns", a.netns() + "," + b.netns()}, traffic)
 			open.close()
-			if len(told) != 2 {
-				t.Fatalf("got %+v", told)
+			if len(reported) != 2 {
+				t.Fatalf("got %+v", reported)
 			}
-			for _, h := range told {
+			for _, h := range reported {
 				if h.Pairing != nil || (h.Client == nil) == (h.Server == nil) || h.Syn != nil || h.SynAck != nil || h.Ack != nil {
 					t.Errorf("got %+v", h)
 				}
@@ -136,7 +136,7 @@ func TestOverlappingNetworks(t *testing.T) {
 					t.Errorf("got %+v", h)
 				}
 			}
-			for _, c := range ask[toldConn](t, "conn", []string{"conns", "--netns", a.netns() + "," + b.netns()}, traffic) {
+			for _, c := range ask[reportedConn](t, "conn", []string{"conns", "--netns", a.netns() + "," + b.netns()}, traffic) {
 				if c.PeerID != nil {
 					t.Errorf("got %+v", c)
 				}
@@ -409,11 +409,11 @@ func TestDeferredAccept(t *testing.T) {
 				if left == nil || left.New != event.Established || left.Deferred <= more-acked || left.Mono-left.Deferred > acked {
 					t.Fatalf("the ACK had come at %d, %s came after %d; got %+v", acked, end, more, left)
 				}
-				told := answers[toldHandshake](t, "handshake", "handshakes", "-r", file)
-				if len(told) != 1 || told[0].State != "accepted" || told[0].Pairing == nil || *told[0].Pairing != "isn" || told[0].Defer == nil {
-					t.Fatalf("got %+v", told)
+				reported := answers[reportedHandshake](t, "handshake", "handshakes", "-r", file)
+				if len(reported) != 1 || reported[0].State != "accepted" || reported[0].Pairing == nil || *reported[0].Pairing != "isn" || reported[0].Defer == nil {
+					t.Fatalf("got %+v", reported)
 				}
-				if h := told[0]; *h.Defer != left.Deferred || *h.Serve+*h.Defer != left.Dur || h.Ack == nil || *h.Connect != *h.Syn+*h.SynAck || *h.Serve != *h.SynAck+*h.Ack {
+				if h := reported[0]; *h.Defer != left.Deferred || *h.Serve+*h.Defer != left.Dur || h.Ack == nil || *h.Connect != *h.Syn+*h.SynAck || *h.Serve != *h.SynAck+*h.Ack {
 					t.Errorf("%+v of %+v", h, *left)
 				}
 				text := sstrace(t, "", "conns", "--timeline", "-r", file).stdout
@@ -440,9 +440,9 @@ func TestDeferredAcceptWithoutData(t *testing.T) {
 				p.l.close()
 			})
 			checkViews(t, r.file)
-			told := answers[toldHandshake](t, "handshake", "handshakes", "-r", r.file)
-			if len(told) != 1 || told[0].State != "failed" || told[0].Defer == nil || told[0].Serve == nil {
-				t.Fatalf("got %+v", told)
+			reported := answers[reportedHandshake](t, "handshake", "handshakes", "-r", r.file)
+			if len(reported) != 1 || reported[0].State != "failed" || reported[0].Defer == nil || reported[0].Serve == nil {
+				t.Fatalf("got %+v", reported)
 			}
 		})
 	}

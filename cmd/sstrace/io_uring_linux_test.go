@@ -123,7 +123,7 @@ func (r *uring) result() int32 {
 	return c.res
 }
 
-// registerDirect gives the ring a table of its own, of empty slots.
+// registerDirect returns the ring a table of its own, of empty slots.
 func (r *uring) registerDirect() {
 	slots := [4]int32{-1, -1, -1, -1}
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), ioringRegisterFiles, uintptr(unsafe.Pointer(&slots)), uintptr(len(slots)), 0, 0)

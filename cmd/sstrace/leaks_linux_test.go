@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetful closes the socket that it inherited, as its siblings should; then it waits to be told
+// forgetful closes the socket that it inherited, as its siblings should; then it waits to be reported
 // to end.
 func init() {
 	roles["tidy"] = func() {

@@ -339,8 +339,8 @@ func TestViewsOfMPTCP(t *testing.T) {
 				}
 			}
 			paired := 0
-			for _, told := range answers[toldHandshake](t, "handshake", "handshakes", "-r", file) {
-				if told.Client != nil && told.Server != nil {
+			for _, reported := range answers[reportedHandshake](t, "handshake", "handshakes", "-r", file) {
+				if reported.Client != nil && reported.Server != nil {
 					paired++
 				}
 			}

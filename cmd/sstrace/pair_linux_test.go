@@ -25,7 +25,7 @@ func TestHandshakeAcrossNamespaces(t *testing.T) {
 			here, there := newHost(t), newHost(t)
 			join(t, here.newWire(), there.newWireOf([4]byte{10, 0, 0, 2}), delay, dnat)
 			args := []string{"handshakes", "--netns", here.netns() + "," + there.netns()}
-			got := ask[toldHandshake](t, "handshake", args, func() {
+			got := ask[reportedHandshake](t, "handshake", args, func() {
 				l := there.listen(server+":7781", 8)
 				closeBoth(here.dial(dialled+":7781"), l.accept())
 				s := here.socket(unix.AF_INET)
@@ -57,13 +57,13 @@ func TestHandshakeAcrossNamespaces(t *testing.T) {
 
 // accepted reports whether h is a handshake with both ends, paired by their sequence numbers, that
 // was accepted.
-func (h *toldHandshake) accepted() bool {
+func (h *reportedHandshake) accepted() bool {
 	return h.State == "accepted" && h.Pairing != nil && *h.Pairing == "isn" && h.Client != nil && h.Server != nil &&
 		h.Accept != nil
 }
 
 // checkLegs checks an accepted handshake over a network with a delay.
-func checkLegs(t *testing.T, h *toldHandshake, delay time.Duration) {
+func checkLegs(t *testing.T, h *reportedHandshake, delay time.Duration) {
 	t.Helper()
 	if !h.accepted() {
 		t.Fatalf("got %+v, want an accepted handshake with both ends", h)
@@ -83,7 +83,7 @@ type cookies struct{ client, server uint64 }
 
 // checkPairs compares handshakes with what the sockets themselves say: each connection appears
 // once, with its own two ends.
-func checkPairs(t *testing.T, got []toldHandshake, want map[[2]netip.AddrPort]cookies) {
+func checkPairs(t *testing.T, got []reportedHandshake, want map[[2]netip.AddrPort]cookies) {
 	t.Helper()
 	for _, h := range got {
 		if h.Client == nil || h.Server == nil {
@@ -114,7 +114,7 @@ func TestHandshakesInParallel(t *testing.T) {
 	const connections, listeners, parallel = 1000, 4, 16
 	h := newHost(t)
 	want := make(map[[2]netip.AddrPort]cookies)
-	got := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
+	got := ask[reportedHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
 		addr := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", 7781+i%listeners) }
 		var ls [listeners]sock
 		for i := range ls {
@@ -167,7 +167,7 @@ func TestHandshakesOfAReusedPort(t *testing.T) {
 	const rounds = 100
 	h := newHost(t)
 	var want []cookies
-	got := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
+	got := ask[reportedHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
 		for i := range rounds {
 			if i%3 == 0 { // nobody listens yet
 				c := h.fixedPort()
@@ -210,7 +210,7 @@ func TestHandshakesOfAReusedPort(t *testing.T) {
 func TestHandshakeWithSynCookies(t *testing.T) {
 	h := newHost(t)
 	h.sysctl("tcp_syncookies", "2") // always
-	got := ask[toldHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
+	got := ask[reportedHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
 		l, c, s := h.connection(loopbackAddr, loopbackAddr)
 		closeBoth(c, s)
 		l.close()
@@ -230,7 +230,7 @@ func TestHandshakeWithSynCookies(t *testing.T) {
 func TestConns(t *testing.T) {
 	h := newHost(t)
 	var open sock
-	got := ask[toldConn](t, "conn", []string{"conns", "--netns", h.netns()}, func() {
+	got := ask[reportedConn](t, "conn", []string{"conns", "--netns", h.netns()}, func() {
 		l, c, s := h.connection(loopbackAddr, loopbackAddr)
 		c.write("hello")
 		s.read(5)
@@ -240,7 +240,7 @@ func TestConns(t *testing.T) {
 		l.accept()
 	})
 	open.close()
-	want := []toldConn{
+	want := []reportedConn{
 		{Role: "client", State: "TIME_WAIT"},
 		{Role: "server", State: "CLOSE"},
 		{Role: "client", State: "ESTABLISHED", Open: true},
@@ -267,7 +267,7 @@ func TestConns(t *testing.T) {
 }
 
 // checkLife checks a connection that the client closed first: times in states add up to its life.
-func checkLife(t *testing.T, c *toldConn) {
+func checkLife(t *testing.T, c *reportedConn) {
 	t.Helper()
 	sum := int64(0)
 	for state, ns := range c.States {

@@ -17,7 +17,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// trace runs sstrace around traffic and gives what it recorded. What holds for each recording is
+// trace runs sstrace around traffic and returns what it recorded. What holds for each recording is
 // checked here.
 func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	t.Helper()
@@ -40,7 +40,7 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 // traffic is over.
 func around(t *testing.T, args []string, traffic func()) {
 	t.Helper()
-	// The command starts when everything is attached, tells us, and ends when we say so.
+	// The command starts when everything is attached, reports that, and ends when we say so.
 	args = append(args, "--", "sh", "-c", "echo attached; read _")
 	cmd := self("sstrace", args...)
 	stdin, err := cmd.StdinPipe()
@@ -80,26 +80,12 @@ type recordedRun struct {
 	end     *event.Balance
 }
 
-// keys of a change, in order.
-var keys = []string{
-	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "old", "new", "dur_ns",
-	"origin", "role", "reason", "active_close", "err", "owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "totals",
-	"syn_retrans", "task_tid", "ifindex", "ifname", "isn", "defer_ns", "owner_host_pid", "task_host_pid",
-}
-
-// acceptKeys are those of an accept.
-var acceptKeys = []string{
-	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "queue_ns", "role",
-	"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "task_tid", "ifindex", "ifname", "isn", "owner_host_pid",
-	"task_host_pid",
-}
-
-// connectFailedKeys are those of a connect_failed.
-var connectFailedKeys = []string{
-	"v", "type", "seq", "ts", "mono_ns", "cpu", "id", "cookie", "sk", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "role", "reason", "err",
-	"owner_pid", "owner_comm", "owner_via", "task_pid", "task_comm", "uid", "cgroup", "cgroup_id", "container", "unit", "task_tid", "ifindex", "ifname", "isn",
-	"owner_host_pid", "task_host_pid",
-}
+// The keys of the lines of a trace, in order.
+var (
+	changeKeys        = keyNames(event.InChange)
+	acceptKeys        = keyNames(event.InAccept)
+	connectFailedKeys = keyNames(event.InConnectFailed)
+)
 
 // readRecording checks each line against the schema, that seq is dense, that the balance adds up
 // and speaks of these lines, and that durations are what the times say.
@@ -157,7 +143,7 @@ func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
 	if err := schema.Validate(value); err != nil {
 		t.Errorf("%v: %s", err, line)
 	}
-	keys := keys
+	keys := changeKeys
 	switch {
 	case bytes.Contains(line, []byte(`"type":"accept"`)):
 		keys = acceptKeys
@@ -206,7 +192,7 @@ func checkDurations(t *testing.T, changes []event.Event) {
 	}
 }
 
-// reason gives why e ended a connection, as paths has it.
+// reason returns why e ended a connection, as paths has it.
 func reason(e *event.Event) string {
 	if e.Reason == 0 {
 		return ""
@@ -214,7 +200,7 @@ func reason(e *event.Event) string {
 	return " (" + e.Reason.String() + ")"
 }
 
-// paths gives the changes of each socket as one line, in the order of their first changes: "client
+// paths returns the changes of each socket as one line, in the order of their first changes: "client
 // CLOSE SYN_SENT ESTABLISHED ...".
 func (r recordedRun) paths() []string {
 	var order []uint64

@@ -205,15 +205,15 @@ var worst = []string{"failed", "open", "accepted", "established"}
 
 // handshakes checks that each end whose handshake was seen is in one.
 func (r *replay) handshakes() {
-	told := r.view("handshake", "handshakes")
-	r.rows("handshakes", told)
+	reported := r.view("handshake", "handshakes")
+	r.rows("handshakes", reported)
 	rest := make(map[any][]*attempt) // by id
 	for _, a := range r.attempts {
 		if first := a.first(); a.noSyn() || slices.Contains([]any{"CLOSE", "LISTEN", "SYN_SENT", "SYN_RECV"}, first["old"]) {
 			rest[first["id"]] = append(rest[first["id"]], a)
 		}
 	}
-	for _, l := range told {
+	for _, l := range reported {
 		ends := make(map[string]*attempt)
 		for _, side := range []string{"client", "server"} {
 			end, _ := l[side].(line)

@@ -93,8 +93,9 @@ func (t *CgroupTree) Path(id uint64) string {
 	return rest
 }
 
-// ID returns the id of the cgroup at path, which is the inode of its directory. The path starts at
-// the root of the tree or, as a shell completes it, at the root of the file system.
+// ID returns the id of the cgroup at path, which is the inode of its directory. The path may start
+// at the root of the tree or, as it does when a shell completes it, at the root of the file
+// system.
 func (t *CgroupTree) ID(path string) (uint64, error) {
 	if t == nil {
 		return 0, fmt.Errorf("--cgroup: %w", ErrNoCgroupTree)

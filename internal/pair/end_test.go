@@ -8,7 +8,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// take gives all to table and returns the last client's and the last server's end.
+// take returns all to table and returns the last client's and the last server's end.
 func take(table *Table, all []event.Event) (client, server *End) {
 	for i := range all {
 		for _, e := range table.Take(&all[i]) {

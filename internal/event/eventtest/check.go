@@ -10,8 +10,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// Golden compares got with testdata/name. With SSTRACE_GOLDEN=write it writes the file first; read
-// the difference before you commit it.
+// Golden compares got with testdata/name. With SSTRACE_GOLDEN=write it writes the file first;
+// review the diff before you commit it.
 func Golden(t testing.TB, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
