@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 
 	"sstrace/internal/event"
 	"sstrace/internal/explain"
@@ -132,4 +133,35 @@ func anchors(text string) map[string]bool {
 		}, title)] = true
 	}
 	return all
+}
+
+// Comments in Go wrap at 100 columns, with tabs of 4; golangci-lint holds only whole lines to a
+// limit, and clang-format holds C.
+func TestCommentsWrap(t *testing.T) {
+	err := filepath.WalkDir("../..", func(path string, entry os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && entry.Name() != "..":
+			return filepath.SkipDir
+		case filepath.Ext(path) != ".go":
+			return nil
+		}
+		text := read(t, path)
+		if strings.HasPrefix(text, "// Code generated") {
+			return nil
+		}
+		number := 0
+		for line := range strings.Lines(text) {
+			number++
+			line = strings.ReplaceAll(strings.TrimRight(line, "\n"), "\t", "    ")
+			if strings.HasPrefix(strings.TrimSpace(line), "// ") && utf8.RuneCountInString(line) > 100 {
+				t.Errorf("%s:%d: this comment is longer than 100 columns", path, number)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetful closes the socket that it inherited, as its siblings should; then it waits to be reported
-// to end.
+// forgetful closes the socket that it inherited, as its siblings should; then it waits to be
+// reported to end.
 func init() {
 	roles["tidy"] = func() {
 		_ = unix.Close(3)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"time"
-
 	"sstrace/internal/event"
 
 	"golang.org/x/sys/unix"
@@ -137,13 +135,10 @@ var handshakeScenarios = []scenario{
 	{
 		name: "SYN arrives twice",
 		traffic: onWire(func(w *wire) {
+			w.h.sysctl("tcp_invalid_ratelimit", "0") // answer every repeated SYN
 			l := w.h.listen(hostAddr, 8)
 			w.knock()
-			// The kernel answers a repeated SYN, but not too often (tcp_invalid_ratelimit).
-			time.Sleep(600 * time.Millisecond)
-			answer := w.knock()
-			time.Sleep(600 * time.Millisecond)
-			w.send(answer.reply(ack))
+			w.send(w.knock().reply(ack))
 			l.acceptAndReset()
 			l.close()
 		}),

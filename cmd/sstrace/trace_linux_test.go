@@ -200,8 +200,8 @@ func reason(e *event.Event) string {
 	return " (" + e.Reason.String() + ")"
 }
 
-// paths returns the changes of each socket as one line, in the order of their first changes: "client
-// CLOSE SYN_SENT ESTABLISHED ...".
+// paths returns the changes of each socket as one line, in the order of their first changes:
+// "client CLOSE SYN_SENT ESTABLISHED ...".
 func (r recordedRun) paths() []string {
 	var order []uint64
 	path := make(map[uint64]string)
