@@ -16,7 +16,7 @@ import (
 
 func init() {
 	roles["worker"] = worker
-	roles["holder"] = func() { _, _ = os.Stdin.Read(make([]byte, 1)) } // holds what it inherited until it is reported to end
+	roles["holder"] = func() { _, _ = os.Stdin.Read(make([]byte, 1)) } // holds what it inherited until it is told to end
 }
 
 // worker is one process of a prefork server: it accepts connections of the listener that it

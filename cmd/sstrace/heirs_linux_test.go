@@ -27,7 +27,7 @@ func init() {
 		}
 		fmt.Println(child.Process.Pid)
 	}
-	roles["waiter"] = func() { // a server that does nothing until it is reported to accept, and then accepts for good
+	roles["waiter"] = func() { // a server that does nothing until it is told to accept, and then accepts for good
 		if n, _ := os.Stdin.Read(make([]byte, 1)); n == 0 {
 			return
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // forgetful closes the socket that it inherited, as its siblings should; then it waits to be
-// reported to end.
+// told to end.
 func init() {
 	roles["tidy"] = func() {
 		_ = unix.Close(3)
