@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The kernel types that bpf/ reads, written by hand: only the members that are used, in any order.
- * With preserve_access_index clang records each access by name, and the loader (CO-RE) inserts the
- * running kernel's offset. A type that has changed its shape is declared once more with a
- * ___suffix, which CO-RE ignores when it looks up the name.
+ * The kernel types that bpf/ reads. They are written by hand, and contain only the members that are
+ * used, in any order. With preserve_access_index, clang records each access by name, and the loader
+ * (CO-RE) inserts the offset in the running kernel. A type whose shape has changed is declared once
+ * more with a ___suffix, which CO-RE ignores when it looks up the name.
  */
 #ifndef VMLINUX_H
 #define VMLINUX_H
@@ -22,7 +22,7 @@ typedef __u32 __wsum;
 typedef _Bool bool;
 enum { false, true };
 
-/* include/uapi/linux/bpf.h: user-space API, the same values on every kernel. */
+/* include/uapi/linux/bpf.h. This is user-space API, so the values are the same on every kernel. */
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
@@ -38,7 +38,7 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_USER_STACK = 1 << 8 };
 
 enum { BPF_RB_NO_WAKEUP = 1 << 0, BPF_RB_FORCE_WAKEUP = 1 << 1 };
 
-/* include/net/tcp_states.h; the numbers are user-space API (bpf_sock_ops, inet_diag). */
+/* include/net/tcp_states.h. The numbers are user-space API (bpf_sock_ops, inet_diag). */
 enum {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT,
@@ -160,7 +160,7 @@ struct sock_cgroup_data {
 };
 
 struct sock_cgroup_data___before_5_16 {
-	__u64 val; /* the same pointer; with bit 0, cgroup v1's net_cls or net_prio is in use */
+	__u64 val; /* the same pointer; bit 0: cgroup v1's net_cls or net_prio is in use */
 };
 
 struct sock_common {
@@ -215,7 +215,7 @@ struct sock {
 	unsigned long sk_lingertime;
 };
 
-/* include/net/sock.h; CO-RE inserts the running kernel's numbers. */
+/* include/net/sock.h. CO-RE inserts the numbers of the running kernel. */
 enum sock_flags {
 	SOCK_DEAD,
 	SOCK_DONE,
@@ -296,7 +296,7 @@ struct tcp_sock {
 	bool is_mptcp; /* it is a subflow; only with CONFIG_MPTCP */
 };
 
-/* The icsk_ulp_data of a subflow; only with CONFIG_MPTCP. */
+/* The icsk_ulp_data of a subflow. It exists only with CONFIG_MPTCP. */
 struct mptcp_subflow_context {
 	struct sock *conn; /* the MPTCP socket */
 };
@@ -389,7 +389,7 @@ struct upid {
 
 struct pid {
 	unsigned int level;
-	struct upid numbers[]; /* from the initial namespace to its own */
+	struct upid numbers[]; /* from the initial namespace to the process's own */
 };
 
 struct signal_struct {
@@ -427,7 +427,7 @@ struct io_kiocb {
 	__u8 opcode;
 };
 
-struct io_accept { /* a struct io_kiocb whose opcode is IORING_OP_ACCEPT starts with it */
+struct io_accept { /* a struct io_kiocb whose opcode is IORING_OP_ACCEPT starts with this */
 	__u32 file_slot;
 };
 
@@ -483,14 +483,14 @@ struct bpf_iter__task_file {
 
 #pragma clang attribute pop
 
-/* The record of a syscalls/sys_enter_* tracepoint: its format file in tracefs, on every kernel. */
+/* The record of a syscalls/sys_enter_* tracepoint, as its format file in tracefs describes it. */
 struct sys_enter {
 	__u64 common;
 	__s32 nr;
 	__u64 args[6];
 };
 
-/* The record of a syscalls/sys_exit_* tracepoint, likewise. */
+/* The record of a syscalls/sys_exit_* tracepoint. */
 struct sys_exit {
 	__u64 common;
 	__s32 nr;

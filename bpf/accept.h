@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Which process accepts a connection: by accept(), accept4() or io_uring.
+ * Finds out which process accepts a connection with accept(), accept4() or io_uring.
  *
- * The system calls return a file descriptor. An io_uring request returns a descriptor of the
+ * The system calls return a file descriptor. An io_uring request returns either a descriptor of the
  * process, whose worker threads share its files, or a slot of the ring's own table. A completion of
- * a multishot request comes without the request (io_req_post_cqe in io_uring/io_uring.c). It may
- * then belong to any other request, and its result may be a mask, or a number that happens to be
- * the descriptor of a connection. So user space believes it only of a connection that is
- * established and not accepted yet.
+ * a multishot request does not carry its request (io_req_post_cqe in io_uring/io_uring.c). So it
+ * may belong to any other kind of request. Its result may then be a mask, or a number that happens
+ * to be the descriptor of a connection. User space therefore believes it only for a connection that
+ * is established and has not been accepted yet.
  */
 #pragma once
 
@@ -18,8 +18,8 @@
 #define IORING_CQE_F_MORE 2
 
 /*
- * The number of arguments of io_uring:io_uring_complete in the running kernel: 3 from 6.15 on,
- * or 7.
+ * The number of arguments of io_uring:io_uring_complete in the running kernel: 3 from 6.15 on, 7
+ * before.
  */
 const volatile __u8 io_uring_complete_args = 0;
 
@@ -53,8 +53,8 @@ static __noinline int trace_accepted(void *ctx, struct sock *sk, enum kind kind)
 
 /*
  * Reports that the current process has taken the socket of sk from its listener's queue. For an
- * MPTCP connection it also reports the first subflow, which is all that is traced if only TCP is
- * asked for.
+ * MPTCP connection, it also reports the first subflow. If only TCP is traced, nothing but the
+ * subflow is of interest.
  */
 static __always_inline int trace_accept(void *ctx, struct sock *sk)
 {

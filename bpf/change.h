@@ -8,15 +8,15 @@
 #include "owner.h"
 #include "ring.h"
 
-/* Fills in what the records of all state changes have. */
+/* Fills in the members that the records of all state changes have. */
 static __always_inline void fill_change(void *ctx, struct event *e, const struct sock_info *info,
 					const struct sock *sk, int old, int new)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
 	/*
-	 * A child that gets its remote address late also gets its final cookie late: one that is
-	 * asked for now would be discarded.
+	 * If a child gets its remote address late, it also gets its final cookie late. A cookie
+	 * requested now would be discarded.
 	 */
 	if (!have_cookie)
 		e->cookie = sk->__sk_common.skc_cookie.counter;
@@ -31,9 +31,9 @@ static __always_inline void fill_change(void *ctx, struct event *e, const struct
 }
 
 /*
- * Returns the initial sequence number of the end that sent the SYN, at the end of the handshake, or
- * 0 if it is unknown. With TCP Fast Open more than the SYN may have been acknowledged or received
- * by then.
+ * Returns the initial sequence number of the end that sent the SYN, or 0 if it is unknown. It is
+ * known at the end of the handshake. With TCP Fast Open, more than the SYN may have been
+ * acknowledged or received by then.
  */
 static __always_inline __u32 initial_sequence(const struct tcp_sock *tp, int old, int new)
 {
@@ -105,14 +105,14 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 
 	__sync_fetch_and_add(&cpu->seen, 1);
 	if (old == TCP_SYN_RECV)
-		cpu->cancelled = 0; /* the timer of its request: no segment ended that */
+		cpu->cancelled = 0; /* its request's timer: no segment ended the request */
 	if (old == TCP_LISTEN && new == TCP_SYN_RECV)
 		cpu->child_at = cpu->seen;
-	/* A child starts with the number of its request. */
+	/* A child inherits this number from its request. */
 	if (tp && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) {
 		syn_retrans = tp->total_retrans;
 		if (old == TCP_SYN_RECV && tp->data_segs_out)
-			syn_retrans = ~0; /* TCP Fast Open: some may be data */
+			syn_retrans = ~0; /* TCP Fast Open: some of them may be data */
 	}
 	read_sock(&info, sk);
 	if (new == TCP_CLOSE)
@@ -121,7 +121,7 @@ static __always_inline int trace(void *ctx, struct cpu *cpu, const struct sock *
 		inside = connecting(sk);
 		if (inside)
 			inside->sent_syn = 1;
-		/* inet_put_port clears skc_num and leaves inet_sport. */
+		/* inet_put_port clears skc_num but not inet_sport. */
 		info.port_stale = info.lport && !sk->__sk_common.skc_num;
 	}
 	e = begin(cpu, &info, sk, kind, old, new, sizeof(*e));

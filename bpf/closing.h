@@ -5,9 +5,9 @@
 #include "event.h"
 
 /*
- * Sets the CLOSING_ bits of sk, which leaves the state old. tp is sk, or null if sk is not a TCP
- * sock. The bits are collected in the memory of the record, which the verifier does not track; it
- * would follow each combination of them.
+ * Sets the CLOSING_ bits of sk, which is leaving the state old. tp is sk, or null if sk is not a
+ * TCP sock. The bits are collected in the memory of the record, which the verifier does not track.
+ * Otherwise it would follow every combination of bits.
  */
 static __always_inline void closing(volatile enum closing *bits, const struct sock *sk,
 				    const struct tcp_sock *tp, int old, bool in_connect)
@@ -48,13 +48,13 @@ static __always_inline void closing(volatile enum closing *bits, const struct so
 		*bits |= CLOSING_NO_FIN_WAIT2;
 	/*
 	 * The queues have been purged (tcp_done_with_error in net/ipv4/tcp_input.c, __tcp_close in
-	 * tcp.c), but these numbers still stand.
+	 * tcp.c), but these numbers are still valid.
 	 */
 	if (tp->write_seq != tp->snd_una)
 		*bits |= CLOSING_UNACKED;
 	if (tp->write_seq != tp->snd_nxt)
 		*bits |= CLOSING_UNSENT;
-	/* A FIN that was read counts in both numbers. */
+	/* A FIN that has been read is included in both numbers. */
 	if ((__s32)(tp->rcv_nxt - tp->copied_seq - fin_came) > 0)
 		*bits |= CLOSING_UNREAD;
 	if (BPF_CORE_READ_BITFIELD(tp, repair))
@@ -69,7 +69,7 @@ static __always_inline void closing(volatile enum closing *bits, const struct so
 /*
  * Returns the errno that ICMP reported while a connect() held the lock of sk, or 0. Such a message
  * does not close the socket (tcp_v4_err, tcp_v6_err), but the program gets the error. Reading
- * SO_ERROR clears sk_err_soft; from 6.0 on the message is in the error queue as well.
+ * SO_ERROR clears sk_err_soft. From 6.0 on, the message is also in the error queue.
  */
 static __always_inline int icmp_error(const struct sock *sk)
 {

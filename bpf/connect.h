@@ -4,9 +4,10 @@
  *
  * It fails without a change of state if there is no route (tcp_v4_connect, tcp_v6_connect), or if a
  * program in the cgroup or a security module refuses it. Its result also explains why a socket that
- * went to SYN_SENT came back within the same call. A connect() that only asks what became of an
- * earlier one, or that is called on a socket in use, is not an attempt to connect; so the socket
- * must have been unconnected before.
+ * went to SYN_SENT came back within the same call.
+ *
+ * Some calls are not attempts to connect: a call that only asks for the result of an earlier
+ * connect(), and a call on a socket that is in use. So only a call on an unconnected socket counts.
  */
 #pragma once
 
@@ -16,12 +17,12 @@
 #define ERESTARTSYS 512 /* include/linux/errno.h: interrupted; the call may be restarted */
 #define AF_UNSPEC 0
 
-/* The programs on entry to and exit from connect() are attached. */
+/* Whether the programs on entry to and exit from connect() are attached. */
 const volatile bool trace_connects = false;
 
 /*
- * Returns the connect() through which the current task is changing the state of sk, or null if it
- * is changing it some other way.
+ * Returns the connect() by which the current task is changing the state of sk, or null if no
+ * connect() makes the change.
  */
 static __always_inline struct connecting *connecting(const struct sock *sk)
 {
@@ -31,7 +32,7 @@ static __always_inline struct connecting *connecting(const struct sock *sk)
 	if (!trace_connects || !sk->sk_lock.owned)
 		return 0;
 	c = bpf_map_lookup_elem(&connects, &thread);
-	/* An entry for another socket is left from a connect() whose return was not shown. */
+	/* An entry for another socket is left over from a connect() whose return was not seen. */
 	return c && (c->sk == (__u64)sk || is_subflow(sk)) ? c : 0;
 }
 
@@ -49,8 +50,8 @@ struct sockaddr_any {
 };
 
 /*
- * Reports a connect() that returned err: KIND_NO_SYN, with the address that was asked for, or
- * KIND_CONNECT_RETURNED.
+ * Reports a connect() that returned err. The kind is KIND_NO_SYN, with the address that was
+ * requested, or KIND_CONNECT_RETURNED.
  */
 static __always_inline int trace_connect(struct sock *sk, const struct sockaddr_any *to, int err,
 					 enum kind kind)
@@ -71,7 +72,10 @@ static __always_inline int trace_connect(struct sock *sk, const struct sockaddr_
 		else
 			map_ipv4(info.raddr, to->v4);
 	}
-	/* In KIND_CONNECT_RETURNED the change to CLOSE, which passed, has cleared the tuple. */
+	/*
+	 * For KIND_CONNECT_RETURNED, the change to CLOSE has cleared the tuple. That change passed
+	 * the filter.
+	 */
 	if (kind == KIND_NO_SYN && !wanted(&info, 0, 0)) {
 		__sync_fetch_and_add(&cpu->filtered, 1);
 		return 0;
@@ -111,7 +115,7 @@ static __always_inline int note_connect(struct sys_enter *ctx)
 	return 0;
 }
 
-/* Reports the result of a connect() that shows something which no state change shows. */
+/* Reports the result of a connect() if it shows something that no state change shows. */
 static __always_inline int trace_connect_result(struct sys_exit *ctx)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
@@ -129,7 +133,7 @@ static __always_inline int trace_connect_result(struct sys_exit *ctx)
 	if (c.sent_syn || !c.was_unconnected || err <= 0 || err == EINPROGRESS ||
 	    err >= ERESTARTSYS)
 		return 0;
-	/* A sockaddr_in is shorter, and may end at the end of a page. */
+	/* A sockaddr_in is shorter than this, and may end at the end of a page. */
 	if (bpf_probe_read_user(&to, sizeof(to), (void *)c.addr))
 		bpf_probe_read_user(&to, 8, (void *)c.addr);
 	if (to.family == AF_UNSPEC)

@@ -4,12 +4,12 @@
 
 #include "kernel.h"
 
-/* bpf_task_pt_regs exists (from 5.15 on). */
+/* Whether bpf_task_pt_regs exists (from 5.15 on). */
 const volatile bool have_task_pt_regs = false;
 
 #define SOCK_DESTROY 21 /* include/uapi/linux/sock_diag.h */
 #define NETLINK_SOCK_DIAG 4 /* include/uapi/linux/netlink.h */
-#define MSG_IOV 16 /* offset of msg_iov in struct user_msghdr (include/linux/socket.h) */
+#define MSG_IOV 16 /* the offset of msg_iov in struct user_msghdr (include/linux/socket.h) */
 #define X86_64_SENDTO 44 /* arch/x86/entry/syscalls/syscall_64.tbl */
 #define X86_64_SENDMSG 46
 #define ARM64_SENDTO 206 /* include/uapi/asm-generic/unistd.h */
@@ -17,10 +17,10 @@ const volatile bool have_task_pt_regs = false;
 
 /*
  * Reports whether the current task is inside sendmsg() or sendto() with a request to destroy the
- * socket that has these ports: a struct inet_diag_req_v2 behind a struct nlmsghdr
- * (sock_diag_destroy in net/core/sock_diag.c). A request by another system call is not recognised.
- * A softirq may run on top of such a task, so whatever else explains the end of a socket takes
- * precedence.
+ * socket that has these ports. The request is a struct inet_diag_req_v2 that follows a struct
+ * nlmsghdr (sock_diag_destroy in net/core/sock_diag.c). A request made by another system call is
+ * not recognised. A softirq may interrupt such a task, so any other explanation for the end of the
+ * socket takes precedence.
  */
 static __noinline bool destroy_requested(__u16 lport, __u16 rport)
 {

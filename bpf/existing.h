@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The sockets that exist, and who holds them, as iterators find them. There may be a million of
- * them, so members are loaded directly wherever the verifier knows the type of a pointer, and not
- * by a call.
+ * Reads the sockets that exist, and their holders, for iterators. There may be a million sockets.
+ * So wherever the verifier knows the type of a pointer, members are loaded directly, without a
+ * call.
  */
 #pragma once
 
 #include "kernel.h"
 
-/* All of these are set before loading. */
+/* All of these are set before the object is loaded. */
 const volatile bool have_cookie = true; /* bpf_get_socket_cookie in tracing programs: from 5.12 */
 const volatile bool list_mptcp = false; /* also list MPTCP sockets */
 const volatile bool list_bound = false; /* also list bound sockets in CLOSE */
@@ -16,10 +16,10 @@ const volatile bool list_bound = false; /* also list bound sockets in CLOSE */
 /* What a socket is attached to. */
 enum attached : __u8 {
 	ATTACHED_UNKNOWN,
-	ATTACHED_NOTHING, /* an orphan or a mini-sock, which the kernel ends */
+	ATTACHED_NOTHING, /* an orphan or a mini-sock: the kernel ends it */
 	ATTACHED_QUEUE, /* its listener's accept queue */
-	ATTACHED_KERNEL, /* a struct socket without a file, which the kernel opened for itself */
-	ATTACHED_DESCRIPTOR, /* a file, which at least one descriptor refers to */
+	ATTACHED_KERNEL, /* a struct socket without a file, opened by the kernel for itself */
+	ATTACHED_DESCRIPTOR, /* a file that at least one descriptor refers to */
 };
 
 /* A socket that exists. Times are CLOCK_MONOTONIC. */
@@ -28,35 +28,35 @@ struct sock_found {
 	__u64 sk;
 	__u64 cookie;
 	__u64 cgroup_id;
-	__u64 listener; /* of a request sock */
-	__u64 mptcp; /* of a subflow: its MPTCP socket, whose holders hold the subflow */
-	__u64 synack_us; /* of a request sock: when the first SYN-ACK was sent */
+	__u64 listener; /* for a request sock */
+	__u64 mptcp; /* for a subflow: its MPTCP socket, whose holders hold the subflow */
+	__u64 synack_us; /* for a request sock: when the first SYN-ACK was sent */
 	__u64 jiffies; /* with left: jiffies_64 at mono_ns, from which the length of a jiffy follows
 			*/
-	__u64 active_us; /* when a segment was last handled; 0: unknown, as in a mini-sock */
-	__u32 left; /* jiffies until a timer ends it; ~0: none does */
-	__u32 fin_timeout; /* of an orphan in FIN_WAIT2: net.ipv4.tcp_fin_timeout, in jiffies */
-	__s32 fin_linger; /* likewise: TCP_LINGER2 */
-	__u32 rto; /* likewise: the retransmission timeout */
+	__u64 active_us; /* when a segment was last handled; 0: unknown, as for a mini-sock */
+	__u32 left; /* jiffies until a timer ends it; ~0: no timer will */
+	__u32 fin_timeout; /* for an orphan in FIN_WAIT2: net.ipv4.tcp_fin_timeout, in jiffies */
+	__s32 fin_linger; /* for an orphan in FIN_WAIT2: TCP_LINGER2 */
+	__u32 rto; /* for an orphan in FIN_WAIT2: the retransmission timeout */
 	__u32 netns;
 	__u32 uid;
-	__u32 recv_queue; /* bytes unread; of a listener: connections that wait for accept() */
-	__u32 send_queue; /* bytes not acknowledged */
-	__u32 accept_backlog; /* listen()'s, inherited by accepted sockets; 0 in a client */
-	__u32 ifindex; /* of the device that it is bound to; 0: none */
-	__u32 ifname_of; /* the index of the device that ifname belongs to */
-	__u16 retrans; /* of a request sock: SYN-ACKs retransmitted */
+	__u32 recv_queue; /* unread bytes; for a listener: connections waiting for accept() */
+	__u32 send_queue; /* unacknowledged bytes */
+	__u32 accept_backlog; /* from listen(), inherited by accepted sockets; 0 for a client */
+	__u32 ifindex; /* the device that it is bound to; 0: none */
+	__u32 ifname_of; /* the index of the device whose name ifname is */
+	__u16 retrans; /* for a request sock: SYN-ACKs retransmitted */
 	__u16 family;
 	__u16 proto;
-	__u16 lport; /* in host byte order, as rport */
+	__u16 lport; /* in host byte order, like rport */
 	__u16 rport;
 	__u8 state;
 	__u8 is_mini; /* a request or timewait sock */
-	__u8 v6only; /* of an IPv6 socket: IPV6_V6ONLY */
+	__u8 v6only; /* for an IPv6 socket: IPV6_V6ONLY */
 	enum attached attached;
-	__u8 no_role; /* accept_backlog does not show whether it is a client or a server */
+	__u8 no_role; /* accept_backlog does not tell a client from a server */
 	__u8 pad[5];
-	__u8 laddr[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u8 laddr[16]; /* IPv4 addresses as ::ffff:a.b.c.d */
 	__u8 raddr[16];
 	__u8 ifname[16];
 };
@@ -67,10 +67,10 @@ _Static_assert(sizeof(struct sock_found) == 184,
 /* A descriptor that is a socket, or a slot of an io_uring's own table (a direct descriptor). */
 struct holder_found {
 	__u64 sk;
-	__u32 netns; /* of the socket */
+	__u32 netns; /* the network namespace of the socket */
 	__u32 pid;
 	__u32 fd;
-	__s32 slot; /* of the io_uring that fd is; or SLOT_NONE or SLOT_TABLE: see holders.h */
+	__s32 slot; /* the slot, if fd is an io_uring; or SLOT_NONE or SLOT_TABLE: see holders.h */
 	__u8 comm[16];
 };
 
@@ -78,9 +78,10 @@ _Static_assert(sizeof(struct holder_found) == 40,
 	       "struct holder_found: no holes, and in step with internal/listing");
 
 /*
- * Reads the device that a socket is bound to. The name is right only if ifname_of is ifindex: where
- * there are thousands of devices, some are too far down their hash chain. (This is not a branch
- * here, because the verifier would walk everything that follows once more.)
+ * Reads the device that a socket is bound to. The name is right only if ifname_of equals ifindex:
+ * on a host with thousands of devices, some are too far down their hash chain. The check is left to
+ * user space, because a branch here would make the verifier walk all the code that follows once
+ * more.
  */
 static __always_inline void read_device(struct sock_found *found, const struct net *net,
 					__u32 ifindex)
@@ -105,7 +106,7 @@ static __always_inline void read_device(struct sock_found *found, const struct n
 	}
 }
 
-/* Returns what a full socket is attached to. flags is its skc_flags. */
+/* Returns what a full socket is attached to. flags is the skc_flags of the socket. */
 static __always_inline enum attached attached(const struct socket *socket, const struct file *file,
 					      unsigned long flags)
 {
@@ -116,8 +117,8 @@ static __always_inline enum attached attached(const struct socket *socket, const
 }
 
 /*
- * Returns the MPTCP socket of a subflow, or null. A listener's subflow counts, too; a connection
- * that is made without MPTCP is not a subflow.
+ * Returns the MPTCP socket of a subflow, or null. A listener's subflow counts, too. A connection
+ * made without MPTCP is not a subflow.
  */
 static __always_inline struct sock *mptcp_of(const struct tcp_sock *tp)
 {
@@ -131,7 +132,8 @@ static __always_inline struct sock *mptcp_of(const struct tcp_sock *tp)
 }
 
 /*
- * Reads what decides how long an orphan stays in FIN_WAIT2: see finWait2Left in internal/listing.
+ * Reads the values that determine how long an orphan stays in FIN_WAIT2: see finWait2Left in
+ * internal/listing.
  */
 static __always_inline void read_fin_wait2(struct sock_found *found, struct tcp_sock *tp)
 {
@@ -183,7 +185,7 @@ static __always_inline void read_full(struct sock_found *found, struct sock_comm
 	struct sock *sk = (void *)tp;
 	struct socket *socket;
 
-	if (have_cookie) /* a socket has no cookie until one is asked for */
+	if (have_cookie) /* a socket has no cookie until someone asks for one */
 		found->cookie = bpf_get_socket_cookie(skc);
 	found->proto = sk->sk_protocol;
 	found->lport = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
@@ -205,10 +207,10 @@ static __always_inline void read_full(struct sock_found *found, struct sock_comm
 	}
 	if (found->state == TCP_LISTEN) {
 		found->recv_queue = sk->sk_ack_backlog;
-	} else { /* as tcp_diag_get_info in net/ipv4/tcp_diag.c */
+	} else { /* like tcp_diag_get_info in net/ipv4/tcp_diag.c */
 		__s32 unread = tp->rcv_nxt - tp->copied_seq;
 
-		found->recv_queue = unread > 0 ? unread : 0; /* below 0 once a FIN is read */
+		found->recv_queue = unread > 0 ? unread : 0; /* below 0 once a FIN has been read */
 		found->send_queue = tp->write_seq - tp->snd_una;
 		found->active_us = tp->tcp_mstamp;
 	}
@@ -217,8 +219,8 @@ static __always_inline void read_full(struct sock_found *found, struct sock_comm
 }
 
 /*
- * Reads a socket that iter/tcp visits. Code that the verifier has to walk more than once comes
- * last.
+ * Reads a socket that iter/tcp visits. The code that the verifier must walk more than once is at
+ * the end.
  */
 static __always_inline bool read_existing(struct sock_found *found, struct sock_common *skc)
 {
@@ -241,7 +243,7 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 		struct tcp_sock *tp = bpf_skc_to_tcp_sock(skc);
 
 		if (!tp)
-			return false; /* never: nothing else has such a state */
+			return false; /* never happens: nothing else has such a state */
 		read_full(found, skc, tp);
 	}
 	if (found->family == AF_INET6 && bpf_core_field_exists(skc->skc_v6_daddr)) {
@@ -254,7 +256,7 @@ static __always_inline bool read_existing(struct sock_found *found, struct sock_
 	return true;
 }
 
-/* Uses probe reads to read a full socket that iter/tcp does not visit. */
+/* Reads a full socket that iter/tcp does not visit, by probe reads. */
 static __always_inline void read_probed(struct sock_found *found, const struct sock *sk)
 {
 	const struct sock_common *skc = &sk->__sk_common;
@@ -287,10 +289,10 @@ static __always_inline void read_probed(struct sock_found *found, const struct s
 }
 
 /*
- * Reads an MPTCP socket. Its queues are those of its subflows and are not read, except that a
- * listener's subflow has the queue of what waits for accept() (mptcp_diag_get_info in
- * net/mptcp/mptcp_diag.c). Its own backlog is 0 even if it was accepted; that of the first subflow
- * is right.
+ * Reads an MPTCP socket. Its queues are those of its subflows, and are not read. There is one
+ * exception: a listener's subflow has the queue of connections that wait for accept()
+ * (mptcp_diag_get_info in net/mptcp/mptcp_diag.c). The backlog of the MPTCP socket is 0 even if the
+ * socket was accepted, but the backlog of its first subflow is right.
  */
 static __always_inline void read_mptcp(struct sock_found *found, const struct sock *sk)
 {
@@ -305,8 +307,8 @@ static __always_inline void read_mptcp(struct sock_found *found, const struct so
 }
 
 /*
- * Writes a socket, followed by its MPTCP socket if it is the first subflow. If the first subflow is
- * gone, each of the others writes it.
+ * Writes a socket. If the socket is a first subflow, its MPTCP socket follows. If the first subflow
+ * is gone, the MPTCP socket follows each of the other subflows.
  */
 static __always_inline void write_existing(struct seq_file *seq, struct sock_found *found)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Which events are wanted. The filter here is a sieve: it passes everything that may match, and
- * internal/filter decides.
+ * Decides which events are wanted. The filter here is only a sieve: it passes everything that may
+ * match. internal/filter makes the final decision.
  */
 #pragma once
 
@@ -10,8 +10,8 @@
 
 /*
  * All of these are set before loading. A filter that is off is a constant false, so the verifier
- * removes its code. The PORT_ bits are those of ports[]; families and protocols are few, so each
- * has a flag of its own.
+ * removes its code. The PORT_ bits are the bits in ports[]. There are only a few families and
+ * protocols, so each has its own flag.
  */
 enum {
 	PORT_EITHER = 1 << 0,
@@ -24,7 +24,7 @@ const volatile bool want_mptcp = false;
 const volatile bool want_sctp = false;
 const volatile bool want_ipv4 = true;
 const volatile bool want_ipv6 = true;
-const volatile __u8 filter_ports = 0; /* the PORT_ bits that are filtered by */
+const volatile __u8 filter_ports = 0; /* the PORT_ bits to filter by */
 const volatile bool filter_hosts = false;
 const volatile bool filter_netns = false;
 const volatile bool filter_uid = false;
@@ -34,14 +34,14 @@ const volatile bool filter_cgroup = false;
 __u8 ports[65536];
 
 /*
- * Set when LISTEN -> SYN_RECV is seen without a remote address, which this kernel then sets only
- * afterwards (up to 6.12).
+ * Set when LISTEN -> SYN_RECV is seen without a remote address. It means that this kernel (6.12 or
+ * earlier) sets the address only afterwards.
  */
 bool remote_comes_late;
 
 /*
- * Reports whether the filter names the cgroup or one above it. The depth is bounded for the
- * verifier; systemd nests about 6 deep.
+ * Reports whether the filter names the cgroup or an ancestor of it. The depth is limited for the
+ * verifier. systemd nests about 6 levels deep.
  */
 static __noinline bool in_cgroups(const struct cgroup *cgrp)
 {

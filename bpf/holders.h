@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Programs that iterate over descriptors: who holds the sockets that exist. */
+/* Programs that iterate over descriptors, to find the holders of the sockets that exist. */
 #pragma once
 
 #include "existing.h"
@@ -16,7 +16,7 @@ static __always_inline bool is_internet(const struct sock *sk)
 #define ANON_INODE_FS_MAGIC 0x09041934 /* include/uapi/linux/magic.h */
 
 /*
- * Returns the io_uring of a file, or null. Only the kernel names the files of this file system.
+ * Returns the io_uring of a file, or null. Files in this file system are named only by the kernel.
  */
 static __always_inline struct io_ring_ctx *ring_of(const struct file *file)
 {
@@ -33,7 +33,7 @@ static __always_inline struct io_ring_ctx *ring_of(const struct file *file)
 	return file->private_data;
 }
 
-/* Returns the number of slots in the own table of an io_uring. */
+/* Returns the number of slots in the table of an io_uring. */
 static __always_inline __u32 slots_of(struct io_ring_ctx *ring)
 {
 	struct io_ring_ctx___before_6_13 *old = (void *)ring;
@@ -46,8 +46,8 @@ static __always_inline __u32 slots_of(struct io_ring_ctx *ring)
 }
 
 /*
- * Fills in which process has a descriptor. Returns false if the process has just exited, or has no
- * number in pid_namespace.
+ * Fills in the process that has a descriptor. Returns false if the process has just exited, or has
+ * no number in pid_namespace.
  */
 static __always_inline bool fill_holder(struct holder_found *found, struct task_struct *task,
 					__u32 fd)
@@ -58,24 +58,24 @@ static __always_inline bool fill_holder(struct holder_found *found, struct task_
 	return found->pid;
 }
 
-/* Instead of a slot, in struct holder_found: */
+/* Values for struct holder_found that take the place of a slot: */
 #define SLOT_NONE -1 /* the descriptor is a socket */
-#define SLOT_TABLE -2 /* the descriptor is an io_uring that has slots, and not a socket */
+#define SLOT_TABLE -2 /* the descriptor is not a socket, but an io_uring that has slots */
 
 #define SLOTS_AT_ONCE 64
 
 /*
- * The sockets in the tables of io_urings are not written like other holders, because a table may
- * have a million, and what is written for one file must fit into 32 KiB (bpf_seq_read). They are
- * put here, some at a time. User space takes them after each read and sets ring_found to 0. Until
- * it has, or while the table goes on, the iterator returns 1 (EAGAIN) and so comes back to the same
- * file.
+ * The sockets in the tables of io_urings. They are not written like other holders, because a table
+ * may have a million of them, and everything written for one file must fit into 32 KiB
+ * (bpf_seq_read). Instead, the iterator puts them here in batches. After each read, user space
+ * takes the batch and sets ring_found to 0. While a batch has not been taken, or the table has more
+ * sockets, the iterator returns 1 (EAGAIN), and so visits the same file again.
  */
-volatile __u32 ring_found SEC(".data.rings") = 0; /* ring_socks is filled in */
+volatile __u32 ring_found SEC(".data.rings") = 0; /* whether ring_socks is filled in */
 struct holder_found ring_holder SEC(".data.rings") = {}; /* their holder, with the first slot */
 __u64 ring_socks[SLOTS_AT_ONCE] SEC(".data.rings") = {}; /* by slot; 0: none */
 
-/* The ring of ring_holder if its table goes on, and the slot to go on from. */
+/* The ring of ring_holder if there is more in its table, and the slot to continue from. */
 struct {
 	__u64 ring;
 	__u32 slot;
@@ -83,8 +83,9 @@ struct {
 } ring_next SEC(".data.rings") = {};
 
 /*
- * Puts the next sockets of a ring's table into ring_socks. Returns 1 if it has to be called again.
- * The body of the loop has no unnecessary branch, because the verifier walks each path of it.
+ * Puts the next sockets of a ring's table into ring_socks. Returns 1 if it must be called again.
+ * The body of the loop has no unnecessary branches, because the verifier walks each path through
+ * it.
  */
 static __always_inline int collect_slots(struct io_ring_ctx *ring,
 					 const struct holder_found *holder)
@@ -117,9 +118,10 @@ static __always_inline int collect_slots(struct io_ring_ctx *ring,
 }
 
 /*
- * Writes every descriptor of the host that is a socket; user space joins them by sk. An O_PATH
- * descriptor has no private_data. It also writes every io_uring that has a table of its own, as
- * SLOT_TABLE. Few hosts have any, so `slots` is loaded only when it is needed.
+ * Writes every descriptor on the host that is a socket. User space matches the descriptors to
+ * sockets by sk. An O_PATH descriptor has no private_data. This program also writes every io_uring
+ * that has its own table, as SLOT_TABLE. Few hosts have such an io_uring, so `slots` is loaded only
+ * when it is needed.
  */
 SEC("iter/task_file")
 int holders(struct bpf_iter__task_file *ctx)
@@ -170,8 +172,8 @@ int slots(struct bpf_iter__task_file *ctx)
 
 /*
  * Writes the sockets that have a descriptor but are in no table that iter/tcp walks: bound sockets
- * in CLOSE, and MPTCP sockets. The port of a bound MPTCP socket is that of the subflow which it
- * made for bind().
+ * in CLOSE, and MPTCP sockets. The port of a bound MPTCP socket is that of the subflow that it
+ * created for bind().
  */
 SEC("iter/task_file")
 int unlisted(struct bpf_iter__task_file *ctx)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Accessors for kernel structures, shared by both objects. They hide what differs between kernel
+ * Accessors for kernel structures. Both objects use them. They hide the differences between kernel
  * versions. A probe read (BPF_CORE_READ) through a null pointer yields 0.
  */
 #pragma once
@@ -13,8 +13,8 @@
 #include <bpf/bpf_tracing.h>
 
 /*
- * Inode of the PID namespace that process IDs are reported in; 0: the initial one. Set before
- * loading.
+ * The inode of the PID namespace in which process IDs are reported; 0: the initial one. It is set
+ * before loading.
  */
 const volatile __u32 pid_namespace = 0;
 
@@ -27,8 +27,8 @@ static __always_inline void map_ipv4(__u8 *to, __be32 addr)
 }
 
 /*
- * Returns the cgroup of sk, or null. Before 5.16 the pointer shares its word with cgroup v1's
- * net_cls and net_prio.
+ * Returns the cgroup of sk, or null. Before 5.16, the same word may instead hold the data of cgroup
+ * v1's net_cls and net_prio.
  */
 static __always_inline const struct cgroup *cgroup_of(const struct sock *sk)
 {
@@ -75,13 +75,13 @@ static __always_inline __u32 local_tgid(const struct task_struct *task)
 #define RCV_SHUTDOWN 1 /* include/net/sock.h */
 #define SHUTDOWN_MASK 3
 
-/* Reports whether bit is set in flags, which is skc_flags: see enum sock_flags. */
+/* Reports whether bit is set in flags, the skc_flags of a socket: see enum sock_flags. */
 static __always_inline bool has_flag(unsigned long flags, __u64 bit)
 {
 	return flags >> bit & 1;
 }
 
-/* Reports whether sk is a subflow, which belongs to its MPTCP socket and not to a process. */
+/* Reports whether sk is a subflow. A subflow belongs to its MPTCP socket, not to a process. */
 static __always_inline bool is_subflow(const struct sock *sk)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
@@ -90,8 +90,8 @@ static __always_inline bool is_subflow(const struct sock *sk)
 }
 
 /*
- * Reports whether no more timewait socks are allowed, or this cannot be determined. It is the test
- * of inet_twsk_alloc in net/ipv4/inet_timewait_sock.c.
+ * Reports whether no more timewait socks are allowed. It also returns true if that cannot be
+ * determined. The kernel does the same test in inet_twsk_alloc in net/ipv4/inet_timewait_sock.c.
  */
 static __always_inline bool timewait_full(const struct sock *sk)
 {
@@ -117,7 +117,7 @@ static __always_inline bool timewait_full(const struct sock *sk)
 }
 
 /*
- * Reports whether net has no process left: the opposite of check_net in
+ * Reports whether net has no process left. It is the opposite of check_net in
  * include/net/net_namespace.h.
  */
 static __always_inline bool netns_gone(const struct net *net)
@@ -135,8 +135,9 @@ static __always_inline bool netns_gone(const struct net *net)
 #define S_IFSOCK 0140000
 
 /*
- * Returns the sock of a file, or null if the file is not a socket. A socket's file has the inode
- * mode S_IFSOCK, and its struct socket is private_data (sock_alloc_file in net/socket.c).
+ * Returns the sock of a file, or null if the file is not a socket. The file of a socket has an
+ * inode with the mode S_IFSOCK, and its private_data is the struct socket (sock_alloc_file in
+ * net/socket.c).
  */
 static __always_inline struct sock *sock_of(struct file *file)
 {
@@ -163,8 +164,9 @@ static __always_inline struct file *file_of(__u32 fd)
 }
 
 /*
- * Returns the file in a slot of an io_uring's own table (a direct descriptor), or null. It must not
- * be inlined: out of a loop, clang would move relocations out of the branches that guard them.
+ * Returns the file in a slot of an io_uring's own table (a direct descriptor), or null. This
+ * function must not be inlined: in a loop, clang would hoist relocations out of the branches that
+ * guard them.
  */
 static __noinline struct file *direct_file_of(struct io_ring_ctx *ring, __u32 slot)
 {

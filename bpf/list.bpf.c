@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The kernel side of sstrace ls. It is an object of its own, a small part of the other one, because
- * loading is much of the time that a listing takes. What is found is decided in existing.h and
- * holders.h.
+ * The kernel side of sstrace ls. It is a separate object, a small part of the other one, because
+ * loading takes up much of the time of a listing. existing.h and holders.h decide what is found.
  */
 #include "existing.h"
 #include "holders.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Keeps the type in the object's BTF, from which bpf2go makes the struct in Go. */
+/* Keeps the type in the object's BTF, from which bpf2go generates the struct in Go. */
 const struct sock_found *const unused_sock_found = 0;
 
 /*

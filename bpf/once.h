@@ -3,28 +3,30 @@
  * Takes each change exactly once.
  *
  * The kernel skips a tracing program that is already running on this CPU (prog->active in
- * bpf_trace_run, from 6.1). A change by a softirq that interrupts `change` would be lost, and only
- * recursion_misses would show it. So a second, tiny program, `change_missed`, follows the first on
- * the same tracepoint. The first leaves a note of what it takes. The second returns if it finds the
- * note; if the first was skipped, it takes the change itself.
+ * bpf_trace_run, from 6.1). If a softirq interrupts `change` and makes a change itself, that change
+ * would be lost, and only recursion_misses would show it. So a second, tiny program,
+ * `change_missed`, follows the first on the same tracepoint. The first program leaves a note of
+ * each change that it takes. The second returns if it finds the note. If the first was skipped,
+ * there is no note, and the second takes the change itself.
  *
- * Interrupts nest, so the notes are a stack on each CPU. Second programs that were skipped
- * themselves leave notes behind. The notes are therefore not consulted where they are not needed
- * (while `change` is interrupted it is being skipped), and not trusted once they are stale. If an
- * interrupt arrives at the very edge of a program, a change may be taken twice. The second record
- * is marked (KIND_SECOND_CHANGE), and user space drops it if it has the first.
+ * Interrupts nest, so the notes form a stack on each CPU. A note is left behind if the second
+ * program was skipped, too. So notes are not consulted when the answer is known without them: while
+ * `change` is interrupted, the kernel skips it. And stale notes are not trusted. If an interrupt
+ * arrives at the very edge of a program, a change may be taken twice. The second record is marked
+ * (KIND_SECOND_CHANGE), and user space drops it if it has the first.
  *
- * Where programs are preemptible, every change on a CPU skips the program in which a task is
- * preempted there. Two more programs then follow, and the notes are found by sock, on whichever CPU
- * the task continues. A change is lost only if tasks are preempted inside each of the programs.
+ * If programs are preemptible, a task may be preempted inside a program. Until it continues, every
+ * change on that CPU skips the program. Two more programs then follow, and the notes are found by
+ * sock, on whichever CPU the task continues. A change is lost only if tasks are preempted inside
+ * every one of the programs.
  */
 #pragma once
 
 #include "change.h"
 
 /*
- * A task may be preempted inside a tracepoint's programs or between two of them, and continue on
- * another CPU (from 7.0).
+ * Whether a task may be preempted inside a tracepoint's programs, or between two of them, and
+ * continue on another CPU (from 7.0).
  */
 const volatile bool preemptible = false;
 
@@ -34,14 +36,14 @@ static __always_inline __u64 states(int old, int new)
 }
 
 /*
- * Leaves a note. The depth is raised before the entry is written, so that an interrupt between the
- * two writes above it.
+ * Leaves a note. The depth is raised before the entry is written, so that an interrupt between
+ * these two steps writes its own note above this one.
  */
 static __always_inline void push(struct cpu *cpu, const struct sock *sk, int old, int new)
 {
 	__u32 depth = cpu->depth;
 
-	if (depth >= TAKEN_DEPTH) { /* full of leftovers: drop the oldest */
+	if (depth >= TAKEN_DEPTH) { /* full of old notes: drop the oldest */
 		for (int i = 0; i + 1 < TAKEN_DEPTH; i++)
 			cpu->taken[i] = cpu->taken[i + 1];
 		depth = TAKEN_DEPTH - 1;
@@ -54,7 +56,7 @@ static __always_inline void push(struct cpu *cpu, const struct sock *sk, int old
 	barrier();
 }
 
-/* Takes back the note of a change, and those above it. Reports whether it was there. */
+/* Removes the note of a change, and all notes above it. Reports whether there was such a note. */
 static __always_inline bool pop(struct cpu *cpu, const struct sock *sk, int old, int new)
 {
 	for (__u32 i = TAKEN_DEPTH; i-- > 0;) {
@@ -93,7 +95,7 @@ static __always_inline int take(void *ctx, const struct sock *sk, int old, int n
 	return trace(ctx, cpu, sk, old, new, kind);
 }
 
-/* Takes a change unless there is a note of it. */
+/* Takes a change unless there is a note about it. */
 static __always_inline int take_missed(void *ctx, const struct sock *sk, int old, int new)
 {
 	__u64 *value, key = (__u64)sk;
@@ -101,7 +103,7 @@ static __always_inline int take_missed(void *ctx, const struct sock *sk, int old
 
 	if (preemptible) {
 		value = bpf_map_lookup_elem(&taken_by_sock, &key);
-		/* A note of other states is left from a change whose last program was skipped. */
+		/* A note with other states is left from a change whose last program was skipped. */
 		if (value && *value == states(old, new))
 			return 0;
 	} else if (!cpu || (!cpu->inside && pop(cpu, sk, old, new))) {

@@ -5,12 +5,12 @@
 #include "ring.h"
 
 /*
- * A flag of struct task_struct (include/linux/sched.h). Workers of MPTCP and io_uring close sockets
- * that no process called close() for.
+ * A flag of struct task_struct (include/linux/sched.h). Kernel workers of MPTCP and io_uring close
+ * sockets for which no process called close().
  */
 #define PF_KTHREAD 0x00200000
 
-/* Request and timewait socks are traced. */
+/* Whether request and timewait socks are traced. */
 const volatile bool want_mini = false;
 
 /*
@@ -47,8 +47,8 @@ static __always_inline bool made_by_task(const struct sock *sk, int old, int new
 }
 
 /*
- * Notes that the current process called listen(). When it exits, the listener belongs to a process
- * that inherited it.
+ * Notes that the current process called listen(). When the process exits, the listener belongs to
+ * any process that inherited it.
  */
 static __always_inline void note_listening(void)
 {
@@ -61,8 +61,9 @@ static __always_inline void note_listening(void)
 }
 
 /*
- * Reports the exit of a process that called listen(). It may leave the listener to its children, as
- * a daemon does. Only its last thread counts. Its open files are closed afterwards.
+ * Reports the exit of a process that called listen(). Such a process may leave the listener to its
+ * children, as a daemon does. Only the exit of the last thread counts. The open files of the
+ * process are closed afterwards.
  */
 static __always_inline int trace_exit(struct task_struct *task)
 {

@@ -5,28 +5,30 @@
 #include "event.h"
 #include "filter.h"
 
-/* Records the user-space stack of connect() and accept(). */
+/* Whether to record the user-space stack of connect() and accept(). */
 const volatile bool want_stacks = false;
 
 /*
- * Set by user space before it sleeps on an empty ring. The next event clears it and wakes the
- * reader. While it is 0 nobody is woken: under load the reader naps briefly and finds a batch.
+ * User space sets this before it sleeps on an empty ring. The next event clears it and wakes the
+ * reader. While it is 0, no one is woken: under load, the reader naps briefly and then finds a
+ * batch.
  */
 volatile __u32 reader_waiting;
 
 /*
- * Changes that found the ring full. Each record carries the count as of then, so user space knows
- * between which two records of a socket something may be missing. This is exact: the changes of one
- * socket are serialised by its lock, so a later one sees every earlier increment.
+ * The number of changes that found the ring full. Each record carries the count at its time, so
+ * user space knows between which two records of a socket something may be missing. This is exact:
+ * the lock of a socket serialises its changes, so each change sees the increments of all earlier
+ * ones.
  */
 __u64 losses;
 
-#define HOST_PID (1U << 31) /* as HostPID in internal/event */
+#define HOST_PID (1U << 31) /* like HostPID in internal/event */
 
 /*
- * Returns the number of a task in sstrace's own PID namespace; pid is the kernel's number. A task
- * that has none there keeps pid, marked with HOST_PID. This is a global function so that it is
- * verified once, and not on each path to it.
+ * Returns the number of a task in sstrace's own PID namespace. pid is the number in the kernel. If
+ * the task has no number in that namespace, the result is pid, marked with HOST_PID. This is a
+ * global function, so that the verifier checks it once, and not on each path that leads to it.
  */
 __noinline __u32 pid_or_host(__u64 task_address, __u32 pid)
 {
@@ -40,8 +42,9 @@ __noinline __u32 pid_or_host(__u64 task_address, __u32 pid)
 }
 
 /*
- * Notes the name of a device that a socket is bound to. Its index means nothing outside its network
- * namespace, and its name may change. A global function: see pid_or_host.
+ * Notes the name of a device that a socket is bound to. The index of a device has no meaning
+ * outside its network namespace, and its name may change. This is a global function: see
+ * pid_or_host.
  */
 __noinline int note_device(__u64 net_address, __u32 netns, __u32 ifindex)
 {
@@ -65,7 +68,10 @@ __noinline int note_device(__u64 net_address, __u32 netns, __u32 ifindex)
 	return 0;
 }
 
-/* Returns the element of this CPU. It exists, but the verifier demands a check for null. */
+/*
+ * Returns this CPU's element of the map. It always exists, but the verifier demands a check for
+ * null.
+ */
 static __always_inline struct cpu *this_cpu(void)
 {
 	__u32 zero = 0;
@@ -74,8 +80,8 @@ static __always_inline struct cpu *this_cpu(void)
 }
 
 /*
- * Reserves a record of size bytes and fills in what all kinds have in common; the rest of struct
- * event is 0 or unknown. Returns null if the ring is full.
+ * Reserves a record of size bytes, and fills in the members that all kinds have in common. The rest
+ * of struct event is 0 or unknown. Returns null if the ring is full.
  */
 static __always_inline struct event *reserve(struct cpu *cpu, const struct sock_info *info,
 					     const void *sk, enum kind kind, int old, int new,
@@ -138,8 +144,9 @@ static __always_inline struct event *reserve(struct cpu *cpu, const struct sock_
 }
 
 /*
- * Reserves a record if the filter passes the event, or else counts it as filtered. A program counts
- * seen first, and filtered, emitted or ring_full last: while they balance, no program is running.
+ * Reserves a record if the event passes the filter; otherwise it counts the event as filtered. A
+ * program counts seen first, and filtered, emitted or ring_full last. If the counts balance, no
+ * program is running.
  */
 static __always_inline struct event *begin(struct cpu *cpu, const struct sock_info *info,
 					   const void *sk, enum kind kind, int old, int new,

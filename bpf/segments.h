@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Events that only a segment reveals. The kernel always drops the segment afterwards (tcp_v4_rcv,
- * tcp_v6_rcv: discard_it), so a program on skb:kfree_skb sees it.
+ * Events that only a segment reveals. The kernel always drops such a segment afterwards
+ * (tcp_v4_rcv, tcp_v6_rcv: discard_it), so a program on skb:kfree_skb sees it.
  *
- * The FIN that a timewait sock in FIN_WAIT2 waits for moves it to TIME_WAIT and starts its timer
- * again. But a timer that stays in its bucket of the wheel (2 s wide at 60 s and 250 Hz) is only
- * written to, which no tracepoint shows (__mod_timer in kernel/time/timer.c).
+ * The FIN that a timewait sock in FIN_WAIT2 waits for moves the sock to TIME_WAIT and restarts its
+ * timer. But if the timer stays in the same bucket of the wheel (2 s wide at 60 s and 250 Hz), the
+ * kernel only writes to it, and no tracepoint shows that (__mod_timer in kernel/time/timer.c).
  *
  * A listener that waits for data (TCP_DEFER_ACCEPT) drops the ACK of the handshake.
  *
- * A mini-sock may be ended by a segment, while the cancelled timer alone does not show why: by an
- * RST; by a SYN in SYN_RECV; by an ACK in SYN_RECV while the accept queue is full, with
- * tcp_abort_on_overflow; or by data in FIN_WAIT2 after close(), which are answered with RST
+ * A segment may end a mini-sock, and the cancelled timer alone does not show why. Such a segment is
+ * an RST; a SYN in SYN_RECV; an ACK in SYN_RECV while the accept queue is full, with
+ * tcp_abort_on_overflow; or data in FIN_WAIT2 after close(), which are answered with RST
  * (TCP_TW_RST in tcp_v4_rcv).
  */
 #pragma once
@@ -21,8 +21,8 @@
 #define TCP_FLAG_RST 4
 
 /*
- * Reads the tuple that a received TCP segment belongs to, except for ifindex, and returns the flags
- * of its header; or -1 if it is not a TCP segment, or cannot be read.
+ * Reads the tuple of a received TCP segment, except for ifindex, and returns the flags in the TCP
+ * header. Returns -1 if the packet is not a TCP segment or cannot be read.
  */
 static __always_inline int read_segment(struct tuple *tuple, const struct sk_buff *skb)
 {
@@ -42,7 +42,7 @@ static __always_inline int read_segment(struct tuple *tuple, const struct sk_buf
 		if (bpf_probe_read_kernel(tuple->raddr, sizeof(tuple->raddr), ip + 8) ||
 		    bpf_probe_read_kernel(tuple->laddr, sizeof(tuple->laddr), ip + 24))
 			return -1;
-		protocol = IPPROTO_TCP; /* or extension headers: the tuple decides */
+		protocol = IPPROTO_TCP; /* there may be extension headers: the tuple decides */
 	} else {
 		return -1;
 	}
@@ -56,7 +56,7 @@ static __always_inline int read_segment(struct tuple *tuple, const struct sk_buf
 	return flags;
 }
 
-/* Compares everything but ifindex, which a sock has and a segment has not. */
+/* Compares everything except ifindex. A sock has an ifindex, but a segment does not. */
 static __always_inline bool same_tuple(const struct tuple *a, const struct tuple *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
@@ -65,8 +65,8 @@ static __always_inline bool same_tuple(const struct tuple *a, const struct tuple
 }
 
 /*
- * Reports the segment that ended a mini-sock. The sock is gone by the time the segment is dropped,
- * so its tuple is reported as noted.
+ * Reports the segment that ended a mini-sock. By the time the segment is dropped, the sock is gone,
+ * so the tuple in the note is reported.
  */
 static __always_inline int trace_dropped(struct cpu *cpu, __u8 flags)
 {
@@ -92,8 +92,8 @@ static __always_inline int trace_dropped(struct cpu *cpu, __u8 flags)
 }
 
 /*
- * Returns what map has for the connection of a segment: a sock that is bound to no device, or to
- * one that the segment came through. Sets tuple->ifindex to that of the entry.
+ * Returns the sock in map for the connection of a segment. The sock is bound to no device, or to a
+ * device that the segment came through. Sets tuple->ifindex to that of the entry.
  */
 static __always_inline void *find_watched(void *map, struct tuple *tuple, const struct sk_buff *skb)
 {
@@ -114,8 +114,8 @@ static __always_inline void *find_watched(void *map, struct tuple *tuple, const 
 }
 
 /*
- * Reports that the FIN arrived which a timewait sock in FIN_WAIT2 waits for, if the sock is in
- * TIME_WAIT now.
+ * Reports the arrival of the FIN that a timewait sock in FIN_WAIT2 waits for. The FIN has arrived
+ * if the sock is now in TIME_WAIT.
  */
 static __always_inline int trace_fin(struct tuple *tuple, const struct sk_buff *skb)
 {
@@ -123,7 +123,7 @@ static __always_inline int trace_fin(struct tuple *tuple, const struct sk_buff *
 
 	if (!tw || BPF_CORE_READ(tw, tw_substate) != TCP_TIME_WAIT)
 		return 0;
-	/* Two CPUs may get here with two FINs. */
+	/* Two FINs may bring two CPUs here. */
 	if (bpf_map_delete_elem(&fin_wait2, tuple))
 		return 0;
 	__sync_fetch_and_add(&fin_wait2_count, -1);
@@ -131,8 +131,8 @@ static __always_inline int trace_fin(struct tuple *tuple, const struct sk_buff *
 }
 
 /*
- * Reports that the ACK of a handshake arrived whose listener waits for data, if the request sock is
- * marked as acked now.
+ * Reports the arrival of a handshake's ACK at a listener that waits for data. The ACK has arrived
+ * if the request sock is now marked as acked.
  */
 static __always_inline int trace_deferred_ack(struct tuple *tuple, const struct sk_buff *skb)
 {
@@ -148,13 +148,13 @@ static __always_inline int trace_deferred_ack(struct tuple *tuple, const struct 
 }
 
 /*
- * Reports an RST with which a sock answers a segment that has just closed it.
+ * Reports an RST by which a sock answers the segment that has just closed it.
  *
- * A closed sock shows neither which segment closed it nor whether one did. An RST and data that
- * come too late leave the same error (tcp_reset in net/ipv4/tcp_input.c); if no process has the
- * sock, both leave none (tcp_rcv_state_process), as does its timer. But only data are answered with
- * RST, right afterwards (tcp_v4_do_rcv, tcp_v6_do_rcv). From 6.10 on sk may be null, if no sock is
- * answering.
+ * A closed sock does not show whether a segment closed it, or which one. An RST and data that come
+ * too late both leave the same error (tcp_reset in net/ipv4/tcp_input.c). If no process has the
+ * sock, both leave no error (tcp_rcv_state_process), and neither does its timer. But only data are
+ * answered with RST, and this happens right afterwards (tcp_v4_do_rcv, tcp_v6_do_rcv). From 6.10
+ * on, sk may be null, if no sock is answering.
  */
 static __always_inline int trace_reset_sent(const struct sock *sk, const struct sk_buff *skb)
 {

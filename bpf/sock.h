@@ -19,13 +19,14 @@ struct sock_info {
 	bool user_known; /* a timewait sock has neither uid nor cgroup */
 	bool port_stale; /* lport is left from the socket's previous connection */
 	const struct cgroup *cgroup;
-	const struct net *net; /* only if ifindex is not 0 */
+	const struct net *net; /* set only if ifindex is not 0 */
 };
 
 /*
- * Reads a sock as the tracepoint does (TP_fast_assign in include/trace/events/sock.h). The members
- * of inet_sock need a probe read here: the verifier rejects a direct load as "access beyond struct
- * sock". The local port comes from inet_sport because skc_num is already 0 at the last change.
+ * Reads a sock in the same way as the tracepoint (TP_fast_assign in include/trace/events/sock.h).
+ * The members of inet_sock need a probe read here: the verifier rejects a direct load as "access
+ * beyond struct sock". The local port is read from inet_sport, because skc_num is already 0 at the
+ * last change.
  */
 static __always_inline void read_sock(struct sock_info *info, const struct sock *sk)
 {
@@ -44,7 +45,7 @@ static __always_inline void read_sock(struct sock_info *info, const struct sock 
 	info->proto = sk->sk_protocol;
 	info->netns = sk->__sk_common.skc_net.net->ns.inum;
 	info->ifindex = sk->__sk_common.skc_bound_dev_if;
-	/* A plain number, as note_device takes it. */
+	/* A plain number, because that is what note_device takes. */
 	info->net = info->ifindex ? BPF_CORE_READ(sk, __sk_common.skc_net.net) : 0;
 	info->uid = sk->sk_uid.val;
 	info->cgroup = cgroup_of(sk);
@@ -53,8 +54,8 @@ static __always_inline void read_sock(struct sock_info *info, const struct sock 
 }
 
 /*
- * Reads whatever begins with a sock_common, by probe reads alone. The uid and cgroup are those of
- * user; it is null for a timewait sock, which has neither.
+ * Reads any structure that begins with a sock_common, using only probe reads. The uid and the
+ * cgroup are taken from user. user is null for a timewait sock, which has neither.
  */
 static __always_inline void read_common(struct sock_info *info, const struct sock_common *skc,
 					const struct sock *user)

@@ -26,7 +26,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Inserted: never; each CPU has its own element. Deleted: never. User space only reads it. */
+/* Inserted: never; each CPU has its own element. Deleted: never. User space only reads the map. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -41,9 +41,9 @@ struct {
 } events SEC(".maps");
 
 /*
- * Where programs are preemptible: changes that a program has taken and that the programs behind it
- * have not all looked up yet. The key is the sock, whose lock serialises its changes.
- * Inserted: by the program that takes a change. Deleted: by the last program. It has few entries.
+ * If programs are preemptible: changes that a program has taken, and that not all of the programs
+ * after it have looked up yet. The key is the sock, whose lock serialises its changes. Inserted: by
+ * the program that takes a change. Deleted: by the last program. There are only a few entries.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -53,10 +53,10 @@ struct {
 } taken_by_sock SEC(".maps");
 
 /*
- * Timewait socks in FIN_WAIT2, by tuple. It is allocated in advance, because the programs on timers
- * run with a lock held and interrupts off.
- * Inserted: when their timer starts. Deleted: when it is cancelled, or the FIN has arrived. If the
- * map is full, the time of FIN_WAIT2 -> TIME_WAIT is lost, and nothing else.
+ * Timewait socks in FIN_WAIT2, by tuple. The map is allocated in advance, because the programs on
+ * timers run with a lock held and interrupts off. Inserted: when the timer of the sock starts.
+ * Deleted: when the timer is cancelled, or when the FIN has arrived. If the map is full, only the
+ * time of FIN_WAIT2 -> TIME_WAIT is lost.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -65,12 +65,12 @@ struct {
 	__type(value, __u64);
 } fin_wait2 SEC(".maps");
 
-__u64 fin_wait2_count; /* entries in fin_wait2 */
+__u64 fin_wait2_count; /* the number of entries in fin_wait2 */
 
 /*
- * Request socks whose listener waits for data, by tuple.
- * Inserted: when their timer starts. Deleted: when it is cancelled, or the ACK has arrived. If the
- * map is full, the time of that ACK is lost, and nothing else.
+ * Request socks whose listener waits for data, by tuple. Inserted: when the timer of the sock
+ * starts. Deleted: when the timer is cancelled, or when the ACK has arrived. If the map is full,
+ * only the time of that ACK is lost.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -79,11 +79,11 @@ struct {
 	__type(value, __u64);
 } deferred SEC(".maps");
 
-__u64 deferred_count; /* entries in deferred */
+__u64 deferred_count; /* the number of entries in deferred */
 
 /*
- * Calls of connect() that have not returned, by thread.
- * Inserted: on entry. Deleted: on exit; if the kernel did not show that, as the oldest.
+ * Calls of connect() that have not returned, by thread. Inserted: on entry. Deleted: on exit. If
+ * the exit was not seen, the entry is deleted once it is the oldest.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -93,8 +93,8 @@ struct {
 } connects SEC(".maps");
 
 /*
- * The processes that called listen().
- * Inserted: then, and by user space for earlier calls. Deleted: when they exit.
+ * The processes that called listen(). Inserted: by that call; user space inserts those that called
+ * it earlier. Deleted: when the process exits.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -104,8 +104,8 @@ struct {
 } listening SEC(".maps");
 
 /*
- * The names of devices that sockets are bound to.
- * Inserted: with an event of such a socket. Deleted: the oldest, to make room for a new one.
+ * The names of devices that sockets are bound to. Inserted: with an event of such a socket.
+ * Deleted: the oldest entry makes room for a new one.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -115,18 +115,17 @@ struct {
 } devices SEC(".maps");
 
 /*
- * User-space stacks, each once.
- * Inserted: by connect() and accept(), if want_stacks is set. Deleted: never. If the map is full,
- * stacks are lost, and nothing else.
+ * User-space stacks, each stored once. Inserted: by connect() and accept(), if want_stacks is set.
+ * Deleted: never. If the map is full, only stacks are lost.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
 	__uint(max_entries, 16384);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, 127 * sizeof(__u64)); /* kernel.perf_event_max_stack */
+	__uint(value_size, 127 * sizeof(__u64)); /* the default of kernel.perf_event_max_stack */
 } stacks SEC(".maps");
 
-/* What the filter names. Inserted: by user space before attaching. Deleted: never. */
+/* The values that the filter names. Inserted: by user space before attaching. Deleted: never. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 1024);
@@ -156,11 +155,11 @@ struct {
 	__type(value, __u8);
 } cgroups SEC(".maps");
 
-/* These use the maps. */
+/* These headers use the maps. */
 #include "accept.h"
 #include "change.h"
 #include "connect.h"
-#include "holders.h" /* programs, too: the iterators over descriptors */
+#include "holders.h" /* also has programs: the iterators over descriptors */
 #include "once.h"
 #include "owner.h"
 #include "segments.h"
@@ -172,7 +171,7 @@ int BPF_PROG(change, const struct sock *sk, const int old, const int new)
 	return take(ctx, sk, old, new, KIND_CHANGE);
 }
 
-/* Runs right after change, because it is attached after it: see once.h. */
+/* Runs right after `change`, because it is attached later: see once.h. */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(change_missed, const struct sock *sk, const int old, const int new)
 {
@@ -256,7 +255,7 @@ int BPF_PROG(timer_expired, struct timer_list *timer)
 					       : trace_timewait(timer, KIND_TIME_WAIT_EXPIRED);
 }
 
-/* Leaves before it looks at the packet while there is nothing to look for: see segments.h. */
+/* Returns before it looks at the packet if there is nothing to look for: see segments.h. */
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(skb_dropped, struct sk_buff *skb)
 {
@@ -284,8 +283,9 @@ int BPF_PROG(reset_sent, const struct sock *sk, const struct sk_buff *skb)
 }
 
 /*
- * Classic tracepoints, because no other kind is limited to one system call. The kernel skips such a
- * program while another BPF program runs on its CPU, but in the context of a task none does.
+ * These are classic tracepoints, because no other kind can be limited to one system call. The
+ * kernel skips such a program while another BPF program runs on its CPU. But no other one runs when
+ * a task is at these points.
  */
 SEC("tracepoint/syscalls/sys_exit_accept")
 int accepted(struct sys_exit *ctx)
@@ -317,7 +317,7 @@ int BPF_PROG(process_exited, struct task_struct *task)
 	return trace_exit(task);
 }
 
-/* Not BPF_PROG, because the number of arguments depends on the kernel. */
+/* This does not use BPF_PROG, because the number of arguments depends on the kernel. */
 SEC("tp_btf/io_uring_complete")
 int io_uring_completed(__u64 *ctx)
 {
@@ -340,7 +340,7 @@ int sockets(struct bpf_iter__tcp *ctx)
 		struct inet_timewait_sock *tw = (void *)skc;
 
 		watch_fin(tw, true);
-		if (!BPF_CORE_READ(tw, tw_timer.entry.pprev)) /* it has ended meanwhile */
+		if (!BPF_CORE_READ(tw, tw_timer.entry.pprev)) /* it has ended in the meantime */
 			watch_fin(tw, false);
 	}
 	write_existing(ctx->meta->seq, &found);

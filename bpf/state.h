@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the programs remember between events: the keys and values of the maps. */
+/* The keys and values of the maps: what the programs remember between events. */
 #pragma once
 
 #include "kernel.h"
@@ -11,38 +11,38 @@ struct tuple {
 	__u16 lport;
 	__u16 rport;
 	__u32 netns;
-	__u32 ifindex; /* of the device that the connection is bound to; 0: none */
+	__u32 ifindex; /* the device that the connection is bound to; 0: none */
 	__u32 pad;
 };
 
-/* A change that `change` took and `change_missed` has not checked yet. */
+/* A change that `change` has taken, and that `change_missed` has not checked yet. */
 struct taken {
 	__u64 sk;
 	__u64 states;
-	__u64 seen; /* by this CPU, before this change */
+	__u64 seen; /* the value of seen on this CPU before this change */
 };
 
 /*
- * The age, in changes of its CPU, beyond which a note is stale. A socket cannot repeat a change
- * within so few others.
+ * The age beyond which a note is stale, in changes on its CPU. A socket cannot repeat a change
+ * while so few others happen.
  */
 #define MAX_NOTE_AGE 4
 #define TAKEN_DEPTH 4 /* task, softirq, hardirq, and one to spare */
 
-/* The counters of a CPU, which are never reset, and its notes. */
+/* The counters of a CPU, which are never reset, and the notes of that CPU. */
 struct cpu {
 	__u64 seen; /* = filtered + emitted + ring_full whenever no program runs */
 	__u64 filtered;
 	__u64 emitted;
 	__u64 ring_full;
-	__u64 covered; /* changes that the kernel skipped in `change` and `change_missed` took */
-	__u32 depth; /* of taken */
-	__u32 inside; /* `change` is running: for an interrupt, the kernel skips it */
+	__u64 covered; /* changes taken by `change_missed` because the kernel skipped `change` */
+	__u32 depth; /* the depth of taken */
+	__u32 inside; /* `change` is running, so the kernel skips it for an interrupt */
 	struct taken taken[TAKEN_DEPTH];
-	__u64 cancelled; /* mini-sock whose timer was cancelled last; 0: it has moved on */
+	__u64 cancelled; /* mini-sock whose timer was the last cancelled; 0: no longer relevant */
 	struct tuple cancelled_tuple;
-	__u32 cancelled_state; /* TCP_SYN_RECV for a request sock, or else the substate */
-	__u64 child_at; /* seen when a request got its child: its timer is cancelled next */
+	__u32 cancelled_state; /* TCP_SYN_RECV for a request sock, otherwise the substate */
+	__u64 child_at; /* seen when a request got its child; the request's timer is next */
 	__u64 frames[24]; /* scratch space for in_icmp_handler */
 };
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Mini-socks (request and timewait socks), traced by their timers.
+ * Traces mini-socks (request and timewait socks) by their timers.
  *
- * The three programs run for every timer of the host, so they first sort out the others: two loads
- * and three compares. They run with interrupts off or, for timer_expire_entry, in the one softirq
- * that runs timers, so no event that they would have to report nests in them.
+ * The three programs run for every timer on the host, so they first dismiss the timers of others,
+ * with two loads and three compares. They run with interrupts off, except timer_expire_entry, which
+ * runs in the one softirq that runs timers. So no event that they would have to report can
+ * interrupt them.
  */
 #pragma once
 
@@ -12,28 +13,28 @@
 #include "ring.h"
 
 /*
- * Addresses of the timer functions in the running kernel. They are set for the rfc vocabulary only;
- * no function has the address 0.
+ * The addresses of the timer functions in the running kernel. They are set only for the rfc
+ * vocabulary. No function has the address 0.
  */
 const volatile __u64 reqsk_timer_handler = 0;
 const volatile __u64 tw_timer_handler = 0;
 const volatile __u64 tcp_write_timer = 0;
 
 /*
- * Start and end of tcp_v4_err, and of tcp_v6_err, in the running kernel. They are set for the rfc
- * vocabulary only.
+ * The start and end of tcp_v4_err, and of tcp_v6_err, in the running kernel. They are set only for
+ * the rfc vocabulary.
  */
 const volatile __u64 icmp_handlers[4] = {};
 
 /*
- * Cleared by user space after its first look at existing sockets. Timewait socks that begin later
- * are reported by their timers.
+ * User space clears this after its first look at existing sockets. A timewait sock that begins
+ * later is reported by its timer.
  */
 volatile bool first_look = true;
 
 /*
- * Reports an event of the mini-sock skc, or KIND_SYN_SENT_STARTED of a full one. user is the sock
- * whose uid and cgroup it has: a request sock's listener, or null for a timewait sock.
+ * Reports an event of the mini-sock skc. For KIND_SYN_SENT_STARTED, skc is a full sock. user is the
+ * sock that has the uid and cgroup: the listener of a request sock, or null for a timewait sock.
  */
 static __always_inline int trace_mini(const struct sock_common *skc, const struct sock *user,
 				      enum kind kind, int state, __u8 synack_timeouts,
@@ -83,7 +84,8 @@ static __always_inline void read_tuple(struct tuple *tuple, const struct sock_co
 }
 
 /*
- * Puts skc into map, for skb_dropped to find, or takes it out. count is the number of entries.
+ * Puts skc into map, so that skb_dropped can find it, or removes it. count is the number of entries
+ * in map.
  */
 static __always_inline void watch(void *map, __u64 *count, const struct sock_common *skc,
 				  bool start)
@@ -98,23 +100,23 @@ static __always_inline void watch(void *map, __u64 *count, const struct sock_com
 		if (!bpf_map_update_elem(map, &tuple, &value, BPF_NOEXIST))
 			__sync_fetch_and_add(count, 1);
 		else
-			/* Replaces an entry whose end was not seen. */
+			/* This replaces an entry whose end was not seen. */
 			bpf_map_update_elem(map, &tuple, &value, BPF_EXIST);
 	} else if (!bpf_map_delete_elem(map, &tuple)) {
 		__sync_fetch_and_add(count, -1);
 	}
 }
 
-/* Starts or stops watching a timewait sock in FIN_WAIT2 for its FIN. */
+/* Starts or stops waiting for the FIN of a timewait sock in FIN_WAIT2. */
 static __always_inline void watch_fin(const struct inet_timewait_sock *tw, bool start)
 {
 	watch(&fin_wait2, &fin_wait2_count, &tw->__tw_common, start);
 }
 
 /*
- * Returns FLAG_ACKED and FLAG_DEFERS as they apply. A listener that waits for data drops the ACK,
- * marks the request as acked, and makes no child (tcp_check_req in net/ipv4/tcp_minisocks.c). So
- * does one whose accept queue is full.
+ * Returns FLAG_ACKED and FLAG_DEFERS if they apply. A listener that waits for data drops the ACK,
+ * marks the request as acked, and makes no child (tcp_check_req in net/ipv4/tcp_minisocks.c). A
+ * listener whose accept queue is full does the same.
  */
 static __always_inline enum flag request_flags(const struct request_sock *req,
 					       const struct sock *listener)
@@ -130,7 +132,8 @@ static __always_inline enum flag request_flags(const struct request_sock *req,
 }
 
 /*
- * Reports whether the accept queue of a listener is full: sk_acceptq_is_full in include/net/sock.h.
+ * Reports whether the accept queue of a listener is full, like sk_acceptq_is_full in
+ * include/net/sock.h.
  */
 static __always_inline bool queue_full(const struct sock *listener)
 {
@@ -172,8 +175,8 @@ static __always_inline int trace_timewait(struct timer_list *timer, enum kind ki
 }
 
 /*
- * Reports the local port of a connect(), which is chosen by the time the timer for its first SYN
- * starts. Up to 6.19 that timer is icsk_retransmit_timer.
+ * Reports the local port of a connect(). The port has been chosen by the time that the timer for
+ * the first SYN starts. Up to 6.19, that timer is icsk_retransmit_timer.
  */
 static __always_inline int trace_syn(struct timer_list *timer)
 {
@@ -191,8 +194,8 @@ static __always_inline int trace_syn(struct timer_list *timer)
 }
 
 /*
- * Notes a mini-sock whose timer was cancelled, for skb_dropped. A null skc clears the note: the
- * timer moves on.
+ * Notes a mini-sock whose timer was cancelled, for skb_dropped. If skc is null, it clears the note,
+ * because the timer code has moved on.
  */
 static __always_inline void note_cancelled(struct cpu *cpu, const struct sock_common *skc,
 					   int state)
@@ -204,9 +207,10 @@ static __always_inline void note_cancelled(struct cpu *cpu, const struct sock_co
 }
 
 /*
- * Reports whether an ICMP handler is on the kernel's stack. ICMP ends a request sock (tcp_req_err
- * in net/ipv4/tcp_ipv4.c), and no tracepoint reports it. Walking the stack takes about a
- * microsecond, so this is not called for the timer of a request that has just got its child.
+ * Reports whether an ICMP handler is on the kernel's stack. ICMP can end a request sock
+ * (tcp_req_err in net/ipv4/tcp_ipv4.c), and no tracepoint reports that. Walking the stack takes
+ * about a microsecond, so this function is not called for the timer of a request that has just got
+ * its child.
  */
 static __noinline bool in_icmp_handler(void *ctx, struct cpu *cpu)
 {

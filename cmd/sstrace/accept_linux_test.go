@@ -16,12 +16,12 @@ import (
 
 func init() {
 	roles["worker"] = worker
-	roles["holder"] = func() { _, _ = os.Stdin.Read(make([]byte, 1)) } // holds what it inherited until it is told to end
+	roles["holder"] = func() { _, _ = os.Stdin.Read(make([]byte, 1)) } // keeps its files until stdin ends
 }
 
-// worker is one process of a prefork server: it accepts connections of the listener that it
-// inherited, says who it is, and waits for the other side to close. Which of the two system calls
-// it uses depends on its number.
+// worker is one process of a prefork server. It accepts connections on the listener that it
+// inherited, reports its PID, and waits for the peer to close. Its number decides which of the two
+// system calls it uses.
 func worker() {
 	call := uintptr(unix.SYS_ACCEPT4)
 	if len(os.Args) > 1 && os.Args[1] == "0" {
@@ -40,8 +40,8 @@ func worker() {
 	}
 }
 
-// In a prefork server, the owner of each connection is the process that accepted it; before that
-// the owner is unknown.
+// In a prefork server, the owner of a connection is the process that accepted it. Until then the
+// owner is unknown.
 func TestAcceptedByAWorker(t *testing.T) {
 	const workers, connections = 4, 1000
 	h := newHost(t)
@@ -59,7 +59,8 @@ func TestAcceptedByAWorker(t *testing.T) {
 	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
 		for i := range connections {
 			c := h.socket(unix.AF_INET)
-			// Else one port may be two connections', a second apart: net.ipv4.tcp_tw_reuse.
+			// Otherwise two connections, a second apart, may have the same port:
+			// net.ipv4.tcp_tw_reuse.
 			h.must("bind", unix.Bind(c.fd, &unix.SockaddrInet4{Port: 20000 + i, Addr: [4]byte{127, 0, 0, 1}}))
 			h.must("connect", unix.Connect(c.fd, &unix.SockaddrInet4{Port: 7781, Addr: [4]byte{127, 0, 0, 1}}))
 			me := make([]byte, 4)
@@ -79,7 +80,7 @@ func TestAcceptedByAWorker(t *testing.T) {
 		pid := accepted[e.Remote.Port()]
 		switch e.New {
 		case event.SynRecv, event.Established:
-			// The test itself holds the listener, too.
+			// The test itself also holds the listener.
 			if e.OwnerPID != uint32(os.Getpid()) && e.OwnerPID != 0 {
 				t.Errorf("nobody has accepted yet: %+v", e)
 			}
@@ -96,11 +97,11 @@ func TestAcceptedByAWorker(t *testing.T) {
 			t.Errorf("accepted by %d: %+v", pid, e)
 		}
 		if e.Dur != e.Mono-established[e.ID] {
-			t.Errorf("in the queue from %d to %d: %d ns are reported", established[e.ID], e.Mono, e.Dur)
+			t.Errorf("in the queue from %d to %d: got %d ns", established[e.ID], e.Mono, e.Dur)
 		}
 	}
 	if len(r.accepts) != connections {
-		t.Errorf("%d accepts, want %d", len(r.accepts), connections)
+		t.Errorf("got %d accepts, want %d", len(r.accepts), connections)
 	}
 	t.Logf("accepted by: %v", by)
 	if len(by) < 2 {
@@ -108,7 +109,8 @@ func TestAcceptedByAWorker(t *testing.T) {
 	}
 }
 
-// A socket that two processes hold is closed by the last of them, and that one is then its owner.
+// If two processes hold a socket, the last one to close it ends the connection, and is then its
+// owner.
 func TestInheritedSocket(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at, func(t *testing.T) { inheritedSocket(t, at) })
@@ -152,11 +154,11 @@ func inheritedSocket(t *testing.T, at string) {
 	}
 }
 
-// Where tracefs is not mounted, sstrace mounts it for itself alone.
+// If tracefs is not mounted, sstrace mounts it privately.
 func TestAcceptWithoutTracefs(t *testing.T) {
 	h := newHost(t)
 	cmd := self("sstrace", "-o", "ndjson", "--netns", h.netns(), "--", "true")
-	// A mount namespace where it is not.
+	// A mount namespace without tracefs.
 	cmd.Args = append([]string{"unshare", "-m", "--propagation", "unchanged", "sh", "-c",
 		"mount --make-rprivate /sys && { umount -l /sys/kernel/tracing 2>/dev/null; exec \"$@\"; }", "sh", cmd.Path}, cmd.Args[1:]...)
 	path, err := exec.LookPath("unshare")

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// port returns the local port that the kernel says a socket has, or had last.
+// port returns the socket's local port according to the kernel, or the last one that the socket
+// had.
 func (s sock) port() uint16 {
 	sa, err := unix.Getsockname(s.fd)
 	s.h.must("name", err)
@@ -26,17 +27,17 @@ func (s sock) port() uint16 {
 	return 0
 }
 
-// again is a socket that connects several times, and the port of each time.
+// again is a socket that connects several times. It records the port of each attempt.
 type again struct {
 	sock
 	to    netip.AddrPort
 	ports []uint16
 }
 
-// connect connects and notes the port. want is its error, or nil.
+// connect connects and records the port. want is the expected error, or nil.
 func (a *again) connect(want error) {
 	if err := unix.Connect(a.fd, sockaddr(a.to, family(a.to))); !errors.Is(err, want) {
-		a.h.t.Errorf("connect: %v, want %v", err, want)
+		a.h.t.Errorf("connect: got %v, want %v", err, want)
 	}
 	a.ports = append(a.ports, a.port())
 }
@@ -164,7 +165,7 @@ func testConnectAgain(t *testing.T, test *connectAgainCase, to string) {
 	if got := r.paths(); !slices.Contains(got, want) {
 		t.Fatalf("got:\n%s\nwithout %s", strings.Join(got, "\n"), want)
 	}
-	var id uint64 // of the socket: the only one that comes to TIME_WAIT
+	var id uint64 // of the only socket that reaches TIME_WAIT
 	for _, e := range r.changes {
 		if e.New == event.TimeWait {
 			id = e.ID
@@ -178,7 +179,7 @@ func testConnectAgain(t *testing.T, test *connectAgainCase, to string) {
 		if e.New == event.SynSent {
 			time++
 		}
-		// A SYN that connect() leaves to write() has no port when connect() is reported.
+		// If connect() leaves the SYN to write(), there is no port yet when connect() is reported.
 		unknown := e.New == event.SynSent && e.Local.Port() == 0 && test.name == "TCP_FASTOPEN_CONNECT"
 		if time >= 0 && e.Local.Port() != a.ports[time] && !unknown {
 			t.Errorf("the local port is %d, of %d: %+v", e.Local.Port(), a.ports, e)
@@ -188,30 +189,30 @@ func testConnectAgain(t *testing.T, test *connectAgainCase, to string) {
 	for _, reported := range answers[reportedHandshake](t, "handshake", "handshakes", "-r", file) {
 		states = append(states, reported.State)
 		if reported.State == "accepted" && (reported.Pairing == nil || *reported.Pairing != "isn") {
-			t.Errorf("its two ends are not known by the sequence number: %+v", reported)
+			t.Errorf("the two ends are not paired by sequence number: %+v", reported)
 		}
 	}
 	slices.Sort(states)
 	handshakes := slices.Clone(test.handshakes)
 	slices.Sort(handshakes)
 	if !slices.Equal(states, handshakes) {
-		t.Errorf("handshakes are %q, want %q", states, handshakes)
+		t.Errorf("got handshakes %q, want %q", states, handshakes)
 	}
 	clients := 0
 	for _, reported := range answers[reportedConn](t, "conn", "conns", "-r", file) {
 		if reported.State == "lost" {
-			t.Errorf("a connection that never was: %+v", reported)
+			t.Errorf("got a connection that never existed: %+v", reported)
 		}
 		if reported.Role == "client" {
 			clients++
 		}
 	}
 	if clients != len(test.handshakes) {
-		t.Errorf("%d clients, want %d", clients, len(test.handshakes))
+		t.Errorf("got %d clients, want %d", clients, len(test.handshakes))
 	}
 }
 
-// In the kernel's own vocabulary the port is what the tracepoint prints, the old one.
+// In the kernel's vocabulary the port is the one that the tracepoint prints, which is the old one.
 func TestConnectAgainEqualsTracefs(t *testing.T) {
 	w := newWitness(t)
 	h := newHost(t)
@@ -238,6 +239,6 @@ func TestConnectAgainEqualsTracefs(t *testing.T) {
 		}
 	}
 	if stale != 4 {
-		t.Errorf("%d of the SYNs show an old port: this tests little", stale)
+		t.Errorf("%d SYNs have an old port, so this tests little", stale)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/event/eventtest"
 )
 
-// ask runs a command of sstrace around traffic and returns its lines of this type. linesOf checks
-// all lines.
+// ask runs an sstrace command around traffic and returns its lines of type kind. linesOf checks all
+// lines.
 func ask[T any](t *testing.T, kind string, args []string, traffic func()) []T {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "answer.ndjson")
@@ -19,7 +19,7 @@ func ask[T any](t *testing.T, kind string, args []string, traffic func()) []T {
 	return linesOf[T](t, kind, read(t, file))
 }
 
-// answers runs a command of sstrace to its end and returns its lines of this type. linesOf checks
+// answers runs an sstrace command to completion and returns its lines of type kind. linesOf checks
 // all lines.
 func answers[T any](t *testing.T, kind string, args ...string) []T {
 	t.Helper()
@@ -30,8 +30,8 @@ func answers[T any](t *testing.T, kind string, args ...string) []T {
 	return linesOf[T](t, kind, r.stdout)
 }
 
-// linesOf returns the lines of this type in a command's output. It checks all lines: they keep the
-// schema, seq is dense, no change was lost, and the last line is the end.
+// linesOf returns the lines of type kind in a command's output. It checks all lines: they follow
+// the schema, seq has no gaps, no change was lost, and the last line is the end.
 func linesOf[T any](t *testing.T, kind, text string) (all []T) {
 	t.Helper()
 	eventtest.KeepsSchema(t, text)

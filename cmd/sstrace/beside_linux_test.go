@@ -18,8 +18,9 @@ import (
 
 func init() { roles["load"] = load }
 
-// load is a process with two threads, each of which connects to itself, accepts, resets and closes,
-// as often as the argument says. It prints how many nanoseconds this took.
+// load is a process with two threads. Each thread repeatedly connects to itself, accepts, resets
+// and closes. The argument is the number of repetitions. load prints how many nanoseconds they
+// took.
 func load() {
 	n, err := strconv.Atoi(os.Args[1])
 	exitOn(err)
@@ -48,7 +49,7 @@ func load() {
 	fmt.Println(time.Since(begin).Nanoseconds())
 }
 
-// runs returns how often the programs of these names ran, and for how long: bpf_stats.
+// runs returns how often the BPF programs with these names ran, and for how long, from bpf_stats.
 func runs(b *testing.B, names []string) (count, ns uint64) {
 	b.Helper()
 	out, err := exec.Command("bpftool", "-j", "prog", "show").Output()
@@ -74,8 +75,9 @@ func runs(b *testing.B, names []string) (count, ns uint64) {
 	return count, ns
 }
 
-// The same load without a tracer, beside sstrace and beside tcpstates of libbpf-tools. Only ratios
-// within one run mean something: go test -bench Beside -benchtime 200000x ./cmd/sstrace, as root.
+// BenchmarkBeside runs the same load without a tracer, with sstrace, and with tcpstates from
+// libbpf-tools. Only ratios within one run are meaningful. Run it as root: go test -bench Beside
+// -benchtime 200000x ./cmd/sstrace.
 func BenchmarkBeside(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("needs root")
@@ -89,7 +91,7 @@ func BenchmarkBeside(b *testing.B) {
 	rfc := slices.Concat(sstrace, []string{
 		"timer_started", "timer_cancelled", "timer_expired", "skb_dropped", "accepted", "accepted4",
 	})
-	// It needs tracefs at its usual place, where not every machine mounts it.
+	// tcpstates needs tracefs at its usual place. Not every machine mounts it there.
 	const mounted = "mount -t tracefs tracefs /sys/kernel/tracing; exec tcpstates"
 	tcpstates := exec.Command("unshare", "-m", "sh", "-c", mounted)
 	for _, tracer := range []struct {
@@ -148,7 +150,7 @@ func beside(b *testing.B, template *exec.Cmd, programs []string) {
 	beforeCount, beforeNS := runs(b, programs)
 	ns := run(b.N)
 	count, runtime := runs(b, programs)
-	time.Sleep(time.Second) // tcpstates has no way to say that it has read everything
+	time.Sleep(time.Second) // tcpstates cannot report that it has read everything
 	if err := tracer.Process.Signal(unix.SIGINT); err != nil {
 		b.Fatal(err)
 	}
@@ -160,7 +162,7 @@ func beside(b *testing.B, template *exec.Cmd, programs []string) {
 	b.ReportMetric(float64(b.N)/ns*1e9, "conns/s")
 	b.ReportMetric(float64(runtime-beforeNS)/float64(count-beforeCount), "kernel-ns/change")
 	if lines := bytes.Count(text, []byte("\n")) - 2; lines > 10 {
-		if len(programs) <= 2 { // otherwise some lines are not changes of the tracepoint
+		if len(programs) <= 2 { // otherwise some lines are not changes from the tracepoint
 			b.ReportMetric(100-100*float64(lines)/float64(count), "lost-%")
 		}
 		cpu := tracer.ProcessState.UserTime() + tracer.ProcessState.SystemTime()

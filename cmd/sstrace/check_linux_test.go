@@ -15,8 +15,7 @@ import (
 
 var checkLines = regexp.MustCompile(`(?m)^(\S.{3})  (.{24})  (.*)$`)
 
-// checkIn runs check in new namespaces. It returns its lines, by the requirement, and the exit
-// code.
+// checkIn runs check in new namespaces. It returns the lines by requirement, and the exit code.
 func checkIn(t *testing.T, cmd *exec.Cmd, namespaces uintptr) (map[string]string, int) {
 	t.Helper()
 	needRoot(t)
@@ -49,12 +48,12 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Without privileges, the error names those that are missing.
+// Without privileges, the error names the missing ones.
 func TestNotRoot(t *testing.T) {
 	cmd := self("sstrace")
 	if os.Geteuid() == 0 {
-		// Another user may not be allowed to look into the directory of the test binary, so it is
-		// opened before the user changes.
+		// Another user may not be allowed to read the directory of the test binary, so the test
+		// opens the binary before it changes the user.
 		exe, err := os.Open(cmd.Path)
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +71,7 @@ func TestNotRoot(t *testing.T) {
 	}
 }
 
-// check reports the same of the kernel in another network namespace, although
+// In another network namespace, check reports the same about the kernel, although
 // net.core.bpf_jit_enable is hidden there.
 func TestCheckInAnotherNetworkNamespace(t *testing.T) {
 	here, _ := checkIn(t, self("sstrace", "check"), 0)
@@ -82,7 +81,7 @@ func TestCheckInAnotherNetworkNamespace(t *testing.T) {
 	}
 }
 
-// root of a user namespace has every capability there, but may not trace.
+// The root user of a user namespace has every capability there, but may not trace.
 func TestCheckInAUserNamespace(t *testing.T) {
 	lines, code := checkIn(t, self("sstrace", "check"), unix.CLONE_NEWUSER)
 	if code != 1 || !strings.HasPrefix(lines["privileges"], "NO in a user namespace") {
@@ -93,7 +92,7 @@ func TestCheckInAUserNamespace(t *testing.T) {
 	}
 }
 
-// inShell returns check as the last command of a script, which runs it as "$@".
+// inShell returns a command that runs a script. The script runs check as its last command, "$@".
 func inShell(script string) *exec.Cmd {
 	cmd := self("sstrace", "check")
 	args := []string{"-ec", "mount --make-rprivate /\n" + script, "sh", cmd.Path}
@@ -102,7 +101,7 @@ func inShell(script string) *exec.Cmd {
 	return sh
 }
 
-// Where securityfs is not mounted, it is unknown whether the kernel is locked down.
+// If securityfs is not mounted, check cannot know whether the kernel is locked down.
 func TestCheckWithoutSecurityfs(t *testing.T) {
 	for script, want := range map[string]string{
 		"mount -t tmpfs none /sys/kernel/security":      "? unknown: securityfs is not mounted",
@@ -110,12 +109,12 @@ func TestCheckWithoutSecurityfs(t *testing.T) {
 	} {
 		lines, code := checkIn(t, inShell(script+`; exec "$@"`), unix.CLONE_NEWNS)
 		if code != 0 || !strings.HasPrefix(lines["lockdown"], want) {
-			t.Errorf("%s: exit code %d, lockdown: %q, want %q", script, code, lines["lockdown"], want)
+			t.Errorf("%s: exit code %d, lockdown: got %q, want %q", script, code, lines["lockdown"], want)
 		}
 	}
 }
 
-// A container sees only a part of the cgroup tree. Cgroups outside it have no name there.
+// A container sees only part of the cgroup tree. Cgroups outside that part have no name there.
 func TestCheckInACgroupNamespace(t *testing.T) {
 	needRoot(t)
 	tree := cgroupTree(t)
@@ -134,6 +133,6 @@ func TestCheckInACgroupNamespace(t *testing.T) {
 	lines, code := checkIn(t, sh, unix.CLONE_NEWNS)
 	want := "less " + tree + " is only a part of the tree"
 	if code != 0 || !strings.HasPrefix(lines["cgroup names"], want) {
-		t.Errorf("exit code %d, cgroup names: %q, want %q", code, lines["cgroup names"], want)
+		t.Errorf("exit code %d, cgroup names: got %q, want %q", code, lines["cgroup names"], want)
 	}
 }

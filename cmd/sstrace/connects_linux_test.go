@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ended is the end of a connection.
+// ended describes how a connection ended.
 type ended struct {
 	old    event.State
 	reason event.Reason
@@ -23,7 +23,7 @@ type ended struct {
 	closer event.Closer
 }
 
-// ends returns the ends of the connections, in order.
+// ends returns the ends of all connections, in order.
 func (r recordedRun) ends() (all []ended) {
 	for _, e := range r.changes {
 		if e.New == event.Close && e.Old != event.Listen {
@@ -33,8 +33,8 @@ func (r recordedRun) ends() (all []ended) {
 	return all
 }
 
-// connectTest is a connect() that returns to CLOSE in the same call or soon after, without an
-// answer of the peer's TCP.
+// connectTest is a connect() that returns to CLOSE, during the call or soon after, without an
+// answer from the peer's TCP.
 type connectTest struct {
 	name    string
 	only    string // the peer's address, or "" for both families
@@ -76,8 +76,8 @@ var connectTests = []connectTest{
 		}), event.ReasonAborted, 0, event.WeClosed, false},
 }
 
-// rejected connects while a firewall rejects the SYN with an ICMP message. The message arrives
-// while connect() holds the socket's lock.
+// rejected returns traffic that connects while a firewall rejects the SYN with an ICMP message. The
+// message arrives while connect() holds the socket lock.
 func rejected(with string) func(h *host, c sock, to netip.AddrPort) {
 	return func(h *host, c sock, to netip.AddrPort) {
 		proto := "ipv4"
@@ -92,7 +92,7 @@ func rejected(with string) func(h *host, c sock, to netip.AddrPort) {
 	}
 }
 
-// noPort connects when the only local port is in use.
+// noPort returns traffic that connects while the only local port is in use.
 func noPort(blocking bool) func(h *host, c sock, to netip.AddrPort) {
 	return func(h *host, c sock, to netip.AddrPort) {
 		h.sysctl("ip_local_port_range", "40000 40000")
@@ -106,8 +106,8 @@ func noPort(blocking bool) func(h *host, c sock, to netip.AddrPort) {
 	}
 }
 
-// deferred calls connect() of a Fast Open client, which leaves the SYN to the first write(), and
-// ends the socket before that.
+// deferred returns traffic that calls connect() as a Fast Open client, which leaves the SYN to the
+// first write(), and ends the socket before that.
 func deferred(end func(c sock)) func(h *host, c sock, to netip.AddrPort) {
 	return func(h *host, c sock, to netip.AddrPort) {
 		h.sysctl("tcp_fastopen", fastOpenWithoutCookie)
@@ -117,7 +117,7 @@ func deferred(end func(c sock)) func(h *host, c sock, to netip.AddrPort) {
 	}
 }
 
-// fails calls connect() and checks its error.
+// fails calls connect() and checks that it fails with want.
 func (s sock) fails(to netip.AddrPort, want unix.Errno) {
 	if err := unix.Connect(s.fd, sockaddr(to, family(to))); !errors.Is(err, want) {
 		s.h.t.Errorf("connect: got %v, want %v", err, want)
@@ -151,7 +151,7 @@ func (test *connectTest) check(t *testing.T, f *feed, addr string) {
 	r := recordedRun{changes: f.of(h, ours)}
 	checkPaths(t, &r)
 	for _, e := range r.changes {
-		// sstrace does not wait for a SYN that is left to write(). Where none was sent, whether the
+		// sstrace does not wait for a SYN that is left to write(). If no SYN was sent, whether the
 		// port is known depends on how long the socket was in SYN_SENT.
 		known := e.Local.Port() != 0
 		if known && test.reason == event.ReasonNoPort || !known && test.port && e.New == event.Close {
@@ -164,8 +164,8 @@ func (test *connectTest) check(t *testing.T, f *feed, addr string) {
 	}
 }
 
-// icmpErrors are what each ICMP message to a SYN means (net/ipv4/icmp.c, icmp_err_convert;
-// net/ipv6/icmp.c, tab_unreach; tcp_v4_err, tcp_v6_err).
+// icmpErrors lists the error for each ICMP message that answers a SYN (net/ipv4/icmp.c,
+// icmp_err_convert; net/ipv6/icmp.c, tab_unreach; tcp_v4_err, tcp_v6_err).
 var icmpErrors = []struct {
 	family     string
 	kind, code byte
@@ -196,7 +196,7 @@ var icmpErrors = []struct {
 	{"IPv6", 4, 0, unix.EPROTO, event.ReasonUnreachable},
 }
 
-// Each ICMP message that ends a connect() is reported with its own error, and the same error once
+// Each ICMP message that ends a connect() is reported with its own error. The error is the same if
 // the connection is established and its data times out.
 func TestICMP(t *testing.T) {
 	f := startFeed(t)
@@ -237,8 +237,8 @@ type failure struct {
 	errno int32
 }
 
-// failures calls connect() to addresses that have no route, once blocking and once not, and returns
-// those to port 80. It needs the routes of TestConnectFailed.
+// failures calls connect() to addresses without a route, once blocking and once not. It returns the
+// failures for port 80. It needs the routes that TestConnectFailed adds.
 func (h *host) failures() (all []failure) {
 	for _, to := range []string{
 		"203.0.113.1:80", "203.0.113.2:80", "203.0.113.3:80", "203.0.113.4:80",
@@ -264,7 +264,7 @@ func (h *host) failures() (all []failure) {
 }
 
 // A connect() that fails before it sends a SYN has a line, is a failed handshake, and has a row in
-// stats. One that fails for another reason does not.
+// stats. One that fails for another reason has none of these.
 func TestConnectFailed(t *testing.T) {
 	h := newHost(t)
 	for _, kind := range []string{"prohibit 203.0.113.2", "blackhole 203.0.113.3", "unreachable 203.0.113.4"} {

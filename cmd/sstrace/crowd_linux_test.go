@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crowd opens, in each of some network namespaces, 12 times units sockets in all states, with a
-// process and without.
+// crowd opens sockets in all states, with and without a process, in several network namespaces: 12
+// times units in each.
 func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
 	needRoot(t)
 	files := uint64(9*namespaces*units + 1000)
@@ -45,7 +45,7 @@ func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
 	for _, h := range hosts {
 		open = append(open, h.pairs(units)...)
 	}
-	for _, h := range hosts { // last, since these exist for a minute
+	for _, h := range hosts { // last, since these last only a minute
 		open = append(open, h.leaving(units)...)
 	}
 	if t.Failed() {
@@ -54,7 +54,8 @@ func crowd(t testing.TB, namespaces, units int) (hosts []*host) {
 	return hosts
 }
 
-// listeners opens one for each family, and returns the addresses at which to call them.
+// listeners opens a listener for each family, and returns the listeners and the addresses to
+// connect to.
 func (h *host) listeners(port uint16) (all []sock, at []string) {
 	for i, on := range []string{"127.0.0.1", "[::1]", "[::]"} {
 		all = append(all, h.listen(fmt.Sprintf("%s:%d", on, port+uint16(i)), 8))
@@ -63,7 +64,7 @@ func (h *host) listeners(port uint16) (all []sock, at []string) {
 	return all, at
 }
 
-// pairs opens units times both ends of a connection, and both ends of one that is half-closed.
+// pairs opens units connections and units half-closed connections. It returns both ends of each.
 func (h *host) pairs(units int) []sock {
 	open, at := h.listeners(7781)
 	for i := range units {
@@ -77,8 +78,8 @@ func (h *host) pairs(units int) []sock {
 	return open
 }
 
-// leaving opens units times one in TIME_WAIT, and both ends of one that is half-closed and orphaned
-// at the end that closed.
+// leaving opens units sockets in TIME_WAIT and units half-closed connections. The end that closed
+// first is an orphan.
 func (h *host) leaving(units int) []sock {
 	open, at := h.listeners(7791)
 	for i := range units {
@@ -91,8 +92,8 @@ func (h *host) leaving(units int) []sock {
 	return open
 }
 
-// deserted opens units times connections in FIN_WAIT1, CLOSING, LAST_ACK, SYN_RECV and SYN_SENT,
-// whose peers have fallen silent. It returns those that are open.
+// deserted opens connections in FIN_WAIT1, CLOSING, LAST_ACK, SYN_RECV and SYN_SENT, units of each,
+// whose peers have fallen silent. It returns the sockets that are still open.
 func (w *wire) deserted(units int) (open []sock) {
 	const addr = "10.0.0.1:7801"
 	w.h.sysctl("tcp_syncookies", "0")
@@ -103,7 +104,7 @@ func (w *wire) deserted(units int) (open []sock) {
 	l := w.h.listen(addr, 2*units)
 	open = append(open, l)
 	port := uint16(20000)
-	call := func() { // a SYN, from a port of its own
+	call := func() { // a SYN, each time from another port
 		port++
 		w.send(synTo(peerAddr, addr).fromPort(port))
 	}
@@ -115,7 +116,7 @@ func (w *wire) deserted(units int) (open []sock) {
 		w.send(answer.reply(ack))
 		answers, accepted = append(answers, answer), append(accepted, l.accept())
 	}
-	w.h.t.Cleanup(func() { // otherwise they and their namespace would live for hours
+	w.h.t.Cleanup(func() { // otherwise they and their namespace would exist for hours
 		for i, answer := range answers {
 			reset := answer.reply(rst)
 			if i%3 != 0 {
@@ -124,7 +125,7 @@ func (w *wire) deserted(units int) (open []sock) {
 			w.send(reset)
 		}
 	})
-	for i, s := range accepted { // only now, since every FIN is sent repeatedly, and the device's queue is short
+	for i, s := range accepted { // last: FINs are retransmitted, and the queue is short
 		answer := answers[i]
 		if i%3 == 2 { // the peer closes first: LAST_ACK remains
 			w.send(answer.reply(fin | ack))
@@ -147,7 +148,7 @@ func (w *wire) deserted(units int) (open []sock) {
 	return open
 }
 
-// ssStates are the states by the names that ss has for them.
+// ssStates maps ss's names of states to states.
 var ssStates = map[string]event.State{
 	"LISTEN": event.Listen, "SYN-SENT": event.SynSent, "SYN-RECV": event.SynRecv, "ESTAB": event.Established,
 	"FIN-WAIT-1": event.FinWait1, "FIN-WAIT-2": event.FinWait2, "CLOSE-WAIT": event.CloseWait,
@@ -180,8 +181,8 @@ func unmap(text string) netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
-// Of 20,000 sockets in three network namespaces, ls lists the same as ss, in the same states, and
-// no others.
+// ls and ss list the same 20,000 sockets in three network namespaces, in the same states, and no
+// others.
 func TestListingEqualsSS(t *testing.T) {
 	const units = 556
 	hosts := crowd(t, 3, units)
@@ -232,7 +233,7 @@ func TestListingEqualsSS(t *testing.T) {
 	})
 }
 
-// difference returns what only one of two sorted lists has.
+// difference returns the elements that are in only one of two sorted lists.
 func difference(a, b []string) (only []string) {
 	for len(a) > 0 || len(b) > 0 {
 		switch {
@@ -247,7 +248,7 @@ func difference(a, b []string) (only []string) {
 	return only
 }
 
-// built builds sstrace as its users have it: the test binary is larger and takes longer to start.
+// built builds sstrace as users run it. The test binary is larger and takes longer to start.
 func built(b *testing.B) string {
 	program := filepath.Join(b.TempDir(), "sstrace")
 	build := exec.Command("go", "build", "-trimpath", "-o", program, ".")
@@ -258,13 +259,14 @@ func built(b *testing.B) string {
 	return program
 }
 
-// drain discards what comes through a pipe.
+// drain discards everything that it reads from a pipe.
 type drain struct{}
 
 func (drain) Write(b []byte) (int, error) { return len(b), nil }
 
-// How long ls and ss take to list the same 20,000 sockets, and few, through a pipe: medians of runs
-// in random order. ss shows processes only with -p. Use -benchtime 20x.
+// BenchmarkListing measures how long ls and ss take to list the same sockets through a pipe: 20,000
+// of them, and a few. The results are medians of runs in random order. ss shows processes only with
+// -p. Use -benchtime 20x.
 func BenchmarkListing(b *testing.B) {
 	program := built(b)
 	for _, size := range []struct{ namespaces, units int }{{1, 1668}, {3, 556}, {1, 1}} {
@@ -277,7 +279,7 @@ func BenchmarkListing(b *testing.B) {
 			}
 			took := make([][]float64, len(commands)) // ms
 			for b.Loop() {
-				for _, i := range rand.Perm(len(commands)) { // what ran before matters, too
+				for _, i := range rand.Perm(len(commands)) { // the previous command also matters
 					c := commands[i]
 					begin := time.Now()
 					if c[0] == "sstrace" {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diagramEdges are the edges that diagramTraffic makes: role, old and new state, count, reason, and
-// whether the edge is missing from RFC 9293's figure.
+// diagramEdges lists the edges that diagramTraffic makes: role, old and new state, count, reason,
+// and whether the edge is missing from the figure in RFC 9293.
 var diagramEdges = []string{
 	"listener CLOSE LISTEN 1",
 	"client CLOSE SYN_SENT 7",
@@ -37,8 +37,8 @@ var diagramEdges = []string{
 	"server LAST_ACK CLOSE 3 normal",
 }
 
-// diagramTraffic makes seven connections: the client closes three first and the server two, one is
-// reset and one is refused.
+// diagramTraffic makes seven connections. The client closes three of them first and the server two.
+// One is reset and one is refused.
 func diagramTraffic(h *host) {
 	l := h.listen(loopbackAddr, 8)
 	for range 3 {
@@ -67,7 +67,7 @@ type edgeLine struct {
 	Max            *int64 `json:"max_ns"`
 }
 
-// String returns e as diagramEdges have it.
+// String returns e in the format of diagramEdges.
 func (e *edgeLine) String() string {
 	text := fmt.Sprint(*e.Role, " ", e.Old, " ", e.New, " ", e.Count)
 	if e.Reason != nil {
@@ -79,7 +79,7 @@ func (e *edgeLine) String() string {
 	return text
 }
 
-// Every way that connections took is counted exactly, with the end that took it and the reason.
+// Every edge is counted exactly, by the end that took it and by reason.
 func TestDiagram(t *testing.T) {
 	h := newHost(t)
 	file := filepath.Join(t.TempDir(), "diagram")
@@ -99,7 +99,7 @@ func TestDiagram(t *testing.T) {
 		}
 		got = append(got, e.String())
 		switch {
-		case e.Old == "CLOSE" || e.Old == "LISTEN" && *e.Role == "server": // nothing shows when that began
+		case e.Old == "CLOSE" || e.Old == "LISTEN" && *e.Role == "server": // its beginning was not seen
 			if e.Timed != 0 || e.Median != nil {
 				t.Errorf("got %s, want no times", line)
 			}

@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/view/diagram"
 )
 
-// Every format draws a recording once, at its end. If the recording was cut off, it draws what
-// there is.
+// Every format draws a recording once, at its end. If the recording was cut off, the diagram shows
+// what there is.
 func TestDiagramOfARecording(t *testing.T) {
 	lines := strings.SplitAfter(recorded, "\n")
 	for _, format := range diagram.Formats {
@@ -43,7 +43,7 @@ func TestDiagramOfARecording(t *testing.T) {
 	}
 }
 
-// The picture in the documentation is a diagram, and small.
+// The picture in the documentation is a diagram made by sstrace, and it is small.
 func TestDiagramInTheDocumentation(t *testing.T) {
 	text := read(t, "../../docs/diagram.svg")
 	if len(text) > 60<<10 || !strings.Contains(text, "<title>ESTABLISHED → FIN_WAIT1") {

@@ -54,7 +54,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 	}
 }
 
-// Every reason is in the documentation, in the schema, and known to explain.
+// Every reason is in the documentation and in the schema, and explain knows it.
 func TestReasonsAreDocumented(t *testing.T) {
 	for path, format := range map[string]string{
 		"docs/states.md":          "\n| `%s` | ",
@@ -75,14 +75,15 @@ func TestReasonsAreDocumented(t *testing.T) {
 	}
 }
 
-// The README is for a stranger with five minutes.
+// The README is short: it is for somebody new who has five minutes.
 func TestReadmeIsShort(t *testing.T) {
 	if n := strings.Count(read(t, "../../README.md"), "\n"); n > 150 {
 		t.Errorf("README.md has %d lines, want at most 150: move details to a page in docs/", n)
 	}
 }
 
-// Every relative link leads to a file that exists and, if it has a fragment, to a heading in it.
+// Every relative link points to a file that exists. If the link has a fragment, the file has that
+// heading.
 func TestLinks(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil || len(pages) == 0 {
@@ -114,7 +115,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// anchors returns the fragments that GitHub makes of the headings in a Markdown text.
+// anchors returns the fragments that GitHub generates for the headings in a Markdown text.
 func anchors(text string) map[string]bool {
 	all := make(map[string]bool)
 	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
@@ -135,8 +136,8 @@ func anchors(text string) map[string]bool {
 	return all
 }
 
-// Comments in Go wrap at 100 columns, with tabs of 4; golangci-lint holds only whole lines to a
-// limit, and clang-format holds C.
+// Go comments wrap at 100 columns, with tabs of 4. golangci-lint checks the length of whole lines
+// only, and clang-format takes care of C.
 func TestCommentsWrap(t *testing.T) {
 	err := filepath.WalkDir("../..", func(path string, entry os.DirEntry, err error) error {
 		switch {

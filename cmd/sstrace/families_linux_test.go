@@ -14,13 +14,13 @@ import (
 // inFamily is a half-closed connection as the commands show it.
 type inFamily struct {
 	name, shown   string // family, and the address of both ends
-	file          string // a recording
-	listed, stuck string // what ls and leaks printed
+	file          string // a recording's file name
+	listed, stuck string // the output of ls and leaks
 	client        netip.AddrPort
 }
 
-// Every command shows a connection over IPv4 in the same way as one over IPv6, and as one over IPv4
-// with IPv6 sockets, whose addresses are shown as IPv4.
+// Every command shows a connection in the same way over IPv4, over IPv6, and over IPv4 with IPv6
+// sockets. The addresses of the last kind are shown as IPv4.
 func TestAnswersInEachFamily(t *testing.T) {
 	for _, family := range []struct {
 		name, listen, dial, shown string
@@ -37,7 +37,7 @@ func TestAnswersInEachFamily(t *testing.T) {
 	}
 }
 
-// recordHalfClosed traces a connection, and runs ls and leaks while it is half-closed.
+// recordHalfClosed traces a connection, and runs ls and leaks while the connection is half-closed.
 func recordHalfClosed(t *testing.T, listen, dial string) (run inFamily) {
 	h := newHost(t)
 	run.file = filepath.Join(t.TempDir(), "trace.ndjson")
@@ -49,7 +49,7 @@ func recordHalfClosed(t *testing.T, listen, dial string) (run inFamily) {
 		c.reach(unix.BPF_TCP_FIN_WAIT2)
 		run.listed = sstrace(t, "", "ls", "-o", "ndjson", "--netns", h.netns()).stdout
 		leaks := []string{"leaks", "--once", "--older", "CLOSE_WAIT=1ms", "--state", "close-wait", "-o", "ndjson"}
-		await(t, "a leak", func() bool { // its age is known to a jiffy
+		await(t, "a leak", func() bool { // an age is only as exact as a jiffy
 			run.stuck = sstrace(t, "", append(leaks, "--netns", h.netns())...).stdout
 			return strings.Contains(run.stuck, `"leak"`)
 		})
@@ -107,7 +107,7 @@ func (run *inFamily) check(t *testing.T) {
 	}
 }
 
-// includes reports whether l has all keys of want, with the same values.
+// includes reports whether l has all keys in want, with the same values.
 func includes(l, want line) bool {
 	for key, value := range want {
 		if l[key] != value {

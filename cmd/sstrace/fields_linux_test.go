@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An IPv6 listener also accepts IPv4. The connection's addresses are mapped then, and shown as
+// An IPv6 listener also accepts IPv4. The connection then has mapped addresses, which are shown as
 // IPv4.
 func TestMappedAddresses(t *testing.T) {
 	h := newHost(t)
@@ -44,8 +44,8 @@ func TestMappedAddresses(t *testing.T) {
 	}
 }
 
-// -6 shows nothing of a mapped connection, not even the child's first change, which looks like IPv6
-// up to 6.12.
+// -6 shows no change of a mapped connection. Up to 6.12 even the child's first change, which looks
+// like IPv6, is not shown.
 func TestFamilyOfAMappedConnection(t *testing.T) {
 	h := newHost(t)
 	for args, want := range map[string][]string{"-6": {ordinaryListener}, "-4": {activeClient, passiveServer}} {
@@ -62,7 +62,8 @@ func TestFamilyOfAMappedConnection(t *testing.T) {
 	}
 }
 
-// Which process owns a connection, how that is known, and the socket's error, at each change.
+// Each change reports the process that owns the connection, how sstrace knows that, and the
+// socket's error.
 func TestOwnersAndErrors(t *testing.T) {
 	h := newHost(t)
 	pid := uint32(os.Getpid())
@@ -109,11 +110,11 @@ func TestOwnersAndErrors(t *testing.T) {
 	}
 }
 
-// Sockets that are older than the trace have their role and their owner from the start, and no age.
+// Sockets older than the trace have a role and an owner from the start, but no age.
 func TestOlderSockets(t *testing.T) {
 	h := newHost(t)
 	l, c, s := h.connection(loopbackAddr, loopbackAddr)
-	// The peer makes the last changes, so that the owner is not learned from them.
+	// The peer makes the last changes, so the owner cannot come from them.
 	c.shutdown(unix.SHUT_WR)
 	s.reach(unix.BPF_TCP_CLOSE_WAIT)
 	c.reach(unix.BPF_TCP_FIN_WAIT2)
@@ -142,14 +143,14 @@ func TestOlderSockets(t *testing.T) {
 	}
 }
 
-// Over a network with a delay, the server's handshake lasts from the SYN to the ACK.
+// Over a network with a delay, the server's handshake takes from the SYN to the ACK.
 func TestHandshakeOverANetwork(t *testing.T) {
 	h := newHost(t)
 	w := h.newWire()
 	var begin, end time.Time
 	r := trace(t, []string{"--states", "rfc", "--netns", h.netns()}, func() {
 		l := h.listen(hostAddr, 8)
-		answer := w.knock() // the request exists by now
+		answer := w.knock() // the request exists now
 		begin = time.Now()
 		time.Sleep(20 * time.Millisecond) // the network's delay
 		end = time.Now()
@@ -168,8 +169,8 @@ func TestHandshakeOverANetwork(t *testing.T) {
 	}
 }
 
-// srtt_open_us of the end that closes first is the value that TCP_INFO reported before close(),
-// since the ACK of a FIN may be delayed.
+// The srtt_open_us of the end that closes first is the value that TCP_INFO reported before close().
+// A later value may include the delayed ACK of a FIN.
 func TestRoundTripOfOpen(t *testing.T) {
 	for _, first := range []event.Role{event.Client, event.Server} {
 		for _, at := range []string{loopbackAddr, loopbackAddr6} {
@@ -224,8 +225,8 @@ func (s sock) roundTrip() (µs uint32) {
 	return µs
 }
 
-// Where the kernel hides its addresses, the rfc vocabulary falls back on the tracepoint, reports
-// that, and claims nothing that it cannot know.
+// If the kernel hides its addresses, the rfc vocabulary falls back to the tracepoint, reports the
+// fallback, and states nothing that it cannot know.
 func TestHiddenAddresses(t *testing.T) {
 	h := newHost(t)
 	// Without CAP_SYSLOG the addresses are 0 (kallsyms_show_value, if kernel.perf_event_paranoid is
@@ -268,7 +269,7 @@ func TestHiddenAddresses(t *testing.T) {
 	}
 }
 
-// A comm is any 15 bytes.
+// A comm may contain any 15 bytes.
 func TestHostileComm(t *testing.T) {
 	h := newHost(t)
 	const comm = "a\"\\\n\x1b[31m\xff\u202e,"
@@ -284,7 +285,7 @@ func TestHostileComm(t *testing.T) {
 	if len(r.changes) != 2 {
 		t.Fatalf("got %d changes, want 2", len(r.changes))
 	}
-	want := strings.ToValidUTF8(comm, "\ufffd") // since it is JSON
+	want := strings.ToValidUTF8(comm, "\ufffd") // JSON has to be valid UTF-8
 	if got := r.changes[0].TaskComm; got != want {
 		t.Errorf("got comm %q, want %q", got, want)
 	}

@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filters are command lines, and the paths that they select from the traffic of TestFilters, each
-// with the server's port before it.
+// filters lists command lines and the paths that each selects from the traffic of TestFilters.
+// Every path begins with the server's port.
 var filters = []struct {
-	args string // with $NETNS, $PID and $PPID: ours, and our parent's
+	args string // with $NETNS, $PID and $PPID: our own, and our parent's PID
 	want []string
 }{
 	{"", slices.Concat(pathsOf("7781"), pathsOf("7782"), pathsOf("7783"), otherUser)},
@@ -49,16 +49,16 @@ var filters = []struct {
 	{"--where role=='listener'&&dur_ns>0 -p 7781", []string{"7781 listener LISTEN CLOSE"}},
 }
 
-// pathsOf returns the paths of a listener and a connection that the client closes first.
+// pathsOf returns the paths of a listener and of a connection that the client closes first.
 func pathsOf(port string) []string {
 	return []string{port + " " + ordinaryListener, port + " " + activeClient, port + " " + passiveServer}
 }
 
-// otherUser is the path of the listener that another user opens.
+// otherUser is the path of the listener that the other user opens.
 var otherUser = []string{"7784 " + ordinaryListener}
 
-// Each filter selects what it names, of three connections and a listener: four ports, two
-// addresses, both families, two users.
+// Each filter selects exactly what it names. There are three connections and a listener, with four
+// ports, two addresses, both families and two users.
 func TestFilters(t *testing.T) {
 	h := newHost(t)
 	traffic := func() {
@@ -93,7 +93,7 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// checkPathsByPort compares the paths of sockets, each with the server's port before it.
+// checkPathsByPort compares the paths of all sockets. Every path begins with the server's port.
 func checkPathsByPort(t *testing.T, vocabulary string, r recordedRun, want []string) {
 	t.Helper()
 	var got []string
@@ -110,7 +110,7 @@ func checkPathsByPort(t *testing.T, vocabulary string, r recordedRun, want []str
 	}
 }
 
-// toRFC translates a path from the kernel's vocabulary to that of RFC 9293.
+// toRFC translates a path from the kernel's vocabulary to the RFC 9293 vocabulary.
 var toRFC = strings.NewReplacer(
 	ordinaryListener, rfcListener,
 	activeClient, rfcActiveClient,
@@ -130,8 +130,9 @@ func firstChanges(changes []event.Event) (first []event.Event) {
 	return first
 }
 
-// A client has no port at its first change, because the kernel chooses it later. A filter for that
-// port still shows the change, and not that of a client that gets another port.
+// A client has no port at its first change, because the kernel chooses the port later. A filter for
+// that port still shows the first change of this client, and not that of a client that gets another
+// port.
 func TestFilterByThePortOfAClient(t *testing.T) {
 	h := newHost(t)
 	l := h.listen("127.0.0.1:7781", 8)
@@ -140,7 +141,8 @@ func TestFilterByThePortOfAClient(t *testing.T) {
 	r := trace(t, []string{"--netns", h.netns(), "-p", fmt.Sprint(wanted)}, func() {
 		for _, port := range []int{other, wanted, other} {
 			c := h.socket(unix.AF_INET)
-			// The namespace's, not IP_LOCAL_PORT_RANGE, which is from 6.3.
+			// The test sets the range of the namespace, because IP_LOCAL_PORT_RANGE requires Linux
+			// 6.3.
 			h.sysctl("ip_local_port_range", fmt.Sprint(port, port))
 			h.must("connect", unix.Connect(c.fd, mustSockaddr(loopbackAddr)))
 			c.reset()
@@ -156,7 +158,7 @@ func TestFilterByThePortOfAClient(t *testing.T) {
 	}
 }
 
-// --cgroup selects a cgroup and everything below it. Lines show its path.
+// --cgroup selects a cgroup and everything below it. Lines show the path of the cgroup.
 func TestFilterByCgroup(t *testing.T) {
 	h := newHost(t)
 	root := cgroupTree(t)
@@ -167,7 +169,7 @@ func TestFilterByCgroup(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = os.Remove(root + dir) })
 	}
-	// A connection in none of them is not shown, not even in TIME_WAIT, which has no cgroup.
+	// A connection outside these cgroups is not shown, not even in TIME_WAIT, which has no cgroup.
 	r := trace(t, []string{"--netns", h.netns(), "--cgroup", name, "--states", "rfc"}, func() {
 		l, c, s := h.connection("127.0.0.1:7789", "127.0.0.1:7789")
 		closeBoth(c, s)
@@ -193,7 +195,7 @@ func TestFilterByCgroup(t *testing.T) {
 	}
 }
 
-// MPTCP sockets change their state on the same tracepoint. They are shown if --proto says so. Their
+// MPTCP sockets change state on the same tracepoint. They are shown if --proto asks for them. Their
 // subflows are TCP.
 func TestProtocols(t *testing.T) {
 	h := newHost(t)
@@ -231,7 +233,8 @@ func TestProtocols(t *testing.T) {
 	}
 }
 
-// The name of a network namespace is a file below /run/netns, as ip netns creates it.
+// A network namespace can be selected by name. The name is a file in /run/netns, as ip netns
+// creates it.
 func TestFilterByNetNSName(t *testing.T) {
 	h := newHost(t)
 	name := fmt.Sprintf("sstrace-test-%d", os.Getpid())

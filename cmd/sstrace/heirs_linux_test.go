@@ -27,7 +27,7 @@ func init() {
 		}
 		fmt.Println(child.Process.Pid)
 	}
-	roles["waiter"] = func() { // a server that does nothing until it is told to accept, and then accepts for good
+	roles["waiter"] = func() { // accepts forever, after one byte on stdin
 		if n, _ := os.Stdin.Read(make([]byte, 1)); n == 0 {
 			return
 		}
@@ -63,7 +63,7 @@ func mustListen(addr string) int {
 	return fd
 }
 
-// acceptAll accepts connections, and closes each when its peer has.
+// acceptAll accepts connections, and closes each one after its peer has closed.
 func acceptAll(l int) {
 	for {
 		fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
@@ -75,8 +75,8 @@ func acceptAll(l int) {
 	}
 }
 
-// process is one that the test talks with: it goes on at each byte, and ends at the end of its
-// input.
+// process is a process that the test controls through stdin. It continues at each byte and exits at
+// the end of its input.
 type process struct {
 	h     *host
 	cmd   *exec.Cmd
@@ -115,8 +115,8 @@ func (p *process) goOn() {
 
 func (p *process) end() { _ = p.stdin.Close() }
 
-// Once the process that called listen() is gone, a daemon's listener belongs to the process that
-// holds it; so do connections that have not been accepted yet.
+// After the process that called listen() exits, a daemon's listener belongs to the process that
+// still holds it. So do connections that have not been accepted yet.
 func TestDaemon(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		for _, older := range []bool{false, true} {
@@ -152,7 +152,7 @@ func TestDaemon(t *testing.T) {
 				}
 				r := readRecording(t, file)
 				checkPaths(t, &r)
-				if !older { // a filter of lines leaves a recording of which ls and leaks tell nothing
+				if !older { // with a line filter, ls and leaks show nothing
 					checkViews(t, file)
 				}
 				server := 0
@@ -161,7 +161,7 @@ func TestDaemon(t *testing.T) {
 					case e.Role == event.Server:
 						server++
 						if e.OwnerPID != daemon {
-							t.Errorf("the owner is %d, not %d: %+v", e.OwnerPID, daemon, e)
+							t.Errorf("got owner %d, want %d: %+v", e.OwnerPID, daemon, e)
 						}
 					case e.New == event.Listen && e.OwnerPID != uint32(p.cmd.Process.Pid):
 						t.Errorf("listen() was called by %d: %+v", p.cmd.Process.Pid, e)
@@ -169,7 +169,7 @@ func TestDaemon(t *testing.T) {
 				}
 				const lines = 6 // LISTEN → SYN_RECV → ESTABLISHED, accept, → CLOSE_WAIT → LAST_ACK → CLOSE
 				if server != lines {
-					t.Errorf("%d lines of the server's end, want %d", server, lines)
+					t.Errorf("got %d lines about the server's end, want %d", server, lines)
 				}
 				replayed := sstrace(t, "", "-r", file, "--pid", fmt.Sprint(daemon), "--lport", "7781", "--where", "role == 'server'", "-o", "csv").stdout
 				if got := strings.Count(replayed, "\n") - 1; got != lines {
@@ -180,26 +180,26 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
-// checkQueued checks that ls shows who has the listener at this address, and that no process has
-// its connection with peer.
+// checkQueued checks that ls shows pid as the owner of the listener at this address, and that no
+// process holds the connection to peer.
 func checkQueued(t *testing.T, h *host, at, peer string, pid uint32) {
 	t.Helper()
 	all := h.list(t)
 	l := find(t, all, event.TCP, at, netip.AddrPort{}.String())
 	if held := l.Status.Holders; len(held) != 1 || held[0].PID != pid {
-		t.Errorf("the listener is held by %+v, not by %d", held, pid)
+		t.Errorf("got listener holders %+v, want %d", held, pid)
 	}
 	c := find(t, all, event.TCP, at, peer)
 	if want := map[event.State]event.Attached{event.SynRecv: event.AttachedNothing, event.Established: event.AttachedQueue}[c.New]; len(c.Status.Holders) > 0 || c.Status.Attached != want {
-		t.Errorf("in %v, held by %+v, attached to %v", c.New, c.Status.Holders, c.Status.Attached)
+		t.Errorf("in %v: got holders %+v, attached to %v", c.New, c.Status.Holders, c.Status.Attached)
 	}
 	if some := h.list(t, "--pid", fmt.Sprint(pid)); len(some) != 1 || some[0].New != event.Listen {
-		t.Errorf("of %d: %+v", pid, some)
+		t.Errorf("owned by %d: %+v", pid, some)
 	}
 }
 
-// A connection whose listener is closed goes on at another one of its group
-// (net.ipv4.tcp_migrate_req): it is the same connection, of the other owner.
+// If its listener is closed, a connection moves to another listener in the group
+// (net.ipv4.tcp_migrate_req). It remains the same connection, but has the other owner.
 func TestMigratedListener(t *testing.T) {
 	if kernelBefore(t, 5, 14) {
 		t.Skip("before Linux 5.14 connections do not move")
@@ -257,7 +257,7 @@ func TestMigratedListener(t *testing.T) {
 					}
 					late := e.Old != event.Listen && (e.Old != event.SynRecv || how != "in the accept queue")
 					if late && e.OwnerPID != pid {
-						t.Errorf("the owner is %d, not %d: %+v", e.OwnerPID, pid, e)
+						t.Errorf("got owner %d, want %d: %+v", e.OwnerPID, pid, e)
 					}
 				}
 				if len(ids) != 1 || len(r.accepts) != 1 {

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// local is the socket's own end.
+// local returns the socket's local address.
 func (s sock) local() string {
 	name, err := unix.Getsockname(s.fd)
 	s.h.must("getsockname", err)
@@ -33,7 +33,7 @@ func (s sock) local() string {
 	return ""
 }
 
-// find returns the one socket of all with these ends and this protocol.
+// find returns the only socket in all with these addresses and this protocol.
 func find(t *testing.T, all []event.Event, proto event.Proto, local, remote string) (found event.Event) {
 	t.Helper()
 	n := 0
@@ -55,7 +55,7 @@ func (h *host) heldBy(fd int) []event.Holder {
 	return []event.Holder{{PID: uint32(os.Getpid()), FD: uint32(fd), Comm: strings.TrimSpace(string(comm))}}
 }
 
-// registerFiles returns the ring a table of its own with these descriptors; -1 is an empty slot.
+// registerFiles registers these descriptors as the ring's own table. -1 is an empty slot.
 func (r *uring) registerFiles(fds []int32) {
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), ioringRegisterFiles, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0)
 	if errno != 0 {
@@ -63,8 +63,8 @@ func (r *uring) registerFiles(fds []int32) {
 	}
 }
 
-// What only an io_uring's own table has is held by the processes that have the ring, however large
-// the table is.
+// A socket that is only in an io_uring's own table is held by the processes that have the ring,
+// however large the table is.
 func TestListingOfDirectDescriptors(t *testing.T) {
 	if kernelBefore(t, 5, 15) {
 		t.Skip("before Linux 5.15")
@@ -107,7 +107,7 @@ func TestListingOfDirectDescriptors(t *testing.T) {
 			got := find(t, all, event.TCP, addr, c1.local()).Status.Holders
 			for _, w := range want {
 				if !slices.Contains(got, w) || len(got) != len(want) {
-					t.Errorf("held by %+v, want %+v", got, want)
+					t.Errorf("got holders %+v, want %+v", got, want)
 				}
 			}
 			got = find(t, all, event.TCP, addr, c2.local()).Status.Holders
@@ -129,7 +129,8 @@ func TestListingOfDirectDescriptors(t *testing.T) {
 	}
 }
 
-// A socket without a known holder is reported as the kernel's to end only if it is.
+// If a socket has no known holder, sstrace reports that the kernel will end it only if that is
+// true.
 func TestListingOfWhatNobodyHolds(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(addr, func(t *testing.T) {
@@ -177,8 +178,9 @@ func TestListingOfWhatNobodyHolds(t *testing.T) {
 }
 
 func init() {
-	// pid-namespace is process 1 of a PID namespace: it has a connection at the address that is
-	// its first argument, which the peer has closed, and runs sstrace with each of the others.
+	// pid-namespace is process 1 of a PID namespace. It has a connection to the address in its
+	// first argument, which the peer has closed. It runs sstrace once with each of the other
+	// arguments.
 	roles["pid-namespace"] = func() {
 		at := netip.MustParseAddrPort(os.Args[1])
 		l, err := unix.Socket(family(at), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -199,8 +201,8 @@ func init() {
 	}
 }
 
-// In a PID namespace PIDs are its own, sstrace says so, and nobody's program is named by the
-// number that another has.
+// In a PID namespace, sstrace reports the PIDs of that namespace and says so. It never names a
+// program by a PID that belongs to another process.
 func TestInPIDNamespace(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at+" its own /proc", func(t *testing.T) {
@@ -212,8 +214,8 @@ func TestInPIDNamespace(t *testing.T) {
 	}
 }
 
-// inPIDNamespace checks that what sstrace prints there has wants, and that no line about holders
-// has not. own: the namespace has its own /proc.
+// inPIDNamespace checks that the output of sstrace there contains wants, and that no line about
+// holders contains what it should not. own is set if the namespace has its own /proc.
 func inPIDNamespace(t *testing.T, at string, own bool, wants []string, not string) {
 	h := newHost(t)
 	dial := filepath.Join(t.TempDir(), "dial")
@@ -258,16 +260,17 @@ func inPIDNamespace(t *testing.T, at string, own bool, wants []string, not strin
 		}
 	}
 	if n := strings.Count(string(text), "sstrace: running in a PID namespace other than the host's"); n != 2+len(traces) {
-		t.Errorf("it says so %d times:\n%s", n, text)
+		t.Errorf("got the note %d times:\n%s", n, text)
 	}
 	for line := range strings.Lines(rest) {
 		if strings.Contains(line, "held by") && not != "" && strings.Contains(line, not) {
-			t.Errorf("a program is named that is another's: %s", line)
+			t.Errorf("a program of another process is named: %s", line)
 		}
 	}
 }
 
-// The same two ends twice in one namespace, on two links: each has its device.
+// If two sockets in one namespace have the same addresses, on two links, each is listed with its
+// device.
 func TestListingOfLinkLocal(t *testing.T) {
 	h := newHost(t)
 	for _, dev := range []string{"d0", "d1"} {
@@ -328,7 +331,7 @@ func TestListingOfLinkLocal(t *testing.T) {
 	}
 }
 
-// Sockets that are bound and no more make bind() fail, and are in no listing but with --bound.
+// Sockets that are only bound can make bind() fail. They are listed only with --bound.
 func TestListingOfBound(t *testing.T) {
 	h := newHost(t)
 	bind := func(s sock, addr string) sock {
@@ -380,8 +383,8 @@ func sameHolders(a, b []event.Holder) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(h event.Holder) bool { return !slices.Contains(b, h) })
 }
 
-// An orphan in FIN_WAIT2 that may wait for more than a minute is a full socket first, and then a
-// timewait sock: the time left covers both.
+// An orphan in FIN_WAIT2 that may wait for more than a minute is first a full socket and then a
+// timewait sock. The time left covers both phases.
 func TestListingOfLongFinWait2(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(addr, func(t *testing.T) {
@@ -391,7 +394,7 @@ func TestListingOfLongFinWait2(t *testing.T) {
 			c, _ := h.established(l, addr)
 			c.close()
 			await(t, "FIN_WAIT2", func() bool { return h.inStates(unix.BPF_TCP_FIN_WAIT2) == 1 })
-			var ends [2]int64 // when it should end, as is said in either phase
+			var ends [2]int64 // the expected end, as each phase reports it
 			await(t, "both phases", func() bool {
 				all := h.list(t, "--state", "fin-wait-2")
 				if len(all) == 1 && all[0].Status.Left != event.Unknown {
@@ -403,16 +406,16 @@ func TestListingOfLongFinWait2(t *testing.T) {
 				}
 				return len(all) == 0
 			})
-			// A timer of 2 s may run 32 ms later than it was set to (kernel/time/timer.c); a
-			// second one would be off by 2 s.
+			// A timer of 2 s may run 32 ms late (kernel/time/timer.c). If the second phase were
+			// counted twice or not at all, the difference would be 2 s.
 			if ends[0] == 0 || ends[1] == 0 || ends[1]-ends[0] > 1e9 || ends[0]-ends[1] > 1e9 {
-				t.Errorf("it is to end at %d ns, and at %d ns", ends[0], ends[1])
+				t.Errorf("got ends at %d ns and %d ns, want the same", ends[0], ends[1])
 			}
 		})
 	}
 }
 
-// A command that only shows the present says so.
+// A command that shows only the present says so in its usage errors.
 func TestListingUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"ls", "--bound", "-r", "x"}, {"ls", "--bound", "--watch"}, {"ls", "--proto", "sctp"}, {"leaks", "--proto", "tcp,sctp"},

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// link is one of several networks of a host that end in the test, as a wire does. Their addresses
-// may be the same.
+// link is one of several networks of a host. The test is at the other end of the link, as with a
+// wire. Two links may have the same addresses.
 type link struct {
 	h     *host
 	fd    int
@@ -24,7 +24,8 @@ type link struct {
 	index uint32
 }
 
-// newLink makes a TUN device on which the host has these addresses: "10.0.0.1/8", "fe80::1/64".
+// newLink makes a TUN device. addrs are the host's addresses on it, such as "10.0.0.1/8" and
+// "fe80::1/64".
 func (h *host) newLink(name string, addrs ...string) *link {
 	l := &link{h: h, name: name}
 	h.do(func() {
@@ -50,10 +51,10 @@ func (h *host) newLink(name string, addrs ...string) *link {
 	return l
 }
 
-// send puts a segment on the link, for the host to receive.
+// send sends a segment over the link to the host.
 func (l *link) send(s segment) { (&wire{l.h, l.fd}).send(s) }
 
-// packet waits for one of the host that has a segment with these flags, whatever else it sends.
+// packet waits until the host sends a packet whose segment has these flags. It ignores all others.
 func (l *link) packet(flags byte) (p []byte) {
 	l.h.t.Helper()
 	await(l.h.t, "a segment of the host", func() bool {
@@ -69,20 +70,21 @@ func (l *link) packet(flags byte) (p []byte) {
 	return p
 }
 
-// receive waits for a packet, as packet does, and returns the segment in it.
+// receive waits for a packet, as packet does, and returns its segment.
 func (l *link) receive(flags byte) segment {
 	l.h.t.Helper()
 	s, _ := parse(l.packet(flags))
 	return s
 }
 
-// forward takes one segment with these flags to another host's link, as it is.
+// forward waits for a segment with these flags and sends it unchanged to another host's link.
 func (l *link) forward(to *link, flags byte) {
 	_, err := unix.Write(to.fd, l.packet(flags))
 	l.h.must("forward", err)
 }
 
-// dialFrom begins to connect a socket that is bound to this end, and to a device if that is not "".
+// dialFrom starts to connect a socket that is bound to an address, and to a device unless device is
+// "".
 func (h *host) dialFrom(from, to, device string) sock {
 	a, b := netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)
 	s := h.socket(family(a))
@@ -98,9 +100,9 @@ func (h *host) dialFrom(from, to, device string) sock {
 	return s
 }
 
-// Two networks have the same addresses: a client whose SYN nobody answers in the one, and a server
-// in the other whose client is on another host, are no connection; neither where the addresses are
-// those of one, nor where they look like DNAT.
+// Two networks have the same addresses. In one of them, a client sends a SYN that nobody answers.
+// In the other one, a server has a client on another host. The two are not a connection, whether
+// their addresses match or look like DNAT.
 func TestOverlappingNetworks(t *testing.T) {
 	for _, test := range []struct{ name, client, dialled, server, here, there string }{
 		{"the same addresses", "10.0.0.1:40602", "10.0.0.2:7781", "10.0.0.2:7781", "10.0.0.1/24", "10.0.0.2/24"},
@@ -111,7 +113,7 @@ func TestOverlappingNetworks(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			a, b := newHost(t), newHost(t)
 			here, there := a.newLink("here", test.here), b.newLink("there", test.there)
-			var open sock // until the run is over
+			var open sock // until the run has ended
 			traffic := func() {
 				l := b.listen(test.server, 8)
 				open = a.dialFrom(test.client, test.dialled, "")
@@ -146,7 +148,7 @@ func TestOverlappingNetworks(t *testing.T) {
 	}
 }
 
-// The SYN's leg is known even if the handshake goes no further, and a leg that never came is not
+// The SYN's leg is known even if the handshake does not continue. A leg that never arrived is not
 // reported.
 func TestLegsThatCame(t *testing.T) {
 	t.Run("IPv4", func(t *testing.T) { legsThatCame(t, "10.0.0.1", "10.0.0.2", "/24") })
@@ -164,7 +166,7 @@ func legsThatCame(t *testing.T, client, server, prefix string) {
 		for _, port := range []string{"40601", "40602"} {
 			open = a.dialFrom(net.JoinHostPort(client, port), to, "")
 			here.forward(there, syn)
-			there.receive(syn | ack) // and it goes no further
+			there.receive(syn | ack) // and the handshake does not continue
 			if port == "40601" {
 				open.close()
 			}
@@ -191,8 +193,8 @@ func legsThatCame(t *testing.T, client, server, prefix string) {
 	open.close()
 }
 
-// The same four-tuple twice in one namespace, on two links: each connection has its own id, time,
-// device, and end.
+// The same four-tuple exists twice in one namespace, on two links. Each connection has its own id,
+// time, device, and peer.
 func TestSameTupleOnTwoLinks(t *testing.T) {
 	for _, test := range []struct{ name, on, host, peer, prefix string }{
 		{"link-local", "[::]:7781", "[fe80::1]:7781", "[fe80::2]:40602", "fe80::1/64"},
@@ -256,13 +258,13 @@ func TestSameTupleOnTwoLinks(t *testing.T) {
 	}
 }
 
-// onTwoLinks makes the connection of peer with at on each of the links: the first handshake takes
-// longer, and the second connection ends first. What listens is bound to a device unless it
-// listens on another address than at.
+// onTwoLinks connects peer to the listener on each of the links. The first handshake takes longer,
+// and the second connection ends first. Listeners are bound to a device unless they listen on
+// another address than at.
 func onTwoLinks(t *testing.T, h *host, links []*link, on, at, peer netip.AddrPort) {
 	var listeners []sock
 	for i, l := range links {
-		if on != at && i > 0 { // one is enough
+		if on != at && i > 0 { // one listener is enough
 			listeners = append(listeners, listeners[0])
 			continue
 		}
@@ -288,13 +290,13 @@ func onTwoLinks(t *testing.T, h *host, links []*link, on, at, peer netip.AddrPor
 	}
 	socks[1].reset()
 	socks[1].close()
-	socks[0].shutdown(unix.SHUT_WR) // this one comes to TIME_WAIT
+	socks[0].shutdown(unix.SHUT_WR) // this one enters TIME_WAIT
 	links[0].send(links[0].receive(fin | ack).reply(fin | ack))
 	socks[0].reach(unix.BPF_TCP_CLOSE)
 	socks[0].close()
 }
 
-// checkDevices checks that ls and leaks show one socket in a state on each of the links.
+// checkDevices checks that ls and leaks show one socket in this state on each of the links.
 func checkDevices(t *testing.T, h *host, links []*link, state event.State) {
 	t.Helper()
 	devices := func(lines []line) (all []string) {
@@ -309,20 +311,20 @@ func checkDevices(t *testing.T, h *host, links []*link, state event.State) {
 		want = append(want, fmt.Sprint(state, " ", l.name, " ", l.index))
 	}
 	if got := devices(answers[line](t, "socket", "ls", "--netns", h.netns(), "--state", state.String())); !slices.Equal(got, want) {
-		t.Errorf("ls: %q, want %q", got, want)
+		t.Errorf("ls: got %q, want %q", got, want)
 	}
 	var got []string
-	await(t, "both to be stuck", func() bool { // an age is known to a jiffy
+	await(t, "both to be stuck", func() bool { // an age is only as exact as a jiffy
 		r := sstrace(t, "", "leaks", "--once", "--older", state.String()+"=1ns", "--netns", h.netns(), "--state", state.String(), "-o", "ndjson")
 		got = devices(linesOf[line](t, "leak", r.stdout))
 		return len(got) >= len(want)
 	})
 	if !slices.Equal(got, want) {
-		t.Errorf("leaks: %q, want %q", got, want)
+		t.Errorf("leaks: got %q, want %q", got, want)
 	}
 }
 
-// Two clients with the same ends, each bound to its device.
+// Two clients with the same addresses are each bound to a device.
 func TestSameTupleFromTwoDevices(t *testing.T) {
 	t.Run("IPv4", func(t *testing.T) { sameTupleFromTwoDevices(t, "10.0.0.1", "10.0.0.2", "/24") })
 	t.Run("IPv6", func(t *testing.T) { sameTupleFromTwoDevices(t, "fd00::1", "fd00::2", "/64") })
@@ -361,8 +363,8 @@ func sameTupleFromTwoDevices(t *testing.T, host, peer, prefix string) {
 	}
 	for _, e := range r.changes {
 		i := slices.IndexFunc(links, func(l *link) bool { return l.index == e.IfIndex })
-		// On a busy host the first line may have to go without the number; then the next one has
-		// it.
+		// On a busy host, the first line may have to be printed without the number. The next line
+		// has it.
 		unknown := e.New == event.SynSent && e.ISN == 0
 		if i < 0 || e.IfName != links[i].name || (e.New == event.SynSent || e.New == event.Established) && e.ISN != isns[i] && !unknown {
 			t.Errorf("initial sequence numbers %d, got %+v", isns, e)
@@ -370,8 +372,8 @@ func sameTupleFromTwoDevices(t *testing.T, host, peer, prefix string) {
 	}
 }
 
-// If the listener waits for data, the ACK's leg ends when the ACK comes, and the wait is reported
-// separately.
+// If the listener waits for data, the ACK's leg ends when the ACK arrives. The wait for data is
+// reported separately.
 func TestDeferredAccept(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		for _, end := range []string{"data", "FIN"} {
@@ -407,7 +409,7 @@ func TestDeferredAccept(t *testing.T) {
 					}
 				}
 				if left == nil || left.New != event.Established || left.Deferred <= more-acked || left.Mono-left.Deferred > acked {
-					t.Fatalf("the ACK had come at %d, %s came after %d; got %+v", acked, end, more, left)
+					t.Fatalf("the ACK arrived at %d, %s arrived after %d; got %+v", acked, end, more, left)
 				}
 				reported := answers[reportedHandshake](t, "handshake", "handshakes", "-r", file)
 				if len(reported) != 1 || reported[0].State != "accepted" || reported[0].Pairing == nil || *reported[0].Pairing != "isn" || reported[0].Defer == nil {
@@ -426,7 +428,7 @@ func TestDeferredAccept(t *testing.T) {
 	}
 }
 
-// A deferred handshake that never gets data fails, and its ACK had come.
+// A deferred handshake that never receives data fails, although its ACK had arrived.
 func TestDeferredAcceptWithoutData(t *testing.T) {
 	for _, family := range []string{"IPv4", "IPv6"} {
 		t.Run(family, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// uring is an io_uring with what accepting needs of it (include/uapi/linux/io_uring.h). It is used
-// from one goroutine.
+// uring is an io_uring with the parts that accepting needs (include/uapi/linux/io_uring.h). It is
+// used by one goroutine only.
 type uring struct {
 	h              *host
 	fd             int
@@ -112,7 +112,7 @@ func (r *uring) submit(s sqe) {
 	r.enter(1, 0)
 }
 
-// result waits for one.
+// result waits for a completion and returns its result.
 func (r *uring) result() int32 {
 	head := atomic.LoadUint32(r.cqHead)
 	for head == atomic.LoadUint32(r.cqTail) {
@@ -123,7 +123,7 @@ func (r *uring) result() int32 {
 	return c.res
 }
 
-// registerDirect returns the ring a table of its own, of empty slots.
+// registerDirect registers the ring's own table, with empty slots.
 func (r *uring) registerDirect() {
 	slots := [4]int32{-1, -1, -1, -1}
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), ioringRegisterFiles, uintptr(unsafe.Pointer(&slots)), uintptr(len(slots)), 0, 0)
@@ -132,11 +132,12 @@ func (r *uring) registerDirect() {
 	}
 }
 
-// A process that accepts by io_uring owns the connection from then on, as with accept(): one
-// request for each, one for many (multishot), and into a slot of the ring's own table.
+// A process that accepts through io_uring owns the connection from then on, as with accept(). The
+// test uses one request for each connection, one for many (multishot), and one that accepts into a
+// slot of the ring's own table.
 func TestAcceptedByIoUring(t *testing.T) {
 	if kernelBefore(t, 5, 19) {
-		t.Skip("before Linux 5.19 a completion does not tell its request")
+		t.Skip("before Linux 5.19 a completion does not include its request")
 	}
 	for _, test := range []struct {
 		name    string
@@ -181,7 +182,7 @@ func acceptedByIoUring(t *testing.T, request sqe, addr string) {
 	})
 	checkViews(t, r.file)
 	if len(r.accepts) != 1 {
-		t.Fatalf("%d accepts, want 1: %+v", len(r.accepts), r.accepts)
+		t.Fatalf("got %d accepts, want 1: %+v", len(r.accepts), r.accepts)
 	}
 	e := r.accepts[0]
 	if e.Remote.String() != client || e.OwnerPID != uint32(os.Getpid()) || e.OwnerVia != event.ViaAccept || e.Role != event.Server || e.Dur == event.Unknown {

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetful closes the socket that it inherited, as its siblings should; then it waits to be
-// told to end.
+// forgetful closes the socket that it inherited, as its siblings should. Then it waits until its
+// stdin is closed.
 func init() {
 	roles["tidy"] = func() {
 		_ = unix.Close(3)
@@ -25,7 +25,7 @@ func init() {
 	}
 }
 
-// leakLine is what the tests look at of a line of leaks.
+// leakLine has the fields of a leaks line that the tests check.
 type leakLine struct {
 	Type    string
 	Over    bool
@@ -59,12 +59,12 @@ type leakRun struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	lines *bufio.Reader
-	early [][]byte // lines that came before that of its command
+	early [][]byte // lines that came before the command's own line
 	all   []byte
 }
 
-// leaks starts sstrace leaks and waits until its command reports that it is attached. It ends when
-// its stdin is closed.
+// leaks starts sstrace leaks and waits until its command reports that sstrace is attached. The run
+// ends when its stdin is closed.
 func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 	t.Helper()
 	args = append([]string{"leaks", "-o", "ndjson", "--netns", h.netns()}, args...)
@@ -95,7 +95,7 @@ func (h *host) leaks(t *testing.T, args ...string) *leakRun {
 
 func (r *leakRun) next() (l leakLine) {
 	r.t.Helper()
-	silent := time.AfterFunc(time.Minute, func() { // it tells what it waits for, and its command ends
+	silent := time.AfterFunc(time.Minute, func() { // prints what it waits for, and ends the command
 		_ = r.cmd.Process.Signal(unix.SIGQUIT)
 		_ = r.stdin.Close()
 	})
@@ -114,7 +114,7 @@ func (r *leakRun) next() (l leakLine) {
 	return l
 }
 
-// checkSchema holds lines against the schema, and their numbers against being dense.
+// checkSchema checks that lines match the schema and that their sequence numbers have no gaps.
 func checkSchema(t *testing.T, text []byte) {
 	t.Helper()
 	schema := ndjsonSchema(t)
@@ -129,8 +129,8 @@ func checkSchema(t *testing.T, text []byte) {
 	}
 }
 
-// Three children inherit an accepted socket; all close it but one, and so does the parent. The
-// peer closes: that child is found, and nobody else.
+// Three children inherit an accepted socket. All but one of them close it, and so does the parent.
+// After the peer has closed, leaks finds that child and no other process.
 func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 	h := newHost(t)
 	run := h.leaks(t, "--older", "CLOSE_WAIT=1s", "--stacks")
@@ -163,13 +163,13 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 	guilty := children[1].Process.Pid
 
 	found := run.next()
-	// A tidy child may still be about to close its copy, but only for a moment: the age is a
-	// second.
+	// A well-behaved child may not have closed its copy yet, but only for a moment. The age limit
+	// is a second.
 	if found.Over || found.State != "CLOSE_WAIT" || found.LPort != 7781 || *found.Unread != 4 { // a FIN counts 1
 		t.Errorf("%+v", found)
 	}
 	if len(found.Holders) != 1 || found.Holders[0].PID != guilty || found.Holders[0].FD != 3 || found.Holders[0].Exe != children[1].Path {
-		t.Errorf("holders %+v, want %d with descriptor 3 alone", found.Holders, guilty)
+		t.Errorf("got holders %+v, want only %d with descriptor 3", found.Holders, guilty)
 	}
 	if o := found.Opened; o == nil || o.Via != "accept" || o.PID != os.Getpid() || !slices.ContainsFunc(o.Stack, func(f string) bool { return strings.Contains(f, "sock.accept+") }) {
 		t.Errorf("opened by %+v", found.Opened)
@@ -197,7 +197,8 @@ func TestLeaksFindsTheForgottenCopy(t *testing.T) {
 	}
 }
 
-// A listener with an overfull queue is reported, and again once the connections have been accepted.
+// A listener with an overfull queue is reported. It is reported again once its connections have
+// been accepted.
 func TestLeaksFindsFullQueues(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(addr, func(t *testing.T) { leaksFindsFullQueues(t, addr) })
@@ -226,8 +227,8 @@ func leaksFindsFullQueues(t *testing.T, addr string) {
 	checkSchema(t, run.all)
 }
 
-// Sockets that are already stuck when the trace begins are reported too, with a lower bound of
-// their age; so is a connect() that gets no answer.
+// Sockets that are stuck when the trace begins are also reported, with a lower bound of their age.
+// So is a connect() that gets no answer.
 func TestLeaksOlderThanTheTrace(t *testing.T) {
 	h := newHost(t)
 	w := h.newWire()

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ls and leaks show what exists now of the situations whose end the other tests check.
+// ls and leaks show the current state of the situations whose ends the other tests check.
 func TestLiveViews(t *testing.T) {
 	for _, test := range []struct {
 		name, deeds string
 		state       event.State
-		held        bool   // by this process
-		timed       bool   // a timer of the kernel is about to end it
-		leak        string // what leaks says of it; "": nothing
+		held        bool   // this process has a descriptor of it
+		timed       bool   // a kernel timer will end it
+		leak        string // what leaks prints about it; "": nothing
 	}{
 		{"the SYN is not answered", "connect", event.SynSent, true, false, "    held by "},
 		{"the ACK is not sent", "listen, SYN in", event.SynRecv, false, false, "    held by no process: the kernel will end it\n"},
@@ -31,7 +31,7 @@ func TestLiveViews(t *testing.T) {
 		for _, family := range []string{"IPv4", "IPv6"} {
 			t.Run(test.name+" "+family, func(t *testing.T) {
 				p := newEndpoint(t, family)
-				p.h.socket(unix.AF_INET) // ls finds the namespace of a thread by a socket that a process holds
+				p.h.socket(unix.AF_INET) // so that ls finds the thread's namespace
 				p.h.sysctl("tcp_synack_retries", "5")
 				p.h.sysctl("tcp_syn_retries", "6")
 				p.do(test.deeds)
@@ -44,7 +44,7 @@ func TestLiveViews(t *testing.T) {
 				}
 				ends := p.host.String() + " ↔ " + p.peer.String()
 				var text string
-				await(t, "leaks", func() bool { // an age is known to a jiffy
+				await(t, "leaks", func() bool { // an age is only as exact as a jiffy
 					limit := test.state.String() + "=1ns"
 					text = sstrace(t, "", "leaks", "--once", "--older", limit, "--netns", p.h.netns()).stdout
 					return strings.Contains(text, ends) == (test.leak != "")
@@ -57,8 +57,8 @@ func TestLiveViews(t *testing.T) {
 	}
 }
 
-// A socket that connects again has another port, which leaks knows although the kernel chose it
-// after the change of state.
+// A socket that connects again has another port. leaks knows this port, although the kernel chose
+// it after the change of state.
 func TestLeaksOfConnectAgain(t *testing.T) {
 	for _, version := range []string{"IPv4", "IPv6"} {
 		t.Run(version, func(t *testing.T) {

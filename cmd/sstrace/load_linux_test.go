@@ -18,8 +18,8 @@ import (
 // mixedPorts are the ports of mixed.
 var mixedPorts = []uint16{17001, 17002, 17003, 17004, 17005}
 
-// mixed makes connections to mixedPorts, as many to each, at the same time. Each port has
-// connections of another kind.
+// mixed makes connections to mixedPorts, all at the same time, and the same number to each port.
+// Each port gets a different kind of connection.
 func (h *host) mixed(each int) {
 	kinds := []func(c, s sock){
 		func(c, s sock) {
@@ -41,7 +41,7 @@ func (h *host) mixed(each int) {
 			s.close()
 			c.close()
 		},
-		nil, // nobody listens there
+		nil, // nobody listens on this port
 	}
 	var all sync.WaitGroup
 	for i, kind := range kinds {
@@ -63,12 +63,12 @@ func (h *host) mixed(each int) {
 		})
 	}
 	all.Wait()
-	// Where both ends closed, the last ACK may still be on its way.
+	// If both ends closed, the last ACK may still be in transit.
 	h.quiet()
 }
 
-// Of 10,000 connections, each change is reported once, in its socket's order, as the kernel's own
-// trace has it.
+// Each change of 10,000 connections is reported exactly once, in the order of its socket's changes
+// in the kernel's own trace.
 func TestEqualsTracefs(t *testing.T) {
 	const each = 2000
 	w := newWitness(t)
@@ -80,9 +80,9 @@ func TestEqualsTracefs(t *testing.T) {
 	}
 }
 
-// The sockets and states that the lines imply are those that the kernel lists at random instants,
-// half-open connections and TIME_WAIT included: of 10,000 connections, and of more whose peers are
-// far away and answer late.
+// At random instants, the sockets and states that the lines imply are those that the kernel lists,
+// including half-open connections and TIME_WAIT. The test makes 10,000 connections, and more with
+// distant peers that answer late.
 func TestEqualsListing(t *testing.T) {
 	h := newHost(t)
 	w := h.newWire()
@@ -124,13 +124,13 @@ func TestEqualsListing(t *testing.T) {
 	}
 }
 
-// period is a time in a state. It is open if to is 0.
+// period is a time spent in a state. If to is 0, the socket is still in the state.
 type period struct {
 	from, to int64
 	state    event.State
 }
 
-// history is which states sockets were in, by their local and remote addresses.
+// history contains the states that sockets were in, by local and remote address.
 type history map[[2]netip.AddrPort][]period
 
 // historyOf returns the history that changes imply.
@@ -146,7 +146,7 @@ func historyOf(t *testing.T, changes []event.Event) history {
 			if before[0].Port() != 0 {
 				t.Errorf("connection %d: got addresses %v, want %v as before", e.ID, at, before)
 			}
-			// connect() took so long that the first line did not wait for the port.
+			// connect() took so long that the first line was printed without the port.
 			all[at] = append(all[at], all[before]...)
 			delete(all, before)
 		}
@@ -161,10 +161,10 @@ func historyOf(t *testing.T, changes []event.Event) history {
 	return all
 }
 
-// checkListed checks that the socket at was in state. A listing takes a while, so it is compared
-// with all that was true in between.
+// checkListed checks that the socket at was in state. A listing takes a while, so any state that
+// the socket had during that time is accepted.
 func (all history) checkListed(t *testing.T, s *sample, at [2]netip.AddrPort, state event.State) {
-	const moment = 1e6 // a record is made a moment before or after the state can be seen
+	const moment = 1e6 // a record may be made slightly before or after the state is visible
 	if !slices.ContainsFunc(all[at], func(p period) bool {
 		return p.state == state && p.from < s.to+moment && (p.to == 0 || p.to > s.from-moment)
 	}) {
@@ -172,8 +172,8 @@ func (all history) checkListed(t *testing.T, s *sample, at [2]netip.AddrPort, st
 	}
 }
 
-// checkAbsent checks that every socket is listed while it exists. The kernel continues from one
-// part of a listing to the next by counting, so it may omit a socket once, but not twice in a row.
+// checkAbsent checks that every socket is listed while it exists. The kernel finds the next part of
+// a listing by counting sockets, so it may omit a socket once, but not twice in a row.
 func (all history) checkAbsent(t *testing.T, samples []sample) {
 	absent := make(map[[2]netip.AddrPort]int)
 	for _, s := range samples {
@@ -185,17 +185,17 @@ func (all history) checkAbsent(t *testing.T, samples []sample) {
 			throughout := func(p period) bool { return p.from < s.from && (p.to == 0 || p.to > s.to) }
 			if i := slices.IndexFunc(periods, throughout); i >= 0 {
 				if absent[at]++; absent[at] == 2 {
-					t.Errorf("%v was in %v throughout, and is absent from two listings", at, periods[i].state)
+					t.Errorf("%v was always in %v, but is missing from two listings", at, periods[i].state)
 				}
 			}
 		}
 	}
 }
 
-// With many processes and a new connection for each request, softirqs interrupt the program, change
-// states themselves, and the kernel then skips the program. Still nothing is missing or reported
-// twice. An interrupt sends packets to the softirq of any CPU (RPS), since this would be rare
-// otherwise, and traffic continues until it has happened.
+// With many processes and a new connection for each request, softirqs interrupt the BPF program and
+// change states themselves. The kernel then skips the program. Still, no change is missing and none
+// is reported twice. This would be rare, so interrupts send packets to the softirq of any CPU
+// (RPS), and traffic continues until it has happened.
 func TestNestedSoftirqs(t *testing.T) {
 	w := newWitness(t)
 	h := newHost(t)
@@ -215,9 +215,9 @@ func TestNestedSoftirqs(t *testing.T) {
 		}
 		t.Logf("the kernel skipped a program %d times", skipped)
 		if skipped == 0 {
-			t.Error("the kernel skipped no program: this tests nothing")
+			t.Error("the kernel skipped no program, so this tests nothing")
 		}
-		h.must("shutdown", unix.Shutdown(l.fd, unix.SHUT_RD)) // ends accept()
+		h.must("shutdown", unix.Shutdown(l.fd, unix.SHUT_RD)) // makes accept() return
 		servers.Wait()
 		l.close()
 		h.quiet()
@@ -228,7 +228,8 @@ func TestNestedSoftirqs(t *testing.T) {
 	}
 }
 
-// pong answers requests until the listener is shut down. It closes a connection after the client.
+// pong answers requests until the listener is shut down. It closes a connection after the client
+// has.
 func (s sock) pong() {
 	buf := make([]byte, 16)
 	for {
@@ -243,7 +244,7 @@ func (s sock) pong() {
 	}
 }
 
-// connectFromProcesses connects 8,000 times, from eight processes at once.
+// connectFromProcesses makes 8,000 connections from eight processes at the same time.
 func (h *host) connectFromProcesses(addr string) {
 	var clients sync.WaitGroup
 	for range 8 {

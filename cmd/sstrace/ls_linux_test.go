@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketKeys are the keys of a line of a listing, in order.
+// socketKeys are the keys of a line of ls, in order.
 var socketKeys = keyNames(event.InSocket)
 
 func keyNames(in event.Kinds) (names []string) {
@@ -54,9 +54,9 @@ func (h *host) list(t *testing.T, args ...string) (all []event.Event) {
 	return all
 }
 
-// everyKind opens sockets in most states and in all families: 4 listeners, and of connections 4 in
-// TIME_WAIT, 8 in FIN_WAIT2, half of them orphaned, one that a SYN opened and one that waits for
-// its SYN-ACK.
+// everyKind opens sockets in most states and in all families: 4 listeners and many connections. Of
+// the connections, 4 end in TIME_WAIT and 8 in FIN_WAIT2, half of which are orphaned. One is
+// half-open after a SYN, and one waits for its SYN-ACK.
 func (h *host) everyKind() {
 	w := h.newWire()
 	l4 := h.listen(loopbackAddr, 3)
@@ -86,7 +86,7 @@ func (h *host) everyKind() {
 	h.awaitStates(1, unix.BPF_TCP_SYN_RECV)
 }
 
-// ls lists what the kernel lists, half-open connections and orphans included.
+// ls lists what the kernel lists, including half-open connections and orphans.
 func TestListing(t *testing.T) {
 	h := newHost(t)
 	h.everyKind()
@@ -116,13 +116,13 @@ func TestListing(t *testing.T) {
 	if some := h.list(t, "--state", "close-wait", "-6"); len(some) != 4 {
 		t.Errorf("got %d IPv6 sockets in CLOSE_WAIT, want 4", len(some))
 	}
-	// hello, hi, and a FIN, which counts 1.
+	// hello, hi, and a FIN, which counts as 1.
 	if some := h.list(t, "--where", "recv_q > 0 && any(holders, .fd > 2)", "-p", "7781"); len(some) != 4 {
 		t.Errorf("got %d sockets with something to read, want 4: %+v", len(some), some)
 	}
 }
 
-// checkListed checks what holds for every socket of everyKind.
+// checkListed checks what is true of every socket of everyKind.
 func checkListed(t *testing.T, e *event.Event) {
 	t.Helper()
 	orphan := e.New == event.TimeWait || e.New == event.SynRecv ||
@@ -141,7 +141,7 @@ func checkListed(t *testing.T, e *event.Event) {
 	}
 }
 
-// holders returns those of the socket with these ends, as pid/fd.
+// holders returns the holders of the socket with these addresses, as pid/fd.
 func holders(all []event.Event, local, remote string) (found []string) {
 	for _, e := range all {
 		if e.Local.String() == local && (remote == "" || e.Remote.String() == remote) {
@@ -154,7 +154,7 @@ func holders(all []event.Event, local, remote string) (found []string) {
 	return found
 }
 
-// A socket that a child inherited has two holders, and one after its creator has closed it.
+// A socket that a child inherited has two holders. After its creator has closed it, it has one.
 func TestListingOfInheritedSocket(t *testing.T) {
 	h := newHost(t)
 	l := h.listen(loopbackAddr, 8)
@@ -186,7 +186,7 @@ func TestListingOfInheritedSocket(t *testing.T) {
 	}
 }
 
-// The accept queue of a listener: how many wait, and its limit.
+// For a listener, ls shows how many connections are in the accept queue, and its limit.
 func TestListingOfQueues(t *testing.T) {
 	h := newHost(t)
 	if none := h.list(t); len(none) != 0 {
@@ -215,7 +215,7 @@ func TestListingOfQueues(t *testing.T) {
 	}
 }
 
-// -w writes a listing to a file, and -r prints it again.
+// -w writes a listing to a file, and -r prints the file again.
 func TestListingToAFile(t *testing.T) {
 	h := newHost(t)
 	h.connection(loopbackAddr, loopbackAddr)
@@ -230,14 +230,15 @@ func TestListingToAFile(t *testing.T) {
 	}
 	want := read(t, file)
 	got := sstrace(t, "", "ls", "-r", file, "-o", "ndjson").stdout
-	// The end counts what the filters dropped, of which nothing is left in the file.
+	// The end line counts what the filters dropped. Dropped sockets are not in the file, so the
+	// counts differ after a replay.
 	end := strings.Index(got, `{"v":1,"type":"end"`)
 	if end <= 0 || len(want) < end || got[:end] != want[:end] {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-// hurry stops garbage collection at first. Later it is as usual.
+// hurry stops garbage collection at first. Later, garbage collection works as usual.
 func TestHurry(t *testing.T) {
 	percent := func() uint64 {
 		sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}

@@ -13,11 +13,11 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// A test runs sstrace as its users do, as a process: the test binary itself, which is sstrace when
-// this variable says so.
+// Tests run sstrace as users do, as a process. The process is the test binary itself, which runs as
+// sstrace if this variable says so.
 const roleVariable = "SSTRACE_TEST_ROLE"
 
-// roles are the programs that the test binary can be.
+// roles are the programs that the test binary can run as.
 var roles = map[string]func(){"sstrace": main}
 
 func TestMain(m *testing.M) {
@@ -39,13 +39,13 @@ func self(role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// result is what a process that has ended left.
+// result is the output and the exit code of a process.
 type result struct {
 	stdout, stderr string
 	code           int
 }
 
-// sstrace runs sstrace with args to its end.
+// sstrace runs sstrace with args until it exits.
 func sstrace(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
 	cmd := self("sstrace", args...)
@@ -59,7 +59,8 @@ func sstrace(t *testing.T, stdin string, args ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// ndjsonSchema returns the schema in docs/, which here forbids keys that it lacks.
+// ndjsonSchema returns the schema in docs/. Here the schema also forbids keys that it does not
+// define.
 func ndjsonSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
 	return eventtest.Schema(t)

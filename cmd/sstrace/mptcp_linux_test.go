@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mptcp is a socket of MPTCP.
+// mptcp returns an MPTCP socket.
 func (h *host) mptcp(family int) (s sock) {
 	h.do(func() {
 		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
@@ -47,8 +47,9 @@ func (s sock) connectTo(addr string) sock {
 	return s
 }
 
-// A subflow is held by whichever process holds its MPTCP socket, and by none before it is
-// accepted. That also applies to a listener, and to connections one end of which is plain TCP.
+// A subflow is held by the process that holds its MPTCP socket, and by no process before the MPTCP
+// socket is accepted. The same is true of a listener, and of connections that have plain TCP at one
+// end.
 func TestListingOfMPTCP(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {
@@ -61,11 +62,11 @@ func TestListingOfMPTCP(t *testing.T) {
 			plain := h.listen(at(7782), 8)
 			c := h.mptcp(fam).connectTo(at(7781))
 			s := l.accept()
-			fallen := h.mptcp(fam).connectTo(at(7782)) // falls back to TCP
+			fallen := h.mptcp(fam).connectTo(at(7782)) // its peer has no MPTCP: falls back to TCP
 			plain.accept()
-			mixed := h.dial(at(7781)) // and here the listener's side does
+			mixed := h.dial(at(7781)) // and here the listener's end falls back
 			m := l.accept()
-			early := h.mptcp(fam).connectTo(at(7781)) // is not accepted
+			early := h.mptcp(fam).connectTo(at(7781)) // not accepted yet
 			earlyPlain := h.dial(at(7781))
 
 			type want struct {
@@ -97,7 +98,7 @@ func TestListingOfMPTCP(t *testing.T) {
 			check(all, event.TCP, subflows)
 			for _, e := range all {
 				if e.Proto != event.TCP {
-					t.Errorf("nobody asked for %+v", e)
+					t.Errorf("unexpected: %+v", e)
 				}
 			}
 
@@ -121,7 +122,7 @@ func TestListingOfMPTCP(t *testing.T) {
 	}
 }
 
-// checkMPTCPBySS compares the MPTCP sockets among listed with what ss lists, and returns their
+// checkMPTCPBySS compares the MPTCP sockets in listed with those that ss lists, and returns their
 // number.
 func checkMPTCPBySS(t *testing.T, h *host, listed []event.Event) int {
 	t.Helper()
@@ -145,8 +146,8 @@ func checkMPTCPBySS(t *testing.T, h *host, listed []event.Event) int {
 	return len(got)
 }
 
-// The accept queue of an MPTCP listener is full, and one of its connections is forgotten: both are
-// its process's.
+// The accept queue of an MPTCP listener is full, and one of its connections is forgotten. Both are
+// attributed to the process that has the listener.
 func TestLeaksOfMPTCP(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at, func(t *testing.T) { leaksOfMPTCP(t, at) })
@@ -159,7 +160,7 @@ func leaksOfMPTCP(t *testing.T, at string) {
 	l := h.mptcp(fam).listenAt(at, 1)
 	c := h.mptcp(fam).connectTo(at)
 	l.accept()
-	c.shutdown(unix.SHUT_WR) // of the MPTCP connection: its subflow goes on
+	c.shutdown(unix.SHUT_WR) // of the MPTCP connection only: its subflow stays established
 	await(t, "the end of data", func() bool {
 		all := h.list(t, "--proto", "mptcp", "--state", "close-wait")
 		return len(all) == 1 && all[0].OwnerPID == uint32(os.Getpid())
@@ -178,9 +179,9 @@ func leaksOfMPTCP(t *testing.T, at string) {
 	}
 }
 
-// The age of MPTCP connections that are forgotten while being traced is known. Each is one leak,
-// even though the subflow is stuck too if the peer has no MPTCP. A single look does not know the
-// age of an MPTCP socket.
+// If MPTCP connections are forgotten during the trace, their age is known. Each is reported as one
+// leak, even if the peer has no MPTCP and the subflow is stuck too. A single look at the kernel
+// cannot know the age of an MPTCP socket.
 func TestLeaksOfMPTCPWhileTracing(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {
@@ -195,13 +196,13 @@ func TestLeaksOfMPTCPWhileTracing(t *testing.T) {
 
 			c := h.mptcp(fam).connectTo(at(7781))
 			s := l.accept()
-			c.shutdown(unix.SHUT_WR) // its subflow goes on
+			c.shutdown(unix.SHUT_WR) // its subflow stays established
 			found := run.next()
 			if found.State != "CLOSE_WAIT" || found.Over || found.Proto != "mptcp" || found.LPort != 7781 || found.Age == nil || *found.Age < 1e9 {
 				t.Errorf("%+v", found)
 			}
 			if len(found.Holders) != 1 || found.Holders[0].PID != os.Getpid() || found.Holders[0].FD != s.fd {
-				t.Errorf("held by %+v, want descriptor %d of %d", found.Holders, s.fd, os.Getpid())
+				t.Errorf("got holders %+v, want descriptor %d of %d", found.Holders, s.fd, os.Getpid())
 			}
 
 			once := func(args ...string) result {
@@ -234,7 +235,7 @@ func TestLeaksOfMPTCPWhileTracing(t *testing.T) {
 			fallen := h.mptcp(fam).connectTo(at(7782)) // falls back to TCP
 			peer := plain.accept()
 			peer.close()
-			one := run.next() // whichever of the two is found so first
+			one := run.next() // whichever of the two is found first
 			if one.State != "CLOSE_WAIT" || one.Over || one.Age == nil || len(one.Holders) != 1 || one.Holders[0].FD != fallen.fd {
 				t.Errorf("%+v", one)
 			}
@@ -255,7 +256,7 @@ func TestLeaksOfMPTCPWhileTracing(t *testing.T) {
 	}
 }
 
-// The subflow that an MPTCP socket has made for bind() has the port.
+// An MPTCP socket makes a subflow for bind(). The subflow has the port.
 func TestListingOfBoundMPTCP(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at, func(t *testing.T) {
@@ -273,8 +274,8 @@ func TestListingOfBoundMPTCP(t *testing.T) {
 	}
 }
 
-// The kernel's worker closes what MPTCP has left of a connection: no process did, and the owner
-// stays who it was.
+// A kernel worker closes the rest of an MPTCP connection. No process did that, so the owner does
+// not change.
 func TestKernelThreadIsNoOwner(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at, func(t *testing.T) { kernelThreadIsNoOwner(t, at) })
@@ -308,7 +309,8 @@ func kernelThreadIsNoOwner(t *testing.T, at string) {
 	}
 }
 
-// Every view shows an MPTCP connection beside its subflow, and no timeout where both sides closed.
+// Every view shows an MPTCP connection next to its subflow. If both ends closed, no view shows a
+// timeout.
 func TestViewsOfMPTCP(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:7781", "[::1]:7781"} {
 		t.Run(at, func(t *testing.T) {
@@ -320,7 +322,7 @@ func TestViewsOfMPTCP(t *testing.T) {
 				c := h.mptcp(fam).connectTo(at)
 				s := l.accept()
 				c.close()
-				_, err := unix.Read(s.fd, make([]byte, 1)) // the end of data
+				_, err := unix.Read(s.fd, make([]byte, 1)) // waits for the end of the data
 				h.must("read", err)
 				s.close()
 				l.close()
@@ -335,7 +337,7 @@ func TestViewsOfMPTCP(t *testing.T) {
 			}
 			for role, reason := range map[event.Role]event.Reason{event.Client: event.ReasonUnexplained, event.Server: event.ReasonNormal} {
 				if e := ends[role]; e.Reason != reason {
-					t.Errorf("%v ended for %v, want %v: %+v", role, e.Reason, reason, e)
+					t.Errorf("%v: got reason %v, want %v: %+v", role, e.Reason, reason, e)
 				}
 			}
 			paired := 0

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// needRoot skips a test that needs root. In CI it fails instead, since a skip would hide that
-// nothing was tested.
+// needRoot skips a test that needs root. In CI it fails the test instead, because a skip would hide
+// that nothing was tested.
 func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -29,10 +29,10 @@ func needRoot(t testing.TB) {
 	t.Skip("needs root")
 }
 
-// kernelVersion is a version of the kernel.
+// kernelVersion is a kernel version.
 type kernelVersion struct{ major, minor int }
 
-// kernelBefore reports whether this kernel is older than the version.
+// kernelBefore reports whether the running kernel is older than the version.
 func kernelBefore(t testing.TB, major, minor int) bool {
 	t.Helper()
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
@@ -46,7 +46,7 @@ func kernelBefore(t testing.TB, major, minor int) bool {
 	return x < major || x == major && y < minor
 }
 
-// await waits for a condition that is bound to come true; it fails only if the program is broken.
+// await waits for a condition that must become true. It fails only if the program is broken.
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
@@ -56,13 +56,13 @@ func await(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// host is a network namespace of the test's own, with lo up, in which nothing else communicates. It
-// has a thread that does what it is given; sockets and processes that are made there stay there.
+// host is a network namespace for one test, with lo up and no other traffic. It has a thread that
+// runs functions in the namespace. Sockets and processes that are created there stay there.
 type host struct {
 	t     testing.TB
 	inode uint64
 	work  chan func()
-	leave func() // ends the thread, and with it the namespace unless something else holds it
+	leave func() // ends the thread and, unless something else uses it, the namespace
 }
 
 func newHost(t testing.TB) *host {
@@ -114,7 +114,7 @@ func (h *host) must(what string, err error) {
 	}
 }
 
-// do runs f in the namespace and waits.
+// do runs f in the namespace and waits for it.
 func (h *host) do(f func()) {
 	done := make(chan struct{})
 	h.work <- func() {
@@ -134,7 +134,7 @@ func (h *host) run(out io.Writer, command ...string) {
 	}
 }
 
-// wait runs cmd in the namespace to its end. The error includes what it wrote to stderr.
+// wait runs cmd in the namespace until it exits. The error includes the command's stderr.
 func (h *host) wait(cmd *exec.Cmd) error {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -149,7 +149,7 @@ func (h *host) wait(cmd *exec.Cmd) error {
 	return nil
 }
 
-// tid returns the ID of the thread that lives in the namespace.
+// tid returns the ID of the thread that runs in the namespace.
 func (h *host) tid() (tid int) {
 	h.do(func() { tid = unix.Gettid() })
 	return tid
@@ -157,7 +157,7 @@ func (h *host) tid() (tid int) {
 
 func (h *host) netns() string { return fmt.Sprint(h.inode) }
 
-// sysctl sets net.ipv4.name.
+// sysctl sets net.ipv4.name to value.
 func (h *host) sysctl(name, value string) {
 	h.do(func() { h.must(name, os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0)) })
 }
@@ -165,7 +165,7 @@ func (h *host) sysctl(name, value string) {
 // fastOpenWithoutCookie is a value of tcp_fastopen: 0x607, for clients and every listener.
 const fastOpenWithoutCookie = "1543"
 
-// destroy destroys sockets as an administrator does.
+// destroy destroys sockets as an administrator would, with ss -K.
 func (h *host) destroy(state, end, addr string) {
 	h.run(nil, "ss", "-K", "state", state, end, addr)
 }
@@ -174,7 +174,7 @@ func (h *host) destroy(state, end, addr string) {
 func (h *host) spreadPackets() {
 	dir := h.t.TempDir()
 	h.do(func() {
-		// sysfs shows the network namespace of the process that mounts it.
+		// sysfs shows the network namespace of the process that mounted it.
 		h.must("mount", unix.Mount("sysfs", dir, "sysfs", 0, ""))
 		file := filepath.Join(dir, "class/net/lo/queues/rx-0/rps_cpus")
 		h.must("RPS", os.WriteFile(file, fmt.Appendf(nil, "%x", 1<<cpus()-1), 0))
@@ -188,7 +188,7 @@ func cpus() int {
 	return set.Count()
 }
 
-// cgroupTree returns the mount point of the cgroup v2 tree, which it mounts if necessary.
+// cgroupTree returns the mount point of the cgroup v2 tree. It mounts the tree if necessary.
 func cgroupTree(t *testing.T) string {
 	t.Helper()
 	mounts, err := exec.Command("findmnt", "-n", "-t", "cgroup2", "-o", "TARGET").Output()

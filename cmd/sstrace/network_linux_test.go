@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// awaitPacket waits for a packet of the host, but at most for some milliseconds.
+// awaitPacket waits for a packet from the host, for at most this many milliseconds.
 func (w *wire) awaitPacket(ms int) {
 	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}, ms)
 }
@@ -36,11 +36,11 @@ func untilTheEnd(t *testing.T, f func()) {
 	})
 }
 
-// nat is a destination address that a network replaces with another one.
+// nat is a destination address and the address that replaces it.
 type nat struct{ from, to netip.Addr }
 
 // join forwards all packets between the wires of a client and a server, each after a delay. If dnat
-// is not nil, it replaces the destination of what the client sends, and the source of the answers.
+// is not nil, join replaces the destination of the client's packets and the source of the answers.
 func join(t *testing.T, client, server *wire, delay time.Duration, dnat *nat) {
 	forward := func(from, to *wire, replace func(packet []byte)) {
 		type packet struct {
@@ -56,7 +56,7 @@ func join(t *testing.T, client, server *wire, delay time.Duration, dnat *nat) {
 				_, _ = unix.Write(to.fd, p.data)
 			}
 		}()
-		t.Cleanup(func() { // after the reader's
+		t.Cleanup(func() { // after the cleanup of the reader
 			close(underway)
 			<-delivered
 		})
@@ -84,16 +84,16 @@ func join(t *testing.T, client, server *wire, delay time.Duration, dnat *nat) {
 	})
 }
 
-// The ends of a road.
+// The two ends of a road.
 const (
 	clientEnd = iota
 	serverEnd
 )
 
-// road is a network between two hosts that forwards packets at once, or holds them back for as long
+// road is a network between two hosts. It forwards packets at once, or holds them back for as long
 // as a test wants.
 type road struct {
-	held       [2]atomic.Bool // by the end that sends
+	held       [2]atomic.Bool // by sending end
 	forwarding sync.Mutex
 }
 
@@ -116,7 +116,7 @@ func newRoad(t *testing.T, client, server *wire) *road {
 	return r
 }
 
-// hold holds back what an end sends from now on, or lets it pass.
+// hold starts or stops holding back the packets that an end sends.
 func (r *road) hold(end int, on bool) {
 	r.forwarding.Lock()
 	r.held[end].Store(on)

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Changes are lost in the smallest ring if nobody reads it for a while. The lines report how many,
-// and where, and make no claim about durations across a loss.
+// If nobody reads the smallest ring for a while, changes are lost. The lines report how many
+// changes were lost, and where. They contain no duration that spans a loss.
 func TestOverflow(t *testing.T) {
 	for _, states := range []string{"kernel", "rfc"} {
 		t.Run(states, func(t *testing.T) {
@@ -27,8 +27,8 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// overflow makes sstrace lose changes. Its lines go to a pipe that nobody reads at first, so it
-// soon sleeps in write().
+// overflow makes sstrace lose changes. Nobody reads its output pipe at first, so it soon sleeps in
+// write().
 func overflow(t *testing.T, states string) (r recordedRun, stderr string) {
 	h := newHost(t)
 	tr := h.start([]string{"-o", "ndjson", "--buffer", "4K", "--states", states})
@@ -55,10 +55,10 @@ func overflow(t *testing.T, states string) (r recordedRun, stderr string) {
 	return readRecording(t, file), tr.stderr.String()
 }
 
-// checkLosses checks that losses add up, and that no duration is known from before one to after it.
+// checkLosses checks that the losses add up, and that no duration spans one.
 func checkLosses(t *testing.T, states string, r recordedRun) {
 	var lost uint64
-	var losses []uint64 // their seq
+	var losses []uint64 // the seq of each
 	for _, e := range r.lost {
 		lost += e.RingFull
 		losses = append(losses, e.Seq)
@@ -69,9 +69,9 @@ func checkLosses(t *testing.T, states string, r recordedRun) {
 	last := make(map[uint64]uint64)
 	affected := 0
 	for _, e := range r.changes {
-		socket := e.Sk // all that sstrace may take for one socket
+		socket := e.Sk // everything that sstrace may treat as one socket
 		if states == "rfc" {
-			socket = e.ID // a socket may be several connections, one after the other
+			socket = e.ID // one socket may be several connections in succession
 		}
 		before, ok := last[socket]
 		last[socket] = e.Seq
@@ -84,9 +84,9 @@ func checkLosses(t *testing.T, states string, r recordedRun) {
 		}
 	}
 	t.Logf("%d changes, %d lost in %d places, %d affected", len(r.changes), lost, len(r.lost), affected)
-	// Without cookies, a loss turns the socket into another one.
+	// Without cookies, sstrace treats a socket as another one after a loss.
 	cookies := slices.ContainsFunc(r.changes, func(e event.Event) bool { return e.Cookie != 0 })
 	if affected == 0 && cookies {
-		t.Error("no socket has changes on both sides of a loss: this tests nothing")
+		t.Error("no socket has changes on both sides of a loss, so this tests nothing")
 	}
 }

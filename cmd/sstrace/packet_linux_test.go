@@ -17,17 +17,18 @@ const (
 	ack
 )
 
-// segment is the part of a TCP segment that tests use.
+// segment has the fields of a TCP segment that tests use.
 type segment struct {
 	from, to netip.AddrPort
 	flags    byte
 	seq, ack uint32
 	data     int // bytes
-	// zeroWindow announces a window of 0: the receiver has no space (RFC 9293 section 3.8.6.1).
+	// zeroWindow announces a window of 0: the receiver has no space left (RFC 9293 section
+	// 3.8.6.1).
 	zeroWindow bool
 }
 
-// reply returns a segment that answers s.
+// reply returns a segment with these flags that answers s.
 func (s segment) reply(flags byte) segment {
 	next := s.seq + uint32(s.data)
 	if s.flags&(syn|fin) != 0 {
@@ -41,7 +42,7 @@ func synTo(from, to string) segment {
 	return segment{from: netip.MustParseAddrPort(from), to: netip.MustParseAddrPort(to), flags: syn, seq: 1000}
 }
 
-// fromPort returns s from another port.
+// fromPort returns a copy of s from another port.
 func (s segment) fromPort(port uint16) segment {
 	s.from = netip.AddrPortFrom(s.from.Addr(), port)
 	return s
@@ -63,7 +64,7 @@ func (s segment) tcp() []byte {
 	return tcp
 }
 
-// parse returns the segment in a packet. ok is false if it has none.
+// parse returns the segment in a packet. ok is false if the packet has none.
 func parse(p []byte) (s segment, ok bool) {
 	var from, to netip.Addr
 	switch {
@@ -121,7 +122,7 @@ func icmpError(s segment, kind, code byte) (protocol byte, icmp []byte) {
 	return protocol, icmp
 }
 
-// pseudoSum returns what the pseudo-header adds to a checksum (RFC 9293 section 3.1, RFC 8200
+// pseudoSum returns the sum of the pseudo-header, for a checksum (RFC 9293 section 3.1, RFC 8200
 // section 8.1).
 func pseudoSum(from, to netip.Addr, protocol byte, length int) uint32 {
 	sum := uint32(protocol) + uint32(length)
@@ -133,7 +134,7 @@ func pseudoSum(from, to netip.Addr, protocol byte, length int) uint32 {
 	return sum
 }
 
-// checksum returns the checksum of b (RFC 1071), to which sum is added.
+// checksum returns the checksum of b (RFC 1071). sum is added to it first.
 func checksum(b []byte, sum uint32) uint16 {
 	for ; len(b) >= 2; b = b[2:] {
 		sum += uint32(b[0])<<8 | uint32(b[1])
@@ -153,7 +154,7 @@ const (
 	destinationOffset = 16
 )
 
-// readdress replaces the address at offset in an IPv4 packet with a TCP segment.
+// readdress replaces the address at offset in an IPv4 packet that contains a TCP segment.
 func readdress(p []byte, offset int, addr netip.Addr) {
 	copy(p[offset:], addr.AsSlice())
 	copy(p[10:], []byte{0, 0})
@@ -164,7 +165,7 @@ func readdress(p []byte, offset int, addr netip.Addr) {
 	binary.BigEndian.PutUint16(tcp[16:], checksum(tcp, pseudoSum(from, to, unix.IPPROTO_TCP, len(tcp))))
 }
 
-// isTCPAt reports whether p is an IPv4 packet with a TCP segment and has addr at offset.
+// isTCPAt reports whether p is an IPv4 packet that contains a TCP segment and has addr at offset.
 func isTCPAt(p []byte, offset int, addr netip.Addr) bool {
 	return p[0] == 0x45 && p[9] == unix.IPPROTO_TCP && bytes.Equal(p[offset:offset+4], addr.AsSlice())
 }

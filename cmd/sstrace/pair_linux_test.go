@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Each leg of a handshake between two namespaces has the delay of the network between them, also if
-// the network sends the SYN on to another address (DNAT).
+// Each leg of a handshake between two namespaces takes as long as the delay of the network between
+// them. This is also true if the network forwards the SYN to another address (DNAT).
 func TestHandshakeAcrossNamespaces(t *testing.T) {
 	const delay = 20 * time.Millisecond
 	const server = "10.0.0.2"
@@ -55,14 +55,14 @@ func TestHandshakeAcrossNamespaces(t *testing.T) {
 	}
 }
 
-// accepted reports whether h is a handshake with both ends, paired by their sequence numbers, that
-// was accepted.
+// accepted reports whether h is an accepted handshake with both ends, paired by their sequence
+// numbers.
 func (h *reportedHandshake) accepted() bool {
 	return h.State == "accepted" && h.Pairing != nil && *h.Pairing == "isn" && h.Client != nil && h.Server != nil &&
 		h.Accept != nil
 }
 
-// checkLegs checks an accepted handshake over a network with a delay.
+// checkLegs checks the legs of an accepted handshake over a network with a delay.
 func checkLegs(t *testing.T, h *reportedHandshake, delay time.Duration) {
 	t.Helper()
 	if !h.accepted() {
@@ -78,10 +78,10 @@ func checkLegs(t *testing.T, h *reportedHandshake, delay time.Duration) {
 	}
 }
 
-// cookies are those of the two ends of a connection.
+// cookies contains the cookies of both ends of a connection.
 type cookies struct{ client, server uint64 }
 
-// checkPairs compares handshakes with what the sockets themselves say: each connection appears
+// checkPairs compares handshakes with what the sockets themselves report. Each connection appears
 // once, with its own two ends.
 func checkPairs(t *testing.T, got []reportedHandshake, want map[[2]netip.AddrPort]cookies) {
 	t.Helper()
@@ -95,7 +95,7 @@ func checkPairs(t *testing.T, got []reportedHandshake, want map[[2]netip.AddrPor
 		delete(want, key)
 		switch {
 		case !ok:
-			t.Errorf("%v is no connection, or appears twice", key)
+			t.Errorf("%v is not a connection, or appears twice", key)
 		case c.Laddr != s.Raddr || c.Lport != s.Rport || c.Raddr != s.Laddr || c.Rport != s.Lport:
 			t.Errorf("%+v and %+v are not opposite", *c, *s)
 		case c.Cookie != nil && (*c.Cookie != is.client || *s.Cookie != is.server):
@@ -109,7 +109,7 @@ func checkPairs(t *testing.T, got []reportedHandshake, want map[[2]netip.AddrPor
 	}
 }
 
-// Many simultaneous connections are paired without one mistake.
+// Many simultaneous connections are all paired correctly.
 func TestHandshakesInParallel(t *testing.T) {
 	const connections, listeners, parallel = 1000, 4, 16
 	h := newHost(t)
@@ -161,15 +161,15 @@ func TestHandshakesInParallel(t *testing.T) {
 	checkPairs(t, got, want)
 }
 
-// If a port is used again and again, by clients that succeed and by some that do not, each line is
-// about its own connection.
+// A port is reused repeatedly, by clients that succeed and by clients that fail. Each line still
+// describes its own connection.
 func TestHandshakesOfAReusedPort(t *testing.T) {
 	const rounds = 100
 	h := newHost(t)
 	var want []cookies
 	got := ask[reportedHandshake](t, "handshake", []string{"handshakes", "--netns", h.netns()}, func() {
 		for i := range rounds {
-			if i%3 == 0 { // nobody listens yet
+			if i%3 == 0 { // nobody is listening yet
 				c := h.fixedPort()
 				c.refused()
 				c.close()
@@ -206,7 +206,8 @@ func TestHandshakesOfAReusedPort(t *testing.T) {
 	}
 }
 
-// With SYN cookies, the server's end appears with the ACK, so it is unknown when the SYN arrived.
+// With SYN cookies, the server's end appears only with the ACK, so the arrival time of the SYN is
+// unknown.
 func TestHandshakeWithSynCookies(t *testing.T) {
 	h := newHost(t)
 	h.sysctl("tcp_syncookies", "2") // always
@@ -225,8 +226,8 @@ func TestHandshakeWithSynCookies(t *testing.T) {
 	}
 }
 
-// Both ends of a connection have a line each, in the order in which they end. Those that are open
-// when the trace ends come last.
+// Each end of a connection has its own line, in the order in which the ends close. Ends that are
+// still open when the trace ends come last.
 func TestConns(t *testing.T) {
 	h := newHost(t)
 	var open sock
@@ -260,13 +261,14 @@ func TestConns(t *testing.T) {
 			checkLife(t, &c)
 		}
 	}
-	// The SYN counts as sent, the FIN as sent and as received.
+	// The SYN counts as sent. The FIN counts as sent and as received.
 	if acked, received := got[0].Totals.Acked, got[1].Totals.Received; acked != 7 || received != 6 {
 		t.Errorf("got %d bytes acknowledged, %d received, want 7 and 6", acked, received)
 	}
 }
 
-// checkLife checks a connection that the client closed first: times in states add up to its life.
+// checkLife checks a connection that the client closed first. The times in its states add up to its
+// lifetime.
 func checkLife(t *testing.T, c *reportedConn) {
 	t.Helper()
 	sum := int64(0)

@@ -7,8 +7,8 @@ import (
 	"sstrace/internal/event"
 )
 
-// figure is figure 5 in RFC 9293, section 3.3.2, as a listing of sockets shows it: a connection of
-// a listener begins in LISTEN.
+// figure is figure 5 in RFC 9293, section 3.3.2, as a listing of sockets shows it. There, a
+// connection of a listener begins in LISTEN.
 var figure = map[event.State][]event.State{
 	event.Close:       {event.Listen, event.SynSent},
 	event.Listen:      {event.SynRecv, event.Close},
@@ -23,9 +23,9 @@ var figure = map[event.State][]event.State{
 	event.TimeWait:    {event.Close},
 }
 
-// checkPaths checks what holds for every connection in the rfc vocabulary. Its lines are one path
-// through the figure, which a reset, a timeout or the like may end anywhere. Times do not go
-// backwards, and durations add up to the connection's life.
+// checkPaths checks what is true of every connection in the rfc vocabulary. Its lines follow one
+// path through the figure. A reset, a timeout or the like may end the path anywhere. Times do not
+// go backwards, and durations add up to the lifetime of the connection.
 func checkPaths(t *testing.T, r *recordedRun) {
 	t.Helper()
 	type conn struct {

@@ -19,7 +19,7 @@ func (h *host) procNet(name string) string {
 	return fmt.Sprintf("/proc/%d/task/%d/net/%s", os.Getpid(), h.tid(), name)
 }
 
-// count returns how many sockets in a file of /proc/net are in a state that is wanted.
+// count returns how many sockets in a /proc/net file are in a wanted state.
 func (h *host) count(file string, wanted func(event.State) bool) (n int) {
 	text, err := os.ReadFile(h.procNet(file))
 	h.must("read sockets", err)
@@ -37,14 +37,14 @@ func (h *host) count(file string, wanted func(event.State) bool) (n int) {
 	return n
 }
 
-// inStates returns how many of the namespace's sockets are in these states, request and timewait
-// socks included.
+// inStates returns how many sockets in the namespace are in these states, including request and
+// timewait socks.
 func (h *host) inStates(states ...uint8) int {
 	wanted := func(s event.State) bool { return slices.Contains(states, uint8(s)) }
 	return h.count("tcp", wanted) + h.count("tcp6", wanted)
 }
 
-// awaitStates waits until n of the namespace's sockets are in these states.
+// awaitStates waits until n sockets in the namespace are in these states.
 func (h *host) awaitStates(n int, states ...uint8) {
 	h.t.Helper()
 	var names []string
@@ -54,14 +54,14 @@ func (h *host) awaitStates(n int, states ...uint8) {
 	await(h.t, fmt.Sprint(n, " in ", strings.Join(names, ", ")), func() bool { return h.inStates(states...) == n })
 }
 
-// quiet waits until no IPv4 socket in the namespace is about to change by itself: there are only
-// listeners and TIME_WAIT.
+// quiet waits until no IPv4 socket in the namespace is about to change without outside help: only
+// listeners and TIME_WAIT remain.
 func (h *host) quiet() {
 	busy := func(s event.State) bool { return s != event.Listen && s != event.TimeWait }
 	await(h.t, "quiet", func() bool { return h.count("tcp", busy) == 0 })
 }
 
-// sample is what the kernel listed at one moment between two.
+// sample is one listing by the kernel, made at some time between from and to.
 type sample struct {
 	from, to int64 // CLOCK_MONOTONIC, ns
 	states   map[[2]netip.AddrPort]event.State

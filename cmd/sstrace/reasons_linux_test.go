@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cell is one way for a connection to end: what is done to it in a state, what its end is, and
-// which of the kernel's counters move.
+// cell is one way in which a connection can end. It names the state, what happens to the connection
+// in that state, how the connection ends, and which kernel counters change.
 type cell struct {
 	state, steps string
 	old          event.State
@@ -21,8 +21,8 @@ type cell struct {
 	counters     string
 }
 
-// cells are those that can occur. After close(), FIN_WAIT2 is a timewait sock, or with a long
-// TCP_LINGER2 a full one.
+// cells are the combinations that can occur. After close(), FIN_WAIT2 is a timewait sock. With a
+// long TCP_LINGER2, it is a full socket.
 var cells = []cell{
 	{"SYN_SENT", "close", event.SynSent, event.ReasonGivenUp, 0, event.WeClosed, ""},
 	{"SYN_SENT", "SO_LINGER 0, close", event.SynSent, event.ReasonGivenUp, 0, event.WeClosed, "TCPAbortOnData 1"},
@@ -240,7 +240,7 @@ var cells = []cell{
 	{"TIME_WAIT", "network namespace removed", event.TimeWait, event.ReasonNetNSGone, 0, event.WeClosed, ""},
 }
 
-// Each way for a connection to end has its own reason, which the kernel's counters confirm.
+// Each way of ending a connection has its own reason. The kernel's counters confirm the reason.
 func TestReasons(t *testing.T) {
 	f := startFeed(t)
 	for _, family := range []string{"IPv4", "IPv6"} {
@@ -256,8 +256,9 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// check runs c and compares the end. What a timer does is hidden from BPF while its CPU runs a
-// process that the kernel protects (see hidden), so a run that differs is repeated once.
+// check runs c and compares the end. If a CPU runs a process that the kernel protects, BPF does not
+// see what a timer does on that CPU (see hidden). So check repeats a run once if its result
+// differs.
 func (c cell) check(t *testing.T, f *feed, family string) {
 	for _, report := range []func(string, ...any){t.Logf, t.Errorf} {
 		got, lines := c.run(t, f, family)
@@ -313,8 +314,9 @@ func (c cell) run(t *testing.T, f *feed, family string) (got cell, changes []eve
 	return got, changes
 }
 
-// With more orphans than tcp_max_orphans allows, close() resets, and so does the timer of an
-// orphan. The limit is the machine's, so this lowers it for a moment.
+// If there are more orphans than tcp_max_orphans allows, close() resets the connection, and so does
+// an orphan's timer. The limit applies to the whole machine, so the test lowers it only for a
+// moment.
 func TestTooManyOrphans(t *testing.T) {
 	f := startFeed(t)
 	const limit = "/proc/sys/net/ipv4/tcp_max_orphans"
@@ -347,7 +349,7 @@ func TestTooManyOrphans(t *testing.T) {
 			p.do(ways[state] + ", close")
 			timers = append(timers, p)
 		}
-		other := newEndpoint(t, family) // an orphan that has nothing to send again
+		other := newEndpoint(t, family) // an orphan with nothing to retransmit
 		other.do(ways["FIN_WAIT2"] + ", TCP_LINGER2 61, close")
 		h := []map[string]int{timers[0].h.counters(), timers[1].h.counters(), timers[2].h.counters()}
 		if err := os.WriteFile(limit, []byte("0"), 0); err != nil {

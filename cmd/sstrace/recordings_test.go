@@ -3,24 +3,24 @@ package main
 import _ "embed"
 
 var (
-	// recorded is a recording of three changes, between which changes were lost.
+	// recorded is a recording of three changes. Other changes were lost in between.
 	//go:embed testdata/recorded.ndjson
 	recorded string
 
-	// bound is a recording of sockets that more than their addresses identify: a link-local
-	// connection that waited for data, whose processes have no ID in sstrace's PID namespace, and a
-	// connect() from a VRF that sent no SYN.
+	// bound is a recording of sockets that need more than their addresses to be identified. One is
+	// a link-local connection that waited for data. Its processes have no ID in sstrace's PID
+	// namespace. Another one is a connect() from a VRF that sent no SYN.
 	//go:embed testdata/bound.ndjson
 	bound string
 
-	// listed is a listing of sockets: one of which everything is known, one of which nothing is,
-	// and one with a malicious name.
+	// listed is a listing of sockets. Everything is known about one, nothing about another, and one
+	// has a malicious name.
 	//go:embed testdata/listed.ndjson
 	listed string
 
-	// paired is a recording of a server and a client: connections over IPv4, IPv6 and mapped
-	// addresses, closed by either end, reset, and refused, one of a socket with itself, and one
-	// that nobody accepts.
+	// paired is a recording of a server and a client. The connections use IPv4, IPv6 and mapped
+	// addresses. Some are closed by either end, some are reset and some refused. One connects a
+	// socket to itself, and one is never accepted.
 	//go:embed testdata/pair.ndjson
 	paired string
 )

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// redisServer returns the path of redis-server. Debian's redis-tools has the program, too, by
-// another name, and installing that package starts no service.
+// redisServer returns the path of redis-server. Debian's redis-tools package contains the same
+// program under another name, and installing that package starts no service.
 func redisServer(t *testing.T) string {
 	t.Helper()
 	if path, err := exec.LookPath("redis-server"); err == nil {
@@ -30,8 +30,8 @@ func redisServer(t *testing.T) string {
 	return link
 }
 
-// The situation that sstrace was made for: a Redis master and its replica on one host are started
-// and stopped. All four sockets are traced, with their owners.
+// sstrace was made for this situation: a Redis master and its replica on one host are started and
+// stopped. All four sockets are traced, with their owners.
 func TestRedis(t *testing.T) {
 	needRoot(t)
 	server := redisServer(t)

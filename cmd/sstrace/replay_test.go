@@ -11,7 +11,7 @@ import (
 	"sstrace/internal/event/eventtest"
 )
 
-// replays are what commands print of recordings.
+// replays lists commands and what each prints for a recording.
 var replays = []struct {
 	name, in, args, golden string
 }{
@@ -61,7 +61,7 @@ var replays = []struct {
 	{"conns by state", paired, "conns --state CLOSE_WAIT -6", "conns.state"},
 }
 
-// withoutLoss is recorded as if nothing had been lost.
+// withoutLoss is recorded, edited as if nothing had been lost.
 var withoutLoss = func() string {
 	lines := slices.Delete(strings.SplitAfter(recorded, "\n"), 2, 3)
 	return strings.NewReplacer(`"ring_full":12`, `"ring_full":0`, `"seq":4`, `"seq":3`, `"seq":5`, `"seq":4`).
@@ -88,7 +88,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// A recording that is printed as NDJSON is itself.
+// Printing a recording as NDJSON reproduces the recording.
 func TestReplayIsExact(t *testing.T) {
 	for _, test := range []struct{ in, command string }{
 		{recorded, "-r - -o ndjson"}, {bound, "-r - -o ndjson"}, {listed, "ls -r - -o ndjson"},
@@ -100,7 +100,7 @@ func TestReplayIsExact(t *testing.T) {
 	}
 }
 
-// boundLines are the lines of bound that filters select, by number.
+// boundLines maps a filter to the numbers of the lines of bound that it selects.
 var boundLines = map[string]string{
 	"-p 80":                          "3",
 	"--host 203.0.113.1":             "3",
@@ -140,7 +140,7 @@ func TestFiltersOfARecording(t *testing.T) {
 	}
 }
 
-// Every view shows the connect() that sent no SYN, except those that show sockets.
+// Every view shows the connect() that sent no SYN, except the views that show sockets.
 func TestViewsOfBoundSockets(t *testing.T) {
 	for command, want := range map[string]string{
 		"handshakes": `"no_syn":true,"reason":"unreachable","err":113`,
@@ -159,11 +159,11 @@ func TestViewsOfBoundSockets(t *testing.T) {
 	}
 }
 
-// Of a recording that was cut off, each command prints what there is, and fails.
+// If a recording was cut off, each command prints what there is and then fails.
 func TestCutRecording(t *testing.T) {
 	for _, test := range []struct {
 		in      string
-		lines   int // of in
+		lines   int // in the input
 		command string
 		want    string
 	}{
@@ -183,7 +183,7 @@ func TestCutRecording(t *testing.T) {
 	}
 }
 
-// A command that reads the output of another one says what it is.
+// A command that gets the output of another command says what kind of recording it is.
 func TestWrongKindOfRecording(t *testing.T) {
 	answer := sstrace(t, recorded, "stats", "-r", "-", "-o", "ndjson").stdout
 	partial := sstrace(t, recorded, "-r", "-", "-o", "ndjson", "--state", "established").stdout
@@ -219,7 +219,7 @@ func TestReplayOfBrokenRecordings(t *testing.T) {
 	lines := strings.SplitAfter(recorded, "\n")
 	for _, test := range []struct {
 		name, in, want string
-		lines          int // that are printed nevertheless
+		lines          int // printed nevertheless
 	}{
 		{"cut within a line", recorded[:len(recorded)-20], "line 5 is cut short", 4},
 		{"without an end", strings.Join(lines[:4], ""), "has no end line", 4},

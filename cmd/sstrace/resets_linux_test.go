@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bothEnds is a connection over a road that one of its ends resets, or both.
+// bothEnds is a connection over a road. One of its ends resets it, or both do.
 type bothEnds struct {
 	name    string
 	traffic func(r *road, c, s sock)
-	// closes has a c if the client's end is to be closed after the traffic, and an s if the
-	// server's end is to be closed when all is over.
+	// closes contains c if the client's end is closed after the traffic, and s if the server's end
+	// is closed when everything is over.
 	closes string
-	// The state in which each end was, and the reason of its end.
+	// The state that each end was in, and the reason why it ended.
 	client, server string
 }
 
@@ -154,7 +154,7 @@ var bothEndsTests = []bothEnds{
 	},
 }
 
-// awaitData waits for data that is not read.
+// awaitData waits until there is unread data.
 func (s sock) awaitData() {
 	await(s.h.t, "data", func() bool {
 		n, err := unix.IoctlGetInt(s.fd, unix.SIOCINQ)
@@ -162,7 +162,7 @@ func (s sock) awaitData() {
 	})
 }
 
-// Whichever end resets a connection, both ends report which it was, also if their last segments
+// Whichever end resets a connection, both ends report who reset it, even if their last segments
 // cross.
 func TestBothEndsReportWhoReset(t *testing.T) {
 	f := startFeed(t)
@@ -175,7 +175,7 @@ func TestBothEndsReportWhoReset(t *testing.T) {
 
 func (test *bothEnds) check(t *testing.T, f *feed, ipv6 bool) {
 	here, there := newHost(t), newHost(t)
-	// The inode of a network namespace is used again, so each test has other addresses.
+	// The inode number of a network namespace is reused, so each test has different addresses.
 	n := peerPorts.Add(1)
 	var ends [2]netip.AddrPort
 	var wires [2]*wire
@@ -210,8 +210,7 @@ func (test *bothEnds) check(t *testing.T, f *feed, ipv6 bool) {
 	l.close()
 }
 
-// endOf waits for the end of the connection of h and returns the state in which it was, and the
-// reason.
+// endOf waits until the connection of h ends, and returns the state that it was in and the reason.
 func endOf(f *feed, h *host, local, remote netip.AddrPort) (got string) {
 	h.awaitStates(0, unix.BPF_TCP_ESTABLISHED, unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_FIN_WAIT2,
 		unix.BPF_TCP_CLOSE_WAIT, unix.BPF_TCP_LAST_ACK)

@@ -15,7 +15,7 @@ func init() {
 	roles["listen"] = listenOnce
 }
 
-// exitOn ends a role with a message.
+// exitOn ends the process with a message if err is not nil.
 func exitOn(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -29,8 +29,8 @@ func tcpSocket(a netip.AddrPort) int {
 	return fd
 }
 
-// connectMany is a process that connects to its first argument as often as its second says, with a
-// new connection for each request.
+// connectMany makes repeated connections to the address in its first argument, one for each
+// request. The second argument is the number of connections.
 func connectMany() {
 	to := netip.MustParseAddrPort(os.Args[1])
 	n, err := strconv.Atoi(os.Args[2])
@@ -47,13 +47,13 @@ func connectMany() {
 	}
 }
 
-// connectOnce is a process that connects to its argument and ends.
+// connectOnce connects to the address in its argument and exits.
 func connectOnce() {
 	to := netip.MustParseAddrPort(os.Args[1])
 	exitOn(unix.Connect(tcpSocket(to), sockaddr(to, family(to))))
 }
 
-// listenOnce is a process that opens a listener on its argument and ends.
+// listenOnce opens a listener on the address in its argument and exits.
 func listenOnce() {
 	at := netip.MustParseAddrPort(os.Args[1])
 	fd := tcpSocket(at)

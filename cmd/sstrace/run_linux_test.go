@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// commands are run by sstrace. Each gets a line on stdin.
+// commands are run by sstrace. Each gets one line on stdin.
 var commands = []struct {
 	name   string
 	argv   []string
@@ -48,7 +48,7 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-// No connection is lost of a command that does nothing but connect.
+// If a command does nothing but connect, none of its connections is lost.
 func TestCommandThatConnects(t *testing.T) {
 	h := newHost(t)
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
@@ -81,7 +81,7 @@ func TestCommandThatConnects(t *testing.T) {
 	unix.Shutdown(l.fd, unix.SHUT_RD)
 }
 
-// traceRole runs sstrace with args, whose command is the test binary in a role.
+// traceRole runs sstrace with args. Its command is the test binary in a role.
 func (h *host) traceRole(t *testing.T, args []string, role string, roleArgs ...string) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -96,7 +96,8 @@ func (h *host) traceRole(t *testing.T, args []string, role string, roleArgs ...s
 	})
 }
 
-// A line is printed at once, also to a pipe, although not every one of many wakes the reader.
+// A line is printed immediately, even to a pipe, although not every change wakes the reader when
+// there are many.
 func TestLinesComeAtOnce(t *testing.T) {
 	h := newHost(t)
 	tr := h.start(nil)
@@ -104,7 +105,7 @@ func TestLinesComeAtOnce(t *testing.T) {
 		t.Fatalf("got header %q", header)
 	}
 	for range 20 {
-		h.listen(loopbackAddr, 1).close() // the ring was empty, and the reader sleeps
+		h.listen(loopbackAddr, 1).close() // the ring was empty, and the reader is asleep
 		for _, want := range []string{"CLOSE       → LISTEN", "LISTEN      → CLOSE"} {
 			if line := tr.line(); !strings.Contains(line, want) {
 				t.Errorf("got %q, want %q", line, want)
@@ -134,7 +135,7 @@ func TestCountStopsExactly(t *testing.T) {
 	}
 }
 
-// -n stops at once even if the last line was delayed, and nothing follows it.
+// -n stops immediately even if the last line was delayed, and nothing follows that line.
 func TestCountStopsAfterAWait(t *testing.T) {
 	h := newHost(t)
 	h.sysctl("tcp_synack_retries", "1")
@@ -142,7 +143,7 @@ func TestCountStopsAfterAWait(t *testing.T) {
 	l := h.listen(hostAddr, 8)
 	defer l.close()
 	tr := h.start([]string{"--states", "rfc", "--edge", "SYN_RECV:CLOSE", "-n", "1"})
-	await(t, "the end", func() bool { // the first SYN may come before sstrace is attached
+	await(t, "the end", func() bool { // the first SYN may be sent before sstrace is attached
 		w.send(synTo(peerAddr, hostAddr))
 		select {
 		case <-tr.done:
@@ -158,8 +159,8 @@ func TestCountStopsAfterAWait(t *testing.T) {
 	}
 }
 
-// A line that was delayed is printed with another one. -n may stop between the two, and the balance
-// still adds up.
+// A line that was delayed is printed together with another one. -n may stop between the two, and
+// the balance still adds up.
 func TestCountStopsBetweenTwo(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		h := newHost(t)
@@ -182,7 +183,7 @@ func TestFor(t *testing.T) {
 	}
 }
 
-// After SIGINT and SIGTERM, what happened before is still printed.
+// After SIGINT or SIGTERM, sstrace still prints what happened before the signal.
 func TestSignalsDrain(t *testing.T) {
 	for _, signal := range []unix.Signal{unix.SIGINT, unix.SIGTERM} {
 		h := newHost(t)
@@ -201,7 +202,7 @@ func TestSignalsDrain(t *testing.T) {
 	}
 }
 
-// `sstrace | head -n 1` ends without a message.
+// `sstrace | head -n 1` exits without a message.
 func TestClosedStdout(t *testing.T) {
 	h := newHost(t)
 	tr := h.start(nil)
@@ -216,7 +217,7 @@ func TestClosedStdout(t *testing.T) {
 	}
 }
 
-// It needs no line to notice that the reader has exited.
+// sstrace notices that the reader has exited even if there is no line to write.
 func TestClosedStdoutWhileNothingHappens(t *testing.T) {
 	h := newHost(t)
 	tr := h.start(nil)
@@ -242,14 +243,14 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// When it is killed, it leaves nothing in the kernel.
+// If sstrace is killed, it leaves nothing in the kernel.
 func TestKilled(t *testing.T) {
 	h := newHost(t)
 	tr := h.start(nil)
 	tr.line()
 	ids := tr.programs()
 	if len(ids) == 0 {
-		t.Fatal("a running sstrace holds no program: this tests nothing")
+		t.Fatal("a running sstrace holds no program, so this tests nothing")
 	}
 	tr.end(unix.SIGKILL, -1)
 	await(t, "the end of its programs", func() bool {

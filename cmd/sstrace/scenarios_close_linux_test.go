@@ -52,7 +52,7 @@ var orderlyScenarios = []scenario{
 			c.reach(unix.BPF_TCP_FIN_WAIT2)
 			s.write("still speaking")
 			s.shutdown(unix.SHUT_WR)
-			c.reach(unix.BPF_TCP_CLOSE) // the TIME_WAIT that shutdown() leaves behind is another kind of socket
+			c.reach(unix.BPF_TCP_CLOSE) // shutdown() leaves a TIME_WAIT of another kind
 			c.close()
 			s.close()
 			l.close()
@@ -130,7 +130,7 @@ var orderlyScenarios = []scenario{
 	},
 }
 
-// timeWaitScenarios are about what remains when no process has the socket any more: FIN_WAIT2 and
+// timeWaitScenarios are about what remains after no process has the socket any more: FIN_WAIT2 and
 // TIME_WAIT.
 var timeWaitScenarios = []scenario{
 	{
@@ -141,7 +141,7 @@ var timeWaitScenarios = []scenario{
 			c.close()
 			h.awaitStates(1, unix.BPF_TCP_FIN_WAIT2)
 			h.awaitStates(0, unix.BPF_TCP_FIN_WAIT2)
-			s.close() // a reset answers its FIN
+			s.close() // its FIN is answered with a reset
 			h.awaitStates(0, unix.BPF_TCP_LAST_ACK)
 			l.close()
 		},
@@ -254,7 +254,7 @@ var timeWaitScenarios = []scenario{
 			l, c, s := h.connection(loopbackAddr, loopbackAddr)
 			closeBoth(c, s)
 			h.awaitStates(1, unix.BPF_TCP_TIME_WAIT)
-			// TIME_WAIT is a minute, which is as long as await waits.
+			// TIME_WAIT lasts a minute, and await waits no longer than that.
 			for i := 0; i < 1000 && h.inStates(unix.BPF_TCP_TIME_WAIT) == 1; i++ {
 				time.Sleep(100 * time.Millisecond)
 			}
@@ -267,8 +267,8 @@ var timeWaitScenarios = []scenario{
 	},
 }
 
-// connectFromPort connects to l, always from the same port. If that is still in TIME_WAIT and may
-// be reused, it must be a second old.
+// connectFromPort connects to l, always from the same port. If that port is still in TIME_WAIT, it
+// can be reused only after a second.
 func (h *host) connectFromPort(l sock) (client, server sock) {
 	c := h.fixedPort()
 	await(h.t, "connect", func() bool { return unix.Connect(c.fd, mustSockaddr(loopbackAddr)) == nil })

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connectScenarios are calls of connect() that fail.
+// connectScenarios are connect() calls that fail.
 var connectScenarios = []scenario{
 	{
 		name: "refused",
@@ -27,7 +27,7 @@ var connectScenarios = []scenario{
 		},
 	},
 	{
-		// Without cookies, nothing shows that it is the same socket.
+		// Without cookies, nothing shows that both attempts use the same socket.
 		name:    "refused twice with one socket without a cookie",
 		before:  kernelVersion{5, 12},
 		traffic: refusedTwice,
@@ -39,7 +39,7 @@ var connectScenarios = []scenario{
 	{
 		name: "full accept queue drops the SYN",
 		traffic: func(h *host) {
-			l := h.listen(loopbackAddr, 0) // a queue of one
+			l := h.listen(loopbackAddr, 0) // a queue for one connection
 			first := h.dial(loopbackAddr)
 			h.awaitStates(2, unix.BPF_TCP_ESTABLISHED)
 			second := h.socket(unix.AF_INET)
@@ -108,7 +108,7 @@ func (s sock) timesOut(addr string) {
 	}
 }
 
-// handshakeScenarios are handshakes of a server, most of which fail.
+// handshakeScenarios are the server's ends of handshakes, most of which fail.
 var handshakeScenarios = []scenario{
 	{
 		name: "abandoned handshake",
@@ -135,7 +135,7 @@ var handshakeScenarios = []scenario{
 	{
 		name: "SYN arrives twice",
 		traffic: onWire(func(w *wire) {
-			w.h.sysctl("tcp_invalid_ratelimit", "0") // answer every repeated SYN
+			w.h.sysctl("tcp_invalid_ratelimit", "0") // answer every retransmitted SYN
 			l := w.h.listen(hostAddr, 8)
 			w.knock()
 			w.send(w.knock().reply(ack))
@@ -215,7 +215,7 @@ func handshakeDestroyed(w *wire) {
 func acceptQueueFull(w *wire) {
 	h := w.h
 	h.sysctl("tcp_synack_retries", "1")
-	l := h.listen(hostAddr, 2) // full with three
+	l := h.listen(hostAddr, 2) // full with three connections
 	knock := func(port uint16) segment {
 		w.send(synTo(peerAddr, hostAddr).fromPort(port))
 		return w.receive(syn | ack)
@@ -226,7 +226,7 @@ func acceptQueueFull(w *wire) {
 	third, fourth := knock(40003), knock(40004)
 	w.send(third.reply(ack))
 	h.awaitStates(3, unix.BPF_TCP_ESTABLISHED)
-	w.send(fourth.reply(ack)) // is dropped
+	w.send(fourth.reply(ack)) // this ACK is dropped
 	h.awaitStates(0, unix.BPF_TCP_SYN_RECV)
 	for range 3 {
 		l.acceptAndReset()
@@ -239,7 +239,7 @@ func synQueueFull(w *wire) {
 	h.sysctl("tcp_syncookies", "0")
 	l := h.listen(hostAddr, 1)
 	before := h.netstat("TCPReqQFullDrop")
-	// Kernels differ in whether a queue of 1 is full with 1 or with 2.
+	// Kernels disagree on whether a queue of 1 is full with 1 or with 2 connections.
 	for port := uint16(40001); h.netstat("TCPReqQFullDrop") == before && port < 40100; port++ {
 		w.send(synTo(peerAddr, hostAddr).fromPort(port))
 	}

@@ -9,20 +9,20 @@ import (
 	"sstrace/internal/event"
 )
 
-// scenario is one way that connections can go, and the paths that their sockets take in each
-// vocabulary.
+// scenario is one way in which connections can behave, and the paths that their sockets take in
+// each vocabulary.
 type scenario struct {
 	name          string
-	since, before kernelVersion // the kernels that it applies to
+	since, before kernelVersion // the kernels to which it applies
 	family        event.Family  // IPv4 if it is 0
 
-	// traffic makes the connections. If some of it happens before the trace starts, older is set
-	// instead and returns the rest.
+	// traffic makes the connections. If some of this must happen before the trace starts, older is
+	// set instead. older does that part and returns the rest.
 	traffic func(h *host)
 	older   func(h *host) (traffic func())
 
 	want paths
-	// anyNumber is set if the kernel decides how many sockets take the same path.
+	// anyNumber is set if the kernel decides how many sockets take a path.
 	anyNumber bool
 }
 
@@ -32,7 +32,7 @@ type paths struct {
 	rfc, kernel []string
 }
 
-// The addresses that scenarios use, with and without a wire.
+// The addresses in scenarios, with and without a wire.
 const (
 	loopbackAddr  = "127.0.0.1:7781"
 	loopbackAddr6 = "[::1]:7781"
@@ -40,7 +40,7 @@ const (
 	peerAddr      = "10.1.2.3:40602"
 )
 
-// The paths of sockets in the kernel's vocabulary. A reset ends clientReset and serverReset.
+// Paths of sockets in the kernel's vocabulary. clientReset and serverReset end with a reset.
 const (
 	ordinaryListener = "listener CLOSE LISTEN CLOSE"
 	activeClient     = "client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE"
@@ -51,7 +51,7 @@ const (
 	serverReset      = "server LISTEN SYN_RECV ESTABLISHED CLOSE"
 )
 
-// The paths of sockets in RFC 9293's vocabulary.
+// Paths of sockets in the RFC 9293 vocabulary.
 const (
 	rfcListener      = ordinaryListener + " (normal)"
 	rfcActiveClient  = "client CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 TIME_WAIT"
@@ -60,7 +60,7 @@ const (
 	rfcPassiveServer = passiveServer + " (normal)"
 )
 
-// What the commonest scenarios want.
+// What the most common scenarios expect.
 var (
 	clientClosesFirst = paths{
 		rfc:    []string{rfcListener, rfcActiveClient, rfcPassiveServer},
@@ -72,7 +72,7 @@ var (
 	}
 )
 
-// resets returns the paths of a connection that ends in ESTABLISHED, for these reasons.
+// resets returns the paths of a connection that ends in ESTABLISHED for these reasons.
 func resets(client, server event.Reason) paths {
 	return paths{
 		rfc: []string{
@@ -82,14 +82,15 @@ func resets(client, server event.Reason) paths {
 	}
 }
 
-// clientOnly returns the paths of a client without a server in the namespace. The vocabularies
+// clientOnly returns the paths of a client whose server is not in the namespace. The vocabularies
 // differ only in the reason.
 func clientOnly(states string, why event.Reason) paths {
 	path := "client CLOSE SYN_SENT " + states
 	return paths{rfc: []string{path + " (" + why.String() + ")"}, kernel: []string{path}}
 }
 
-// serverOnly is clientOnly for a listener and a server whose peer is behind the wire.
+// serverOnly returns the paths of a listener and of a server whose peer is behind the wire.
+// Otherwise it is like clientOnly.
 func serverOnly(states string, why event.Reason) paths {
 	path := "server LISTEN SYN_RECV " + states
 	return paths{
@@ -99,7 +100,7 @@ func serverOnly(states string, why event.Reason) paths {
 }
 
 // halfOpenOnly returns the paths of a handshake that fails for this reason. The kernel's vocabulary
-// does not have a half-open connection.
+// has no half-open connections.
 func halfOpenOnly(why event.Reason) paths {
 	return paths{
 		rfc:    []string{rfcListener, "server LISTEN SYN_RECV CLOSE (" + why.String() + ")"},
@@ -107,8 +108,8 @@ func halfOpenOnly(why event.Reason) paths {
 	}
 }
 
-// Every way that a connection can go, in both vocabularies at once: two traces see the same
-// traffic.
+// The test covers every way in which a connection can behave, in both vocabularies at once: two
+// traces see the same traffic.
 func TestStateMachine(t *testing.T) {
 	all := slices.Concat(orderlyScenarios, connectScenarios, resetScenarios, abortScenarios, timeWaitScenarios,
 		handshakeScenarios, timeoutScenarios)
@@ -120,9 +121,9 @@ func TestStateMachine(t *testing.T) {
 	}
 }
 
-// check runs s and compares the paths. A timer interrupts whatever process its CPU runs, and where
-// the kernel hides a process from BPF (see hidden), nothing can report what the timer did; so a run
-// that differs is repeated once.
+// check runs s and compares the paths. A timer interrupts whatever process its CPU is running. If
+// the kernel hides that process from BPF (see hidden), nothing can report what the timer did. So
+// check repeats a run once if its paths differ.
 func (s *scenario) check(t *testing.T) {
 	if s.since != (kernelVersion{}) && kernelBefore(t, s.since.major, s.since.minor) {
 		t.Skipf("needs Linux %d.%d", s.since.major, s.since.minor)
@@ -141,7 +142,7 @@ func (s *scenario) check(t *testing.T) {
 	}
 }
 
-// run returns the paths that the sockets took, sorted.
+// run runs the scenario and returns the paths that the sockets took, sorted.
 func (s *scenario) run(t *testing.T) (rfc, kernel []string) {
 	h := newHost(t)
 	traffic := func() { s.traffic(h) }
@@ -168,13 +169,13 @@ func traceBoth(t *testing.T, args []string, traffic func()) (rfc, kernel recorde
 	return rfc, kernel
 }
 
-// checkChanges checks what is the same in every scenario.
+// checkChanges checks what is true in every scenario.
 func (s *scenario) checkChanges(t *testing.T, h *host, changes []event.Event) {
 	t.Helper()
 	family := cmp.Or(s.family, event.IPv4)
 	known := make(map[uint64]bool) // sockets
 	for _, e := range changes {
-		uid := e.UID == 0 || e.UID == event.NoUID && s.older != nil // an orphan's is unknown
+		uid := e.UID == 0 || e.UID == event.NoUID && s.older != nil // unknown for an orphan
 		if e.Family != family || e.NetNS != uint32(h.inode) || !uid || e.Proto != event.TCP {
 			t.Errorf("got family %v, netns %d, uid %d, proto %v, want %v, %d, 0, tcp: %+v",
 				e.Family, e.NetNS, e.UID, e.Proto, family, h.inode, e)
@@ -188,7 +189,7 @@ func (s *scenario) checkChanges(t *testing.T, h *host, changes []event.Event) {
 
 func sorted(all []string) []string { return slices.Sorted(slices.Values(all)) }
 
-// onWire returns traffic of a host whose peer is behind a wire.
+// onWire returns traffic for a host whose peer is behind a wire.
 func onWire(traffic func(w *wire)) func(h *host) {
 	return func(h *host) { traffic(h.newWire()) }
 }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resetScenarios are established connections that a reset ends.
+// resetScenarios are established connections that end with a reset.
 var resetScenarios = []scenario{
 	{
 		name: "reset by SO_LINGER",
@@ -167,7 +167,7 @@ var resetScenarios = []scenario{
 	},
 }
 
-// abortScenarios are connections that somebody ends without a word of the peer.
+// abortScenarios are connections that are ended without anything from the peer.
 var abortScenarios = []scenario{
 	{
 		name: "disconnected",

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sock is a TCP socket by its file descriptor. The tests choose each system call, which package net
-// would not let them.
+// sock is a TCP socket, used through its file descriptor. This lets the tests choose each system
+// call, which package net would not.
 type sock struct {
 	h  *host
 	fd int
@@ -31,7 +31,7 @@ func sockaddr(a netip.AddrPort, family int) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// mustSockaddr returns addr as a socket address of its own family.
+// mustSockaddr returns addr as a socket address of the same family.
 func mustSockaddr(addr string) unix.Sockaddr {
 	a := netip.MustParseAddrPort(addr)
 	return sockaddr(a, family(a))
@@ -44,7 +44,8 @@ func family(a netip.AddrPort) int {
 	return unix.AF_INET6
 }
 
-// listen opens a listener on addr, such as "127.0.0.1:7781". The kernel chooses port 0.
+// listen opens a listener on addr, such as "127.0.0.1:7781". If the port is 0, the kernel chooses
+// one.
 func (h *host) listen(addr string, backlog int) sock {
 	a := netip.MustParseAddrPort(addr)
 	s := h.socket(family(a))
@@ -54,7 +55,7 @@ func (h *host) listen(addr string, backlog int) sock {
 	return s
 }
 
-// fixedPort returns a socket that is bound to always the same port, for a client.
+// fixedPort returns a client socket that is always bound to the same port.
 func (h *host) fixedPort() sock {
 	s := h.socket(unix.AF_INET)
 	s.option(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
@@ -70,7 +71,7 @@ func (h *host) dial(addr string) sock {
 	return s
 }
 
-// established opens a connection to l at addr.
+// established makes a connection to l at addr and returns both ends.
 func (h *host) established(l sock, addr string) (client, server sock) {
 	client = h.dial(addr)
 	return client, l.accept()
@@ -83,14 +84,14 @@ func (h *host) connection(listen, dial string) (listener, client, server sock) {
 	return listener, client, server
 }
 
-// closeBoth closes first, and then second once it has received the FIN.
+// closeBoth closes first. It closes second once second has received the FIN.
 func closeBoth(first, second sock) {
 	first.close()
 	second.reach(unix.BPF_TCP_CLOSE_WAIT)
 	second.close()
 }
 
-// resetBoth makes first reset the connection, and closes second once it has received the reset.
+// resetBoth makes first reset the connection. It closes second once second has received the reset.
 func resetBoth(first, second sock) {
 	first.reset()
 	first.close()
@@ -134,7 +135,7 @@ func (s sock) read(n int) {
 	}
 }
 
-// file returns a duplicate for a process to inherit.
+// file returns a duplicate that a process can inherit.
 func (s sock) file() *os.File {
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 3)
 	s.h.must("dup", err)
@@ -143,12 +144,12 @@ func (s sock) file() *os.File {
 	return f
 }
 
-// reset turns the close() that follows into a reset.
+// reset makes the next close() reset the connection.
 func (s sock) reset() {
 	s.h.must("linger", unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
 }
 
-// reach waits until the kernel has the socket in state.
+// reach waits until the socket is in this state in the kernel.
 func (s sock) reach(state uint8) {
 	await(s.h.t, "state of a socket", func() bool {
 		info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -156,7 +157,7 @@ func (s sock) reach(state uint8) {
 	})
 }
 
-// ends returns the addresses of a socket, and its cookie.
+// ends returns the addresses of a socket and its cookie.
 func (s sock) ends() (local, remote netip.AddrPort, cookie uint64) {
 	get := func(sa unix.Sockaddr, err error) netip.AddrPort {
 		s.h.must("name", err)

@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/event/eventtest"
 )
 
-// 50 connections that the client closes are 50 of each change, in the sum of all intervals and in
-// the whole run.
+// If the client closes 50 connections, each change is counted 50 times, both in the sum of all
+// intervals and in the whole run.
 func TestStats(t *testing.T) {
 	const connections = 50
 	h := newHost(t)
@@ -55,7 +55,7 @@ func TestStats(t *testing.T) {
 	if last != "end" {
 		t.Errorf("got %q as the last line, want end", last)
 	}
-	for _, c := range count { // a port that is chosen again ends its TIME_WAIT
+	for _, c := range count { // reusing a port ends its TIME_WAIT
 		delete(c, "TIME_WAIT CLOSE")
 		delete(c, " time_wait_reused")
 	}
@@ -76,7 +76,7 @@ func TestStats(t *testing.T) {
 		t.Errorf("intervals: got %v, want %v", count[false], want)
 	}
 	delete(want, " normal")
-	// No time is known before these.
+	// The time before these changes is unknown.
 	for _, first := range []string{"CLOSE LISTEN", "CLOSE SYN_SENT", "LISTEN SYN_RECV"} {
 		want[first] = 0
 	}

@@ -110,8 +110,8 @@ func (j *job) warn(p *probe.Probe) {
 			"sstrace: half-open and TIME_WAIT connections are not traced: %v (`sstrace check` says what to do)\n", err)
 	}
 	if err := p.CallsUnavailable(); err != nil {
-		fmt.Fprintf(os.Stderr, "sstrace: accept() and connect() are not traced: %v (until it closes, a connection "+
-			"belongs to the process that listens, and a connect() that sends no SYN has no line)\n", err)
+		fmt.Fprintf(os.Stderr, "sstrace: accept() and connect() are not traced: %v (until a connection closes, "+
+			"its owner is the process that listens, and a connect() that sends no SYN has no line)\n", err)
 	}
 	warnPIDNamespace()
 }

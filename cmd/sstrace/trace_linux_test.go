@@ -17,8 +17,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// trace runs sstrace around traffic and returns what it recorded. What holds for each recording is
-// checked here.
+// trace runs sstrace around traffic and returns the recording. It also checks what is true of every
+// recording.
 func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "trace.ndjson")
@@ -36,11 +36,12 @@ func trace(t *testing.T, args []string, traffic func()) recordedRun {
 	return r
 }
 
-// around runs sstrace, with -w, around traffic: it waits until it is attached, and ends it when
-// traffic is over.
+// around runs sstrace, with -w, around traffic. It waits until sstrace is attached, and ends
+// sstrace when traffic is over.
 func around(t *testing.T, args []string, traffic func()) {
 	t.Helper()
-	// The command starts when everything is attached, reports that, and ends when we say so.
+	// The command starts once everything is attached. It reports that, and exits when the test
+	// closes its stdin.
 	args = append(args, "--", "sh", "-c", "echo attached; read _")
 	cmd := self("sstrace", args...)
 	stdin, err := cmd.StdinPipe()
@@ -67,10 +68,10 @@ func around(t *testing.T, args []string, traffic func()) {
 	traffic()
 	stdin.Close()
 	_, _ = io.Copy(io.Discard, stdout)
-	_ = cmd.Wait() // `read` fails at the end of file
+	_ = cmd.Wait() // `read` fails at end of file
 }
 
-// recordedRun is a whole recording.
+// recordedRun is a complete recording.
 type recordedRun struct {
 	file    string
 	changes []event.Event
@@ -80,15 +81,15 @@ type recordedRun struct {
 	end     *event.Balance
 }
 
-// The keys of the lines of a trace, in order.
+// The keys of a trace's lines, in order.
 var (
 	changeKeys        = keyNames(event.InChange)
 	acceptKeys        = keyNames(event.InAccept)
 	connectFailedKeys = keyNames(event.InConnectFailed)
 )
 
-// readRecording checks each line against the schema, that seq is dense, that the balance adds up
-// and speaks of these lines, and that durations are what the times say.
+// readRecording checks each line against the schema. It also checks that seq has no gaps, that the
+// balance adds up and matches the lines, and that durations match the times.
 func readRecording(t *testing.T, file string) (r recordedRun) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -99,7 +100,7 @@ func readRecording(t *testing.T, file string) (r recordedRun) {
 	schema := ndjsonSchema(t)
 	seq := uint64(0)
 	for line := range bytes.Lines(text) {
-		if seq < 2000 { // the first of many stand for the rest
+		if seq < 2000 { // the first lines stand for the rest
 			checkLine(t, schema, line)
 		}
 		var e event.Event
@@ -107,7 +108,7 @@ func readRecording(t *testing.T, file string) (r recordedRun) {
 			t.Fatalf("%v: %s", err, line)
 		}
 		if seq++; e.Seq != seq {
-			t.Fatalf("seq %d where %d is next", e.Seq, seq)
+			t.Fatalf("got seq %d, want %d", e.Seq, seq)
 		}
 		switch {
 		case r.end != nil:
@@ -156,7 +157,7 @@ func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
 	}
 	var got []string
 	in := json.NewDecoder(bytes.NewReader(line))
-	_, _ = in.Token() // {
+	_, _ = in.Token() // skips {
 	for in.More() {
 		key, err := in.Token()
 		if err != nil {
@@ -172,8 +173,8 @@ func checkLine(t *testing.T, schema *jsonschema.Schema, line []byte) {
 	}
 }
 
-// checkDurations checks that a known duration is the distance to the socket's change before, and
-// that no socket leaves another state than it came to, unless changes are missing.
+// checkDurations checks that each known duration is the time since the socket's previous change. It
+// also checks that each socket leaves the state that it entered, unless changes are missing.
 func checkDurations(t *testing.T, changes []event.Event) {
 	t.Helper()
 	last := make(map[uint64]event.Event)
@@ -192,7 +193,7 @@ func checkDurations(t *testing.T, changes []event.Event) {
 	}
 }
 
-// reason returns why e ended a connection, as paths has it.
+// reason returns why e ended a connection, in the format of paths.
 func reason(e *event.Event) string {
 	if e.Reason == 0 {
 		return ""
@@ -200,8 +201,8 @@ func reason(e *event.Event) string {
 	return " (" + e.Reason.String() + ")"
 }
 
-// paths returns the changes of each socket as one line, in the order of their first changes:
-// "client CLOSE SYN_SENT ESTABLISHED ...".
+// paths returns one line for each socket with all of its changes, ordered by first change: "client
+// CLOSE SYN_SENT ESTABLISHED ...".
 func (r recordedRun) paths() []string {
 	var order []uint64
 	path := make(map[uint64]string)

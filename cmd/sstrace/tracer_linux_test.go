@@ -20,12 +20,13 @@ type tracer struct {
 	h      *host
 	cmd    *exec.Cmd
 	pipe   *os.File
-	stdout *bufio.Reader // of pipe
+	stdout *bufio.Reader // the read end of the pipe
 	stderr bytes.Buffer
-	done   chan struct{} // closed when it has ended
+	done   chan struct{} // closed after it has exited
 }
 
-// start traces the namespace in the kernel's vocabulary. The process is killed when the test ends.
+// start starts a trace of the namespace in the kernel's vocabulary. The process is killed when the
+// test ends.
 func (h *host) start(args []string) *tracer {
 	h.t.Helper()
 	r, w, err := os.Pipe()
@@ -56,8 +57,8 @@ func (h *host) start(args []string) *tracer {
 	return tr
 }
 
-// awaitAttached opens and closes listeners until the first line has been written. It leaves the
-// line in the pipe.
+// awaitAttached opens and closes listeners until the first line has been written. It does not read
+// the line from the pipe.
 func (tr *tracer) awaitAttached() {
 	conn, err := tr.pipe.SyscallConn()
 	tr.h.must("pipe", err)
@@ -82,8 +83,7 @@ func (tr *tracer) line() string {
 	return line
 }
 
-// copyOutput copies the rest of stdout to a file, and returns the result when the process has
-// ended.
+// copyOutput copies the rest of stdout to a file. It sends the result once the process has exited.
 func (tr *tracer) copyOutput(file string) <-chan error {
 	copied := make(chan error, 1)
 	out, err := os.Create(file)
@@ -106,7 +106,7 @@ func (tr *tracer) hasEnded() bool {
 	}
 }
 
-// code returns the exit code of a tracer that has ended.
+// code returns the exit code of a tracer that has exited.
 func (tr *tracer) code() int { return tr.cmd.ProcessState.ExitCode() }
 
 // end ends the tracer with a signal and checks its exit code.
@@ -119,13 +119,13 @@ func (tr *tracer) end(signal unix.Signal, code int) {
 	}
 }
 
-// programs returns the IDs of the BPF programs that the process holds (fdinfo,
-// Documentation/filesystems/proc.rst).
+// programs returns the IDs of the BPF programs that the process holds, from fdinfo
+// (Documentation/filesystems/proc.rst).
 func (tr *tracer) programs() (ids []uint32) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", tr.cmd.Process.Pid))
 	tr.h.must("list its files", err)
 	for _, file := range files {
-		text, _ := os.ReadFile(file) // it may just have been closed
+		text, _ := os.ReadFile(file) // it may have just been closed
 		for line := range strings.Lines(string(text)) {
 			var id uint32
 			if _, err := fmt.Sscanf(line, "prog_id: %d", &id); err == nil {

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// shown are the commands in docs/redis.md and the files to which docs/redis.sh writes their output.
+// shown lists the commands in docs/redis.md and the files to which docs/redis.sh writes their
+// output.
 var shown = []struct{ command, file string }{
 	{"sstrace ls -p 6379,6389", "ls.txt"},
 	{"sstrace -p 6379,6389", "trace.txt"},
@@ -22,13 +23,15 @@ var shown = []struct{ command, file string }{
 	{"sstrace diagram -r trace.ndjson -o text", "diagram.txt"},
 }
 
-// What may differ from run to run. What remains of a line are its words: states, names, reasons.
+// The parts that may differ between runs. What is left of a line is its words: states, names and
+// reasons.
 var (
 	differs = regexp.MustCompile(`[0-9]+|[^A-Za-z_()→]+`)
 	units   = regexp.MustCompile(`([0-9.]+(ns|µs|ms|[hms]))+|[0-9.]+ k?B\b`)
 )
 
-// words returns the words of each line, sorted: what happens at both ends at once has no order.
+// words returns the words of each line, sorted, because events at both ends at the same time have
+// no fixed order.
 func words(text string) []string {
 	var all []string
 	for line := range strings.Lines(text) {
@@ -38,8 +41,8 @@ func words(text string) []string {
 	return all
 }
 
-// All output in docs/redis.md is from a run of docs/redis.sh, and a run today prints the same
-// words. SSTRACE_GOLDEN=write renews the page; read the difference before you commit it.
+// All output in docs/redis.md comes from a run of docs/redis.sh. A run today must print the same
+// words. SSTRACE_GOLDEN=write updates the page. Review the diff before you commit it.
 func TestTutorial(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
@@ -75,7 +78,7 @@ func TestTutorial(t *testing.T) {
 			t.Errorf("%s: no %q in it", page, s.command)
 			continue
 		}
-		var block []byte // indented lines, and empty ones between them
+		var block []byte // indented lines, and the empty ones between them
 		for line := range bytes.Lines(after) {
 			if !bytes.HasPrefix(line, []byte("    ")) && len(bytes.TrimSpace(line)) > 0 {
 				break

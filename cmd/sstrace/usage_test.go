@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// usageErrors are command lines that are wrong, and what the error says.
+// usageErrors lists wrong command lines and what the error says about each.
 var usageErrors = []struct{ args, want string }{
 	{"-p 65536", "expected a port from 1 to 65535"},
 	{"-p 0", "expected a port from 1 to 65535"},
@@ -79,7 +79,7 @@ var usageErrors = []struct{ args, want string }{
 	{"conns --timeline -o ndjson -r " + os.DevNull, "--timeline draws in text"},
 }
 
-// A usage error names what is wrong and what is right.
+// A usage error names what is wrong and what would be right.
 func TestUsageErrors(t *testing.T) {
 	for _, test := range usageErrors {
 		t.Run(test.args, func(t *testing.T) {

@@ -12,16 +12,16 @@ import (
 // line is a line of NDJSON.
 type line = map[string]any
 
-// attempt is one connection of a socket, or one try at it, as the lines of a recording report it.
-// A socket may connect again.
+// attempt is one connection of a socket, or one try to connect it, as the lines of a recording
+// report it. A socket may connect again.
 type attempt struct {
-	lines    []line // changes of state, or the one connect_failed line
+	lines    []line // changes of state, or a single connect_failed line
 	accepted bool
-	owner    line // the last line about its full socket, accept included
+	owner    line // the last line about its full socket, including accept
 }
 
-// attempts returns those of a recording, in the order in which they began, and how many accept
-// lines it has.
+// attempts returns all attempts in a recording, in the order in which they began, and the number of
+// accept lines.
 func attempts(recording []line) (all []*attempt) {
 	latest := make(map[any]*attempt) // by id
 	for _, l := range recording {
@@ -34,7 +34,7 @@ func attempts(recording []line) (all []*attempt) {
 			continue
 		case l["type"] != "change" && l["type"] != "connect_failed", l["new"] == "LISTEN", l["old"] == "LISTEN" && l["new"] == "CLOSE":
 			continue
-		case a == nil && l["old"] == "TIME_WAIT": // its full socket was gone before the trace
+		case a == nil && l["old"] == "TIME_WAIT": // its full socket ended before the trace
 			continue
 		case a == nil || l["type"] == "connect_failed" || l["new"] == "SYN_SENT":
 			a = new(attempt)
@@ -53,7 +53,7 @@ func (a *attempt) first() line { return a.lines[0] }
 
 func (a *attempt) last() line { return a.lines[len(a.lines)-1] }
 
-// end returns the line on which its full socket ends, or the last line if it is still open.
+// end returns the line on which the full socket ends, or the last line if the socket is still open.
 func (a *attempt) end() line {
 	for _, l := range a.lines {
 		if l["new"] == "CLOSE" || l["new"] == "TIME_WAIT" {
@@ -69,7 +69,7 @@ func (a *attempt) open() bool {
 	return !a.noSyn() && a.end()["new"] != "CLOSE" && a.end()["new"] != "TIME_WAIT"
 }
 
-// handshake returns the state of its handshake, as far as this end goes.
+// handshake returns the state of the handshake as far as this end knows it.
 func (a *attempt) handshake() string {
 	switch {
 	case a.noSyn():
@@ -88,7 +88,7 @@ func (a *attempt) handshake() string {
 	return "failed"
 }
 
-// deferred returns how long it waited for data.
+// deferred returns how long the attempt waited for data.
 func (a *attempt) deferred() any {
 	for _, l := range a.lines {
 		if l["defer_ns"] != nil {
@@ -98,15 +98,15 @@ func (a *attempt) deferred() any {
 	return nil
 }
 
-// identity are the keys that say which socket a line is about.
+// identity lists the keys that identify the socket of a line.
 var identity = []string{"id", "cookie", "netns", "family", "proto", "laddr", "lport", "raddr", "rport", "ifindex", "ifname"}
 
-// same reports whether two lines have the same values of these keys.
+// same reports whether two lines have the same values for these keys.
 func same(a, b line, keys ...string) bool {
 	return !slices.ContainsFunc(keys, func(k string) bool { return a[k] != b[k] })
 }
 
-// take removes the first line for which is holds.
+// take removes and returns the first line for which is returns true.
 func take(lines *[]line, is func(line) bool) line {
 	i := slices.IndexFunc(*lines, is)
 	if i < 0 {
@@ -117,7 +117,7 @@ func take(lines *[]line, is func(line) bool) line {
 	return l
 }
 
-// replay is a recording, and what the views make of it.
+// replay is a recording and the output of the views for it.
 type replay struct {
 	t        *testing.T
 	file     string
@@ -125,10 +125,10 @@ type replay struct {
 	attempts []*attempt
 }
 
-// checkViews checks that every view of a recording in the RFC vocabulary shows what its lines
-// report, in the file's order: conns each end of each connection, handshakes each handshake, stats
-// each change and reason, ls what exists at the end, and leaks what is stuck. So a value that a
-// test has checked in the lines is right in the views, too.
+// checkViews checks that every view of a recording in the RFC vocabulary shows what the lines
+// report, in the order of the file. conns shows each end of each connection, handshakes each
+// handshake, and stats each change and reason. ls shows what exists at the end, and leaks what is
+// stuck. So if a test has checked a value in the lines, the value is also correct in the views.
 func checkViews(t *testing.T, file string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -141,7 +141,7 @@ func checkViews(t *testing.T, file string) {
 	}
 	slices.SortStableFunc(r.lines, func(a, b line) int { return int(a["seq"].(float64) - b["seq"].(float64)) })
 	if r.attempts = attempts(r.lines); len(r.attempts) == 0 {
-		t.Fatal("a recording of no connection: this checks nothing")
+		t.Fatal("the recording has no connection, so this checks nothing")
 	}
 	r.conns()
 	r.handshakes()
@@ -150,18 +150,18 @@ func checkViews(t *testing.T, file string) {
 	r.leaks()
 }
 
-// view runs a command on the recording.
+// view runs a command on the recording and returns its lines of this kind.
 func (r *replay) view(kind, command string, args ...string) []line {
 	r.t.Helper()
 	return answers[line](r.t, kind, append([]string{command, "-r", r.file}, args...)...)
 }
 
-// rows checks that a command prints a row of text for each of its lines of NDJSON, with the reason
-// if it has one.
+// rows checks that a command prints one row of text for each of its NDJSON lines, including the
+// reason if the line has one.
 func (r *replay) rows(command string, lines []line) {
 	r.t.Helper()
 	run := sstrace(r.t, "", command, "-r", r.file)
-	table, _, _ := strings.Cut(run.stdout, "\n\n") // percentiles come behind it
+	table, _, _ := strings.Cut(run.stdout, "\n\n") // percentiles follow it
 	rows := strings.Split(strings.TrimSpace(table), "\n")[1:]
 	if run.code != 0 || len(rows) != len(lines) {
 		r.t.Errorf("%s: exit code %d, %d rows for %d lines:\n%s%s", command, run.code, len(rows), len(lines), run.stdout, run.stderr)
@@ -174,7 +174,7 @@ func (r *replay) rows(command string, lines []line) {
 	}
 }
 
-// conns checks that each end is one line, with the values of the line at which it ended.
+// conns checks that each end has one line, with the values of the line on which the end closed.
 func (r *replay) conns() {
 	rest := r.view("conn", "conns")
 	r.rows("conns", rest)
@@ -200,10 +200,11 @@ func (r *replay) conns() {
 	}
 }
 
-// worst orders the states of handshakes: that of both ends is the one that comes first.
+// worst orders the states of handshakes. If the two ends differ, the handshake has the state that
+// comes first here.
 var worst = []string{"failed", "open", "accepted", "established"}
 
-// handshakes checks that each end whose handshake was seen is in one.
+// handshakes checks that each end whose handshake was seen is part of a handshake.
 func (r *replay) handshakes() {
 	reported := r.view("handshake", "handshakes")
 	r.rows("handshakes", reported)
@@ -241,8 +242,8 @@ func (r *replay) handshakes() {
 	}
 }
 
-// handshake checks that the state of a handshake is the worse one of its ends, and its reason that
-// of the end that failed.
+// handshake checks that the state of a handshake is the worse one of its two ends, and that its
+// reason is that of the end that failed.
 func (r *replay) handshake(l line, client, server *attempt) {
 	state, reason, err := len(worst), any(nil), any(nil)
 	for _, a := range []*attempt{server, client} {
@@ -264,7 +265,7 @@ func (r *replay) handshake(l line, client, server *attempt) {
 	}
 }
 
-// stats checks the numbers of changes and of reasons.
+// stats checks the counts of changes and of reasons.
 func (r *replay) stats() {
 	want, got := make(map[string]float64), make(map[string]float64)
 	for _, l := range r.lines {
@@ -287,11 +288,11 @@ func (r *replay) stats() {
 		got[l["reason"].(string)] += l["count"].(float64)
 	}
 	if !maps.Equal(got, want) {
-		r.t.Errorf("stats: %v, want %v", got, want)
+		r.t.Errorf("stats: got %v, want %v", got, want)
 	}
 }
 
-// ls checks that it lists what no line has closed.
+// ls checks that ls lists every socket that no line has closed.
 func (r *replay) ls() {
 	latest := make(map[any]line)
 	for _, l := range r.lines {
@@ -300,7 +301,7 @@ func (r *replay) ls() {
 		}
 	}
 	rest := r.view("socket", "ls")
-	keys := append([]string{"role"}, identity[1:]...) // a socket has no id
+	keys := append([]string{"role"}, identity[1:]...) // a line of ls has no id
 	for _, want := range latest {
 		if want["new"] == "CLOSE" {
 			continue
@@ -314,8 +315,9 @@ func (r *replay) ls() {
 	}
 }
 
-// leaks checks that it reports what is stuck at the end, and nothing that was never in that state.
-// How old something must be to be reported before that depends on when the next line came.
+// leaks checks that leaks reports what is stuck at the end, and nothing that was never in that
+// state. Before the end, the age at which a socket is reported depends on when the next line
+// arrived.
 func (r *replay) leaks() {
 	var limits []string
 	for _, state := range []string{"SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "CLOSING", "CLOSE_WAIT", "LAST_ACK"} {

@@ -13,14 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a tmux of the test's own that runs a shell script.
+// terminal is a tmux for one test. It runs a shell script.
 type terminal struct {
 	h      *host
 	socket string
 }
 
-// newTerminal runs sstrace with args in a terminal of 140 columns and 20 lines, and returns its
-// process. After its end, the terminal shows the exit code and its own modes.
+// newTerminal runs sstrace with args in a terminal of 140 columns and 20 lines, and returns the
+// sstrace process. After sstrace has exited, the terminal shows the exit code and the terminal
+// modes.
 func newTerminal(h *host, env string, args ...string) (t terminal, process *os.Process) {
 	h.t.Helper()
 	if _, err := exec.LookPath("tmux"); err != nil {
@@ -64,7 +65,7 @@ func (t terminal) press(keys ...string) {
 	t.tmux(append([]string{"send-keys"}, keys...)...)
 }
 
-// shows waits until all texts have been on the screen, and returns the screen.
+// shows waits until the screen contains all texts, and returns the screen.
 func (t terminal) shows(texts ...string) (screen string) {
 	t.h.t.Helper()
 	defer func() {
@@ -81,7 +82,7 @@ func (t terminal) shows(texts ...string) (screen string) {
 	return screen
 }
 
-// restored waits for the end of sstrace and checks that the terminal is as before.
+// restored waits until sstrace has exited, and checks that the terminal is in its original state.
 func (t terminal) restored() {
 	t.h.t.Helper()
 	screen := t.shows("before", "exit code 0", "icanon", "echo")
@@ -99,7 +100,7 @@ func (t terminal) restored() {
 	}
 }
 
-// rowOf returns the line of the screen that has all texts, or "".
+// rowOf returns the first line of the screen that contains all texts, or "".
 func rowOf(screen string, texts ...string) string {
 	for line := range strings.Lines(screen) {
 		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
@@ -118,7 +119,7 @@ func TestWatch(t *testing.T) {
 	term.shows("1 socket: LISTEN 1", "+ LISTEN")
 	c := h.dial(loopbackAddr)
 	term.shows("3 sockets: LISTEN 1, ESTABLISHED 2")
-	// The queue and the descriptors come with the next listing.
+	// The queue and the descriptors appear after the next listing.
 	await(t, "a connection in the queue", func() bool {
 		row := rowOf(term.shows(""), "  LISTEN", fmt.Sprintf(" %d/", os.Getpid()), fmt.Sprintf("fd %d", l.fd))
 		f := strings.Fields(row)
@@ -162,7 +163,7 @@ func TestWatch(t *testing.T) {
 	term.restored()
 }
 
-// A signal ends it like any trace, and restores the terminal.
+// A signal ends watch like any other trace, and the terminal is restored.
 func TestWatchEndsBySignal(t *testing.T) {
 	h := newHost(t)
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
@@ -187,7 +188,7 @@ func TestWatchAfterLoss(t *testing.T) {
 	term.shows("0 sockets")
 	old := h.listen(loopbackAddr, 8)
 	term.shows("1 socket: LISTEN 1")
-	h.must("stop sstrace", process.Signal(unix.SIGSTOP)) // nobody reads the ring
+	h.must("stop sstrace", process.Signal(unix.SIGSTOP)) // nobody reads the ring now
 	l := h.listen("127.0.0.1:7782", 1)
 	for range 200 {
 		c := h.dial("127.0.0.1:7782")
@@ -197,7 +198,7 @@ func TestWatchAfterLoss(t *testing.T) {
 		c.reach(unix.BPF_TCP_CLOSE)
 		c.close()
 	}
-	old.close() // the ring is full
+	old.close() // until the ring is full
 	last := h.listen("127.0.0.1:7783", 1)
 	h.must("let sstrace go on", process.Signal(unix.SIGCONT))
 	term.shows("changes lost", "2 sockets: LISTEN 2", "127.0.0.1:7782", "127.0.0.1:7783")

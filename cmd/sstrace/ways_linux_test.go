@@ -19,9 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// feed is a running sstrace that traces all network namespaces, for many tests beside each other:
-// each looks at the lines of its own. It leaves out sockets that do not have feedPort at either
-// end.
+// feed is a running sstrace that traces all network namespaces. Many tests share it, and each test
+// looks only at its own lines. feed omits sockets that do not have feedPort at either end.
 type feed struct {
 	t     testing.TB
 	marks atomic.Uint32
@@ -31,8 +30,8 @@ type feed struct {
 
 const feedPort = 7781
 
-// startFeed starts sstrace. It runs until t is over, and its balance and the views of all its
-// lines are checked then.
+// startFeed starts sstrace, which runs until t is over. Then startFeed checks the balance, and the
+// views of all lines.
 func startFeed(t *testing.T, args ...string) *feed {
 	t.Helper()
 	needRoot(t)
@@ -89,7 +88,7 @@ func startFeed(t *testing.T, args ...string) *feed {
 	t.Cleanup(func() {
 		stdin.Close()
 		balance := <-read
-		_ = cmd.Wait() // `read` fails at the end of file
+		_ = cmd.Wait() // `read` fails at end of file
 		if balance == nil || !balance.Balanced() || balance.Missed != 0 || balance.RingFull != 0 {
 			t.Errorf("the balance does not add up: %+v: %s", balance, &stderr)
 		}
@@ -102,8 +101,8 @@ func startFeed(t *testing.T, args ...string) *feed {
 	return f
 }
 
-// of returns the lines so far of the network namespace h, without those of another one that had
-// its number before: those are about another port.
+// of returns the lines so far from the network namespace of h. An earlier namespace may have had
+// the same number. Its lines are about another port, and are left out.
 func (f *feed) of(h *host, wanted func(e *event.Event) bool) (all []event.Event) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
@@ -115,8 +114,8 @@ func (f *feed) of(h *host, wanted func(e *event.Event) bool) (all []event.Event)
 	return all
 }
 
-// settle waits until everything that has happened has its lines. Lines are in the order of the
-// events they report, so settle causes one more event and waits for it.
+// settle waits until everything that has happened so far has been reported. Lines are in the order
+// of the events that they report, so settle causes one more event and waits for its line.
 func (f *feed) settle(h *host) {
 	n := f.marks.Add(1)
 	mark := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(n >> 8), byte(n)}), feedPort)
@@ -126,24 +125,24 @@ func (f *feed) settle(h *host) {
 	})
 }
 
-// endpoint is a socket of the host whose peer is behind the wire.
+// endpoint is a socket in the namespace whose peer is behind the wire.
 type endpoint struct {
 	sock
 	w          *wire
-	l          sock // its listener, if it has one
+	l          sock // its listener, if any
 	host, peer netip.AddrPort
-	seq, ack   uint32  // the peer's next, and what it has acknowledged
-	last       segment // of the host
+	seq, ack   uint32  // the peer's next sequence number, and what the peer has acknowledged
+	last       segment // from the host
 	open       bool
 	awaitEnd   func()
-	owner      int // who ends it, if not this process
+	owner      int // the process that ends it, if not this one
 }
 
-// peerPorts counts the ports of peers: each has another one.
+// peerPorts counts the peers' ports. Each peer has a different one.
 var peerPorts atomic.Uint32
 
-// newEndpoint makes the namespace and the wire of one. Timeouts are as short as the kernel has
-// them.
+// newEndpoint makes an endpoint with its namespace and wire. Timeouts are as short as the kernel
+// allows.
 func newEndpoint(t testing.TB, family string) *endpoint {
 	h := newHost(t)
 	for name, value := range map[string]string{"tcp_syn_retries": "1", "tcp_synack_retries": "0", "tcp_orphan_retries": "1"} {
@@ -166,11 +165,11 @@ func newEndpoint(t testing.TB, family string) *endpoint {
 	return p
 }
 
-// addIPv6 gives the host an address of IPv6, too.
+// addIPv6 gives the host an additional IPv6 address.
 func (w *wire) addIPv6(addr netip.Addr) {
 	w.h.run(nil, "ip", "-6", "addr", "add", addr.String()+"/64", "dev", "wire", "nodad")
 	b := addr.As16()
-	await(w.h.t, "the address", func() bool { // what is sent to it is dropped until it has a route of its own
+	await(w.h.t, "the address", func() bool { // until it has a route, packets are dropped
 		routes, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/net/ipv6_route", os.Getpid(), w.h.tid()))
 		w.h.must("look at routes", err)
 		return bytes.Contains(routes, fmt.Appendf(nil, "%x 80 ", b))
@@ -187,7 +186,7 @@ func (p *endpoint) send(flags byte, data int) {
 
 func (p *endpoint) receive(flags byte) { p.last = p.w.receive(flags) }
 
-// acknowledge makes the peer acknowledge the last segment with what it sends from now on.
+// acknowledge makes the peer acknowledge the last segment in everything that it sends from now on.
 func (p *endpoint) acknowledge() { p.ack = p.last.reply(ack).ack }
 
 func (p *endpoint) option(level, name, value int) {
@@ -198,18 +197,18 @@ func (p *endpoint) await(state uint8) {
 	await(p.h.t, "state of a socket", func() bool { return p.h.inStates(state) == 1 })
 }
 
-// do does each of the steps, which are separated by commas.
+// do performs the steps in all, which are separated by commas.
 func (p *endpoint) do(all string) {
 	for step := range strings.SplitSeq(all, ", ") {
 		do, ok := steps[step]
 		if !ok {
-			p.h.t.Fatalf("%q is no step", step)
+			p.h.t.Fatalf("%q is not a step", step)
 		}
 		do(p)
 	}
 }
 
-// ways are the steps that lead to each state.
+// ways maps each state to the steps that lead to it.
 var ways = map[string]string{
 	"SYN_SENT":              "connect",
 	"SYN_RECV":              "connect, SYN in",
@@ -225,8 +224,8 @@ var ways = map[string]string{
 
 const tcpRepair, tcpLinger2 = 19, 8 // include/uapi/linux/tcp.h
 
-// steps are what a process, the peer or the network does to a connection. Each is over when the
-// kernel has taken notice.
+// steps are what a process, the peer or the network can do to a connection. Each step returns once
+// the kernel has processed it.
 var steps = map[string]func(p *endpoint){
 	"connect": func(p *endpoint) {
 		p.sock = p.h.socket(family(p.host))
@@ -268,13 +267,13 @@ var steps = map[string]func(p *endpoint){
 	},
 	"RST in": func(p *endpoint) {
 		flags := byte(rst)
-		if p.last.flags&ack == 0 { // a SYN's is believed only if it is acknowledged (RFC 9293 section 3.10.7.3)
+		if p.last.flags&ack == 0 { // required in SYN_SENT (RFC 9293 section 3.10.7.3)
 			p.acknowledge()
 			flags |= ack
 		}
 		p.send(flags, 0)
 	},
-	// Data of which a process has not read a byte yet.
+	// Data of which the process has not read a single byte.
 	"data in": func(p *endpoint) {
 		p.send(ack, 4)
 		await(p.h.t, "data", func() bool {
@@ -306,7 +305,7 @@ var steps = map[string]func(p *endpoint){
 			p.w.icmp(p.last, 3, 1)
 		}
 	},
-	// A half-open connection believes ICMP only if nothing better can be hoped for.
+	// A half-open connection accepts an ICMP error only if there is nothing better to expect.
 	"ICMP of no return": func(p *endpoint) {
 		if p.peer.Addr().Is6() {
 			p.w.icmp(p.last, 1, 1)
@@ -332,7 +331,7 @@ var steps = map[string]func(p *endpoint){
 		p.closeLast()
 		p.open = false
 	},
-	// As close, by the end of the last process that has it.
+	// Like close, but by ending the last process that has the socket.
 	"SIGKILL": func(p *endpoint) {
 		child := self("holder")
 		stdin, err := child.StdinPipe()
@@ -402,15 +401,15 @@ func (s sock) inode() string {
 	return strconv.FormatUint(stat.Ino, 10)
 }
 
-// closeLast is close(), which is over when no process has the socket any more.
+// closeLast closes the socket and waits until no process has it any more.
 func (s sock) closeLast() {
 	inode := s.inode()
 	s.close()
 	s.h.orphaned(inode)
 }
 
-// orphaned waits until no process has a socket any more: a process that another test has just
-// forked may have it still, until it executes its program.
+// orphaned waits until no process has the socket any more. A process that another test has just
+// forked may still have it, until it executes its program.
 func (h *host) orphaned(inode string) {
 	tid := h.tid()
 	await(h.t, "the last close()", func() bool {
@@ -434,14 +433,14 @@ func (p *endpoint) state() uint8 {
 	return info.State
 }
 
-// witnesses are the kernel's own counters of what ends connections
+// witnesses are the kernel's own counters for the ends of connections
 // (Documentation/networking/snmp_counter.rst).
 var witnesses = []string{
 	"TCPAbortOnData", "TCPAbortOnClose", "TCPAbortOnLinger", "TCPAbortOnTimeout", "TCPAbortOnMemory", "TCPAbortFailed",
 	"OutRsts", "EstabResets", "AttemptFails", "EmbryonicRsts", "ListenOverflows", "TCPKeepAlive",
 }
 
-// counters returns all counters of the namespace.
+// counters returns all of the namespace's counters.
 func (h *host) counters() map[string]int {
 	all := make(map[string]int)
 	for _, file := range []string{"snmp", "netstat"} {
@@ -460,7 +459,7 @@ func (h *host) counters() map[string]int {
 	return all
 }
 
-// moved returns which witnesses differ, in order: "OutRsts 1, EstabResets 1".
+// moved returns which witnesses have changed, in order: "OutRsts 1, EstabResets 1".
 func moved(before, after map[string]int) string {
 	var all []string
 	for _, name := range witnesses {
@@ -471,7 +470,7 @@ func moved(before, after map[string]int) string {
 	return strings.Join(all, ", ")
 }
 
-// together runs all at once, a few at a time, and waits.
+// together runs all functions concurrently, at most n at a time, and waits for them.
 func together(n int, all []func()) {
 	var running sync.WaitGroup
 	slots := make(chan struct{}, n)

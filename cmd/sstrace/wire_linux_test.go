@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire is a network that ends in the test: a TUN device of the namespace, behind which the test
-// itself is the peer, packet by packet. The host is 10.0.0.1; the test is all others in 10.0.0.0/8.
+// wire is a network that ends in the test. It is a TUN device in the namespace. Behind it the test
+// plays the peer, packet by packet. The host is 10.0.0.1, and the test is every other address in
+// 10.0.0.0/8.
 type wire struct {
 	h  *host
 	fd int
@@ -17,7 +18,7 @@ type wire struct {
 
 func (h *host) newWire() *wire { return h.newWireOf([4]byte{10, 0, 0, 1}) }
 
-// newWireOf returns a wire on which the host has another address.
+// newWireOf returns a wire on which the host has this address.
 func (h *host) newWireOf(addr [4]byte) *wire {
 	w := &wire{h: h}
 	h.do(func() {
@@ -51,7 +52,7 @@ func (w *wire) put(from, to netip.Addr, protocol byte, payload []byte) {
 	w.h.must("send", err)
 }
 
-// receive waits for a segment of the host with these flags and ignores all others.
+// receive waits for a segment from the host with these flags and ignores all others.
 func (w *wire) receive(flags byte) (s segment) {
 	w.h.t.Helper()
 	await(w.h.t, "a segment of the host", func() bool {
@@ -105,8 +106,8 @@ func (w *wire) dial() (c sock, last segment) {
 	return c, last
 }
 
-// distant opens connections from afar to a listener on addr until enough: their ACKs take a while,
-// and some send a reset instead.
+// distant makes connections from distant clients to a listener on addr until enough is closed.
+// Their ACKs take a while, and some clients send a reset instead.
 func (w *wire) distant(addr string, enough <-chan struct{}) {
 	l := w.h.listen(addr, 64)
 	defer l.close()

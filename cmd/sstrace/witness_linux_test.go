@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// witness is the kernel's own record of the same tracepoint: an instance of tracefs.
+// witness is the kernel's own record of the same tracepoint, from a tracefs instance.
 type witness struct {
 	t   *testing.T
 	dir string
@@ -51,15 +51,16 @@ func (w *witness) set(file, value string) {
 	}
 }
 
-// seen is the part of a change that both the witness and sstrace report.
+// seen contains the parts of a change that both the witness and sstrace report.
 type seen struct {
 	old, new     event.State
 	lport, rport uint16
 }
 
-// hidden returns the threads of process 1. A hardened kernel may run no BPF program while a process
-// that it protects is the current task (seen on 6.18: tracefs has the softirqs that interrupted it,
-// BPF programs of any kind do not, and nothing counts that).
+// hidden returns the threads of process 1. A hardened kernel may run no BPF program while the
+// current task is a process that the kernel protects. This was seen on 6.18: tracefs records the
+// softirqs that interrupt such a process, BPF programs of any kind do not run, and nothing counts
+// that.
 func hidden() map[string]bool {
 	threads := make(map[string]bool)
 	tasks, _ := os.ReadDir("/proc/1/task") // process 1 always exists
@@ -69,10 +70,10 @@ func hidden() map[string]bool {
 	return threads
 }
 
-// task finds the thread in a line of tracefs: COMM-TID [CPU].
+// task matches the thread in a tracefs line: COMM-TID [CPU].
 var task = regexp.MustCompile(`^.{16,}-([0-9]+) +\[[0-9]+\] `)
 
-// checkComplete fails the test if the witness itself lost events.
+// checkComplete fails the test if the witness itself has lost events.
 func (w *witness) checkComplete() {
 	for cpu := 0; ; cpu++ {
 		stats, err := os.ReadFile(filepath.Join(w.dir, fmt.Sprintf("per_cpu/cpu%d/stats", cpu)))
@@ -85,8 +86,8 @@ func (w *witness) checkComplete() {
 	}
 }
 
-// perSocket returns the changes of connections with a server port in ports, by the address of their
-// socks. It skips those that happened while one of the threads in skip was the current task.
+// perSocket returns the changes of connections whose server port is in ports, by sock address. It
+// skips changes that happened while a thread in skip was the current task.
 func (w *witness) perSocket(ports []uint16, skip map[string]bool) (all map[uint64][]seen, skipped int) {
 	text, err := os.ReadFile(filepath.Join(w.dir, "trace"))
 	if err != nil {
@@ -129,8 +130,8 @@ func (w *witness) perSocket(ports []uint16, skip map[string]bool) (all map[uint6
 	return all, skipped
 }
 
-// compare checks that sstrace reported each of the witness's changes once, no others, and those of
-// each socket in their order.
+// compare checks that sstrace reported each of the witness's changes exactly once, that it reported
+// no other changes, and that the changes of each socket are in the same order.
 func (w *witness) compare(r recordedRun, ports []uint16) {
 	w.t.Helper()
 	got := make(map[uint64][]seen)
@@ -163,13 +164,13 @@ func (w *witness) compare(r recordedRun, ports []uint16) {
 		total, len(want), skipped, *r.end)
 }
 
-// nearby returns the changes around the one at.
+// nearby returns the changes around index at.
 func nearby(all []seen, at int) []seen {
 	return all[min(max(at-2, 0), len(all)):min(at+6, len(all))]
 }
 
-// skippedPrograms returns how often the kernel skipped a BPF program of our children because it was
-// running already.
+// skippedPrograms returns how often the kernel skipped one of our children's BPF programs because
+// it was already running.
 func skippedPrograms(t *testing.T) (skipped int) {
 	t.Helper()
 	children, err := filepath.Glob("/proc/self/task/*/children")
@@ -177,7 +178,7 @@ func skippedPrograms(t *testing.T) (skipped int) {
 		t.Fatal(err)
 	}
 	for _, file := range children {
-		text, _ := os.ReadFile(file) // the thread may have ended
+		text, _ := os.ReadFile(file) // the thread may have exited
 		for _, pid := range strings.Fields(string(text)) {
 			infos, _ := filepath.Glob("/proc/" + pid + "/fdinfo/*")
 			for _, info := range infos {

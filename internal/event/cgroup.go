@@ -2,8 +2,8 @@ package event
 
 import "strings"
 
-// Container returns the ID of the container that Cgroup belongs to, or "" if there is none. It
-// recognizes docker, containerd, cri-o and podman, which all put 64 hexadecimal digits into the
+// Container returns the ID of the container to which Cgroup belongs, or "" if there is none. It
+// recognizes docker, containerd, cri-o and podman. All of these put 64 hexadecimal digits into the
 // path, either alone (docker with cgroupfs, containerd in Kubernetes) or as RUNTIME-ID.scope
 // (systemd).
 func (e *Event) Container() string {

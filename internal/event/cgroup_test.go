@@ -24,7 +24,7 @@ func TestContainerAndUnit(t *testing.T) {
 	} {
 		e := Event{Cgroup: path}
 		if got := [2]string{e.Container(), e.Unit()}; got != want {
-			t.Errorf("%s: %q, want %q", path, got, want)
+			t.Errorf("%s: got %q, want %q", path, got, want)
 		}
 	}
 }

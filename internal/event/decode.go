@@ -73,8 +73,7 @@ func (d *decoder) decode(text []byte, e *Event) error {
 }
 
 // line holds what decode collects in addition to the Event: the keys that every line must have,
-// addresses and ports, which have separate keys, and the members that only a Socket or an End
-// keeps.
+// addresses and ports, which have separate keys, and the members that only a Socket or an End has.
 type line struct {
 	version      uint64
 	hasType      bool
@@ -85,7 +84,7 @@ type line struct {
 	balance      Balance
 }
 
-// check completes e, or reports what it lacks.
+// check completes e, or returns an error about what is missing.
 func (l *line) check(e *Event) error {
 	switch {
 	case l.version == 0 || !l.hasType || !l.hasTime || e.Seq == 0:

@@ -51,8 +51,8 @@ func appendHolders(b []byte, holders []Holder) []byte {
 	return append(b, ']')
 }
 
-// appendPID appends pid if it belongs to the PID namespace that want stands for: HostPID for the
-// initial one, 0 for sstrace's. Otherwise it appends null.
+// appendPID appends pid if it belongs to the PID namespace that want selects: HostPID for the
+// initial one, 0 for sstrace's own. Otherwise it appends null.
 func appendPID(b []byte, pid, want uint32) []byte {
 	if pid&HostPID != want {
 		return append(b, "null"...)

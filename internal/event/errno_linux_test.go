@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The numbers and names are the system's, each once and in order.
+// The numbers and names match the system's. Each occurs once, and they are in order.
 func TestErrnosAreTheSystems(t *testing.T) {
 	for i, e := range Errnos() {
 		name := unix.ErrnoName(unix.Errno(e.Number))
-		if name == "ENOTSUP" { // the C library's name for the same number
+		if name == "ENOTSUP" { // the C library's other name for the number
 			name = "EOPNOTSUPP"
 		}
 		if name != e.Name {
-			t.Errorf("%d is %s, not %s", e.Number, name, e.Name)
+			t.Errorf("%d: got %s, want %s", e.Number, name, e.Name)
 		}
 		if i > 0 && Errnos()[i-1].Number >= e.Number {
 			t.Errorf("%s is not in order", e.Name)
@@ -24,7 +24,7 @@ func TestErrnosAreTheSystems(t *testing.T) {
 			t.Errorf("%+v: found as %q, %v", e, ErrnoName(e.Number), ErrnoReason(e.Number))
 		}
 		if !slices.Contains(Reasons(), e.Reason) || e.Text == "" || e.Source == "" {
-			t.Errorf("%+v lacks something", e)
+			t.Errorf("%+v is incomplete", e)
 		}
 	}
 	if name, reason := ErrnoName(0), ErrnoReason(0); name != "" || reason != ReasonUnexplained {
@@ -32,9 +32,9 @@ func TestErrnosAreTheSystems(t *testing.T) {
 	}
 }
 
-// Whatever error ICMP makes of an unreachable destination (icmp_err_convert in net/ipv4/icmp.c,
+// Whatever error ICMP sets for an unreachable destination (icmp_err_convert in net/ipv4/icmp.c,
 // tab_unreach and icmpv6_err_convert in net/ipv6/icmp.c), the reason is the same. An unreachable
-// port is the exception, because it has the same error as RST.
+// port is the exception, because its error is the same as that of a RST.
 func TestICMPErrnos(t *testing.T) {
 	for _, err := range []unix.Errno{
 		unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENOPROTOOPT, unix.EMSGSIZE, unix.EOPNOTSUPP, unix.EHOSTDOWN,

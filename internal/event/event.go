@@ -80,7 +80,7 @@ const (
 	SCTP
 )
 
-// Origin is what a line was made from.
+// Origin is the source from which a line was made.
 type Origin uint8
 
 // The origins.
@@ -89,8 +89,8 @@ const (
 	FromTimer                    // the timer of a mini-sock
 )
 
-// Reason is why a connection ended, on a change to CLOSE. It is zero on other changes, and in the
-// kernel vocabulary.
+// Reason is the reason why a connection ended, on a change to CLOSE. It is zero on other changes,
+// and in the kernel vocabulary.
 type Reason uint8
 
 // The reasons. If the socket has an error, Event.Err holds it.
@@ -143,7 +143,7 @@ const (
 	Listener
 )
 
-// Via is how the owner is known; zero without an owner.
+// Via is how the owner is known. It is zero if there is no owner.
 type Via uint8
 
 // The ways. The owner called connect(), listen(), close() or accept(); or the socket is a
@@ -244,7 +244,7 @@ func Reasons() []Reason {
 // no device.
 func (e *Event) Zone() string { return Zone(e.IfIndex, e.IfName) }
 
-// Zone returns the zone for the device with this index and name, as Event.Zone does.
+// Zone returns the zone of the device with this index and name, as Event.Zone does.
 func Zone(index uint32, name string) string {
 	if name == "" && index != 0 {
 		return strconv.FormatUint(uint64(index), 10)

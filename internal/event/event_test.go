@@ -23,7 +23,7 @@ func sample() Event {
 	}
 }
 
-// Encoding and decoding an Event returns the same Event.
+// Encoding an Event and decoding the result returns the same Event.
 func TestRoundTrip(t *testing.T) {
 	bound, hosts := sample(), sample()
 	bound.Local, bound.IfIndex, bound.IfName = netip.MustParseAddrPort("[fe80::1]:8080"), 3, "eth\"0"
@@ -89,7 +89,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// The format is a contract. If this test has to change, programs that read it break.
+// The format is a contract. Any change that breaks this test also breaks programs that read the
+// format.
 func TestLines(t *testing.T) {
 	e := sample()
 	want := `{"v":1,"type":"change","seq":41,"ts":"2026-11-22T14:02:11.123456789Z","mono_ns":1223321354948,"cpu":1,` +
@@ -105,7 +106,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// The decoder accepts lines that AppendJSON does not write.
+// The decoder accepts lines that AppendJSON would not write.
 func TestDecodeOtherLines(t *testing.T) {
 	e := sample()
 	line := string(e.AppendJSON(nil))
@@ -150,7 +151,7 @@ func TestDecodeErrors(t *testing.T) {
 		var got Event
 		err := got.DecodeJSON([]byte(strings.Replace(line, test.from, test.to, 1)))
 		if err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %v, want %q", test.to, err, test.want)
+			t.Errorf("%s: got %v, want %q", test.to, err, test.want)
 		}
 	}
 }
@@ -173,7 +174,7 @@ func TestReadNamesTheLine(t *testing.T) {
 	}
 }
 
-// Strings are encoded as encoding/json encodes them.
+// Strings are encoded in the same way as by encoding/json.
 func FuzzString(f *testing.F) {
 	for _, s := range []string{"nc", "a\"\\\n\x1b[31m\xff", "\u2028\u2029<&>", "\x7f\x00\b\f\r\t", "日本\xe6\x97"} {
 		f.Add(s)
@@ -192,8 +193,8 @@ func FuzzString(f *testing.F) {
 	})
 }
 
-// Any line that can be decoded is encoded as a line that decodes to the same Event, and that
-// encoding/json decodes to the same values.
+// Any line that can be decoded can be encoded again. The new line decodes to the same Event, and
+// encoding/json decodes it to the same values.
 func FuzzDecode(f *testing.F) {
 	e := sample()
 	f.Add(e.AppendJSON(nil))
@@ -210,7 +211,7 @@ func FuzzDecode(f *testing.F) {
 		if err := again.DecodeJSON(line); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}
-		if got.Type != Change { // lines of other types may have keys that are not encoded again
+		if got.Type != Change { // other types of lines may have keys that are not encoded again
 			return
 		}
 		if !reflect.DeepEqual(again, got) {

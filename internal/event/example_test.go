@@ -14,7 +14,7 @@ const recording = `{"v":1,"type":"change","seq":1,"ts":"2026-11-22T14:02:11.1234
 {"v":1,"type":"lost","seq":2,"ts":"2026-11-22T14:02:12.000000000Z","mono_ns":1876543211,"ring_full":12}
 `
 
-// Decode one line and look at it. Keys that it lacks are unknown.
+// Decode one line and look at the result. Keys that are missing from the line are unknown.
 func ExampleEvent_DecodeJSON() {
 	line, _, _ := strings.Cut(recording, "\n")
 	var e event.Event
@@ -50,7 +50,7 @@ func ExampleRead() {
 	// 2 12 changes are missing
 }
 
-// List what lines about connect() have that changes lack, or have with other values.
+// List the keys of lines about connect() that changes do not have, or that have other values there.
 func ExampleKinds_Keys() {
 	for _, k := range event.InConnectFailed.Keys() {
 		if doc := k.DocIn(event.InConnectFailed); doc != k.Doc {

@@ -11,8 +11,8 @@ import (
 
 const maxNames = 1 << 14 // limit on decoder.names
 
-// decoder scans one JSON object. It interns strings in names, since a recording keeps repeating a
-// few of them, so that a line costs no allocation. A hostile recording cannot make names grow
+// decoder scans one JSON object. A recording keeps repeating a few strings, so decoder interns
+// strings in names, and a line costs no allocation. A hostile recording cannot make names grow
 // beyond maxNames.
 type decoder struct {
 	names map[string]string
@@ -264,7 +264,7 @@ func (d *decoder) string(v *string) error {
 	return nil
 }
 
-// maxDepth is how deep the value of an unknown key may be nested.
+// maxDepth is the maximum nesting depth of an unknown key's value.
 const maxDepth = 64
 
 // skip skips the value of an unknown key.

@@ -11,10 +11,10 @@ type Key struct {
 	In   Kinds // the kinds of object that have the key
 	Form Form
 
-	// Get is the value to encode: a member of Event or, in an object of its own, of Totals or
-	// Holder. It may be a method. Set is the member to decode into; the zero value means Get. A key
-	// whose Get is a method and whose Set is empty is derived from other keys, so the decoder skips
-	// it.
+	// Get is the value to encode: a member of Event or, in an object inside a line, of Totals or
+	// Holder. It may be a method. Set is the member to decode into. If Set is empty, it is the same
+	// as Get, unless Get is a method. In that case the key is derived from other keys, so the
+	// decoder skips it.
 	Get, Set string
 
 	CSV     int    // the column, counted from 1; 0: none
@@ -141,8 +141,8 @@ func (k *Key) DocIn(in Kinds) string {
 	return k.Doc
 }
 
-// ValuesIn returns the names that the key is restricted to in objects of kind in, with "" for null,
-// or nil if it is not restricted.
+// ValuesIn returns the names to which the key is restricted in objects of kind in, with "" for
+// null. It returns nil if the key is not restricted.
 func (k *Key) ValuesIn(in Kinds) []string {
 	for _, s := range k.Special {
 		if s.In&in != 0 && s.Values != nil {
@@ -217,7 +217,7 @@ var keys = []Key{
 			"connection, a timewait sock and an MPTCP socket (its subflows have the bytes), and in a recording of " +
 			"changes."},
 	{Name: "send_q", In: InSocket, Form: FormMinusNull, Get: "SendQ()", Set: "Status.SendQueue", Unit: "bytes",
-		Doc: "Bytes sent, or queued to be sent, that the peer has not acknowledged. null where `recv_q` is."},
+		Doc: "Bytes sent, or queued to be sent, that the peer has not acknowledged. null whenever `recv_q` is null."},
 	{Name: "accept_q", In: InSocket, Form: FormMinusNull, Get: "AcceptQ()", Set: "Status.RecvQueue",
 		Doc: "Connections of a listener that wait for accept(). null for other sockets."},
 	{Name: "accept_max", In: InSocket, Form: FormMinusNull, Get: "AcceptMax()", Set: "Status.SendQueue",
@@ -326,7 +326,7 @@ var keys = []Key{
 		Doc: "Changes missing between the previous line and the next one."},
 
 	{Name: "seen", In: InEnd, Form: FormInt, Get: "Balance.Seen",
-		Doc: "Records of the kernel. These are changes and, in the rfc vocabulary, timer events of half-open " +
+		Doc: "Records from the kernel. These are changes and, in the rfc vocabulary, timer events of half-open " +
 			"connections and of those in TIME_WAIT. After a listing: the sockets found."},
 	{Name: "added", In: InEnd, Form: FormInt, Get: "Balance.Added",
 		Doc: "Lines made without a record of the kernel. Always 0 for now."},

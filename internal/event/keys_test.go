@@ -14,13 +14,13 @@ import (
 	"sstrace/internal/event/eventtest"
 )
 
-// member is a key of a JSON object with its value.
+// member is a key of a JSON object and its value.
 type member struct {
 	key   string
 	value json.RawMessage
 }
 
-// object parses a JSON object and keeps the order of its keys.
+// object parses a JSON object and keeps its keys in order.
 func object(t *testing.T, text []byte) (all []member) {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -41,7 +41,7 @@ func object(t *testing.T, text []byte) (all []member) {
 	return all
 }
 
-// inner returns the object of kind in that the line of e has.
+// inner returns the object of kind in from the line of e.
 func inner(t *testing.T, e *event.Event, in event.Kinds) []member {
 	t.Helper()
 	all := object(t, e.AppendJSON(nil))
@@ -53,7 +53,7 @@ func inner(t *testing.T, e *event.Event, in event.Kinds) []member {
 	return object(t, bytes.Trim(all[i].value, "[]"))
 }
 
-// value returns the value of key, "" if there is none.
+// value returns the value of key, or "" if there is none.
 func value(all []member, key string) string {
 	for _, m := range all {
 		if m.key == key {
@@ -106,7 +106,7 @@ func TestKeysRoundTrip(t *testing.T) {
 	})
 }
 
-// The encoder writes the keys of each kind of object, no others, in the order of the table.
+// The encoder writes exactly the keys of each kind of object, in the order of the table.
 func TestKeysInOrder(t *testing.T) {
 	for _, kind := range eventtest.Kinds {
 		e := eventtest.New(kind.Type)
@@ -124,8 +124,8 @@ func TestKeysInOrder(t *testing.T) {
 	}
 }
 
-// A key has one row in the table for each kind of object, with a name that says its unit, and a
-// sentence about it.
+// Each key has one row in the table for each kind of object. The key's name contains its unit, and
+// the row has a sentence about it.
 func TestKeysTable(t *testing.T) {
 	for _, kind := range eventtest.Kinds {
 		seen := make(map[string]bool)
@@ -151,7 +151,7 @@ func TestKeysTable(t *testing.T) {
 	}
 }
 
-// The schema requires each key, with the type and nullability of the table.
+// The schema requires each key, with the type and nullability from the table.
 func TestKeysInSchema(t *testing.T) {
 	schema := eventtest.Schema(t)
 	eachKey(t, func(t *testing.T, kind event.Type, in event.Kinds, k *event.Key, n int) {
@@ -193,7 +193,8 @@ func TestKeysInSchema(t *testing.T) {
 	})
 }
 
-// docs/ndjson.md has a row for each key, in the table of its kind of object or in that of a change.
+// docs/ndjson.md has a row for each key, in the table for its kind of object or in the table for
+// changes.
 func TestKeysInDocs(t *testing.T) {
 	tables := make(map[string]string)
 	marked := regexp.MustCompile(`(?s)<!-- keys: (\w+) -->\n(.*?)<!-- end -->\n`)
@@ -212,7 +213,7 @@ func TestKeysInDocs(t *testing.T) {
 	}
 }
 
-// Every key in the schema, also of the lines that are not Events, is in docs/ndjson.md.
+// Every key in the schema is in docs/ndjson.md, including the keys of lines that are not Events.
 func TestSchemaIsInDocs(t *testing.T) {
 	text := eventtest.Doc(t, "ndjson.md")
 	var schema any
@@ -226,7 +227,7 @@ func TestSchemaIsInDocs(t *testing.T) {
 			if properties, ok := v["properties"].(map[string]any); ok {
 				for key := range properties {
 					if !bytes.Contains(text, []byte("`"+key+"`")) {
-						t.Errorf("docs/ndjson.md lacks `%s`", key)
+						t.Errorf("docs/ndjson.md has no `%s`", key)
 					}
 				}
 			}

@@ -12,7 +12,8 @@ func (e *Event) AcceptQ() int64 { return e.queue(true, e.Status.RecvQueue) }
 // AcceptMax returns the limit of a listener's accept queue, or Unknown.
 func (e *Event) AcceptMax() int64 { return e.queue(true, e.Status.SendQueue) }
 
-// queue returns v, which means one thing for a listener and another for any other socket.
+// queue returns v if listener says correctly whether e is a listener, and Unknown otherwise. v has
+// one meaning for a listener and another one for any other socket.
 func (e *Event) queue(listener bool, v int64) int64 {
 	if listener != (e.New == Listen) {
 		return Unknown

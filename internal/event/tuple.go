@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// Tuple identifies a connection among those that exist at the same time: the 4-tuple, and
-// everything else in which two connections with the same 4-tuple can differ.
+// Tuple identifies a connection among those that exist at the same time. It contains the 4-tuple,
+// and everything else that may differ between two connections with the same 4-tuple.
 type Tuple struct {
 	Local, Remote netip.AddrPort
 	NetNS         uint32
@@ -33,16 +33,16 @@ func (t *Tuple) Compare(o *Tuple) int {
 
 // Identity identifies a socket among those that exist at the same time. A connection keeps its
 // Identity while the kernel represents it by a request sock, a full sock and a timewait sock in
-// turn, although each of these has an address and a cookie of its own.
+// turn, although each of these has a different address and cookie.
 type Identity struct {
 	Tuple
 	Sk uint64 // 0: the tuple identifies the socket
 }
 
-// Identity returns the identity of the socket. It is the tuple if that is complete. A listener has
-// no remote end, and may share its local one (SO_REUSEPORT); a client gets its port only after the
-// first change, and so does a server's socket its remote end up to Linux 6.12. Such a socket is
-// identified by its address, if that is known.
+// Identity returns the identity of the socket, which is the tuple if that is complete. A listener
+// has no remote end, and may share its local one (SO_REUSEPORT). A client gets its port only after
+// the first change. Up to Linux 6.12, a server's socket also gets its remote end only then. Such a
+// socket is identified by its address, if that is known.
 func (e *Event) Identity() Identity {
 	complete := e.Local.Port() != 0 && e.Remote.Port() != 0 && e.Remote.Addr().IsValid()
 	if complete || e.Sk == 0 {

@@ -10,7 +10,7 @@ func TestLifecycleHasEveryStateOnce(t *testing.T) {
 	all, want := Lifecycle(), States()
 	for i, s := range all {
 		if s.Position() != i+1 {
-			t.Errorf("%v: position %d, want %d", s, s.Position(), i+1)
+			t.Errorf("%v: got position %d, want %d", s, s.Position(), i+1)
 		}
 	}
 	slices.Sort(all)
@@ -86,7 +86,7 @@ func TestIdentity(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := test.a.Identity() == test.b.Identity(); got != test.same {
-				t.Errorf("same identity: %v, want %v", got, test.same)
+				t.Errorf("same identity: got %v, want %v", got, test.same)
 			}
 		})
 	}

@@ -11,7 +11,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// Every state and every reason has a text, however its name is spelled.
+// Every state and every reason has a text, and its name may be spelled in any form.
 func TestExplain(t *testing.T) {
 	names := []string{"SYN_SENT:CLOSE", "syn-sent:close", "SYN_SENT → CLOSE"}
 	for _, s := range event.States() {
@@ -50,7 +50,7 @@ func TestUnknownTopic(t *testing.T) {
 	}
 }
 
-// An errno is found by its name, in any case, and by its number. Its reason has a text, too.
+// An errno can be found by name, in any case, and by number. Its reason has a text, too.
 func TestErrnos(t *testing.T) {
 	for _, e := range event.Errnos() {
 		t.Run(e.Name, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestErrnos(t *testing.T) {
 	}
 }
 
-// Both ends of each edge are states.
+// Both ends of each edge are valid states.
 func TestEdges(t *testing.T) {
 	var known []string
 	for _, s := range event.States() {
@@ -85,7 +85,7 @@ func TestEdges(t *testing.T) {
 	}
 }
 
-// The texts fit a terminal, indented.
+// The indented texts fit a terminal.
 func TestWidth(t *testing.T) {
 	for _, topic := range slices.Concat(states, edges, reasons) {
 		for line := range strings.Lines(topic.String()) {

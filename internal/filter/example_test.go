@@ -8,7 +8,7 @@ import (
 	"sstrace/internal/filter"
 )
 
-// Select lines with an expression on the keys of NDJSON. A comparison with an unknown value is
+// Select lines with an expression that uses the NDJSON keys. A comparison with an unknown value is
 // false.
 func ExampleFilter_Pass() {
 	f, err := filter.New(&filter.Options{Where: `dur_ns > 1e6 && new == "ESTABLISHED"`})

@@ -45,19 +45,19 @@ func checkFilters(t *testing.T, tests []filterTest) {
 	}
 }
 
-// established returns a change that matches most of the filters here.
+// established returns a change that matches most of the filters in this file.
 func established() event.Event {
 	return change(1, "127.0.0.1:40602", "10.1.2.3:443", event.SynSent, event.Established)
 }
 
-// unknown returns the same change with less known about it.
+// unknown returns the same change with fewer known values.
 func unknown() event.Event {
 	e := established()
 	e.Dur, e.OwnerPID, e.Cgroup = event.Unknown, 0, ""
 	return e
 }
 
-// ofHost returns the same change with processes of the initial PID namespace.
+// ofHost returns the same change with processes in the initial PID namespace.
 func ofHost() event.Event {
 	e := established()
 	e.OwnerPID, e.TaskPID = 8471|event.HostPID, 8472|event.HostPID
@@ -169,8 +169,8 @@ func TestFilterFailedConnect(t *testing.T) {
 	})
 }
 
-// A change that lacks a port or an address is held until the next change of its socket, and then
-// passes before it or is dropped.
+// A change without a port or an address is held until the next change of its socket. Then it is
+// either printed before that change or dropped.
 func TestHeld(t *testing.T) {
 	first := change(1, "127.0.0.1:0", "127.0.0.1:7781", event.Close, event.SynSent)
 	second := change(1, "127.0.0.1:40602", "127.0.0.1:7781", event.SynSent, event.Established)
@@ -232,12 +232,12 @@ func TestNetNS(t *testing.T) {
 	}
 	for _, wrong := range []string{"", "/", "/nowhere", "pid:x", "no-such-name"} {
 		if _, err := parseNetNS(wrong); err == nil {
-			t.Errorf("%q is taken for a network namespace", wrong)
+			t.Errorf("%q was accepted as a network namespace", wrong)
 		}
 	}
 }
 
-// Line filters on a listing look at the socket and at any of its holders.
+// On a listing, line filters check the socket and each of its holders.
 func TestListed(t *testing.T) {
 	e := eventtest.Ends(eventtest.New(event.Socket), "127.0.0.1:80", "10.1.2.3:40602")
 	e.New, e.Status.RecvQueue, e.Status.AtLeast = event.CloseWait, 5, 7e9
@@ -281,8 +281,8 @@ func TestListed(t *testing.T) {
 	}
 }
 
-// If the holders are unknown, the owner is used instead. The kernel does not decide about the
-// cgroup of a Socket.
+// If the holders are unknown, the filters check the owner instead. For a Socket, the kernel does
+// not check the cgroup.
 func TestListedByOwner(t *testing.T) {
 	e := eventtest.New(event.Socket)
 	e.OwnerPID, e.OwnerComm, e.Cgroup = 7, "nc", "/a/b"
@@ -312,7 +312,7 @@ func TestListedByOwner(t *testing.T) {
 	}
 }
 
-// A line on which the expression fails is dropped and reported.
+// If the expression fails on a line, the line is dropped and the error is reported.
 func TestWhereFails(t *testing.T) {
 	f, err := New(&Options{Where: "1 % cpu == 0"})
 	if err != nil {
@@ -330,7 +330,7 @@ func TestWhereFails(t *testing.T) {
 	}
 }
 
-// Up to Linux 6.12 the first change of a child of a listener on [::] may be IPv6 or mapped.
+// Up to Linux 6.12, the first change of a child of a listener on [::] may be IPv6 or mapped.
 func TestFamilyOfLateRemoteEnd(t *testing.T) {
 	f, err := New(&Options{IPv6: true})
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"sstrace/internal/event/eventtest"
 )
 
-// name returns what --where calls a key of a kind of object.
+// name returns the name that --where uses for a key of a kind of object.
 func name(k *event.Key, in event.Kinds) string {
 	switch in {
 	case event.InTotals:
@@ -19,7 +19,7 @@ func name(k *event.Key, in event.Kinds) string {
 	return k.Name
 }
 
-// holds reports whether the expression is true of e.
+// holds reports whether the expression is true for e.
 func holds(t *testing.T, where string, e *event.Event, in event.Kinds) bool {
 	t.Helper()
 	if in == event.InHolder {
@@ -38,7 +38,7 @@ func holds(t *testing.T, where string, e *event.Event, in event.Kinds) bool {
 }
 
 // --where knows the keys of each kind of object that is about a socket, with their values. A key
-// that may be null is nil, and a comparison with it is false.
+// that may be null is nil in an expression, and comparing it returns false.
 func TestWhereKnowsEveryKey(t *testing.T) {
 	const filtered = event.InSockets | event.InTotals | event.InHolder
 	for _, kind := range eventtest.Kinds {
@@ -51,7 +51,7 @@ func TestWhereKnowsEveryKey(t *testing.T) {
 			want := eventtest.Set(e, k, kind.In, 100+i)
 			if k.NoWhere {
 				if _, err := New(&Options{Where: key + " == 1", Listing: e.Type == event.Socket}); err == nil {
-					t.Errorf("%s: --where knows %s", kind.Name, key)
+					t.Errorf("%s: --where accepts %s", kind.Name, key)
 				}
 				continue
 			}
@@ -65,7 +65,7 @@ func TestWhereKnowsEveryKey(t *testing.T) {
 				t.Errorf("%s: %s is not %s", kind.Name, key, want)
 			}
 			if k.Form == event.FormHolders {
-				continue // a list is empty, not null
+				continue // a list may be empty, but not null
 			}
 			if holds(t, key+" == nil", e, kind.In) {
 				t.Errorf("%s: %s is nil", kind.Name, key)
@@ -81,7 +81,7 @@ func TestWhereKnowsEveryKey(t *testing.T) {
 	}
 }
 
-// A key that one kind of line lacks is null there, where another kind of line has it.
+// If only some kinds of lines have a key, it is null in the other kinds.
 func TestWhereOfOtherKinds(t *testing.T) {
 	for _, kind := range eventtest.Kinds {
 		if kind.In&event.InTrace == 0 {
@@ -92,7 +92,7 @@ func TestWhereOfOtherKinds(t *testing.T) {
 				continue
 			}
 			e := eventtest.New(kind.Type)
-			e.Dur, e.SynRetrans = int64(i), int32(i) // which mean one key in one kind of line, another in another
+			e.Dur, e.SynRetrans = int64(i), int32(i) // their keys depend on the kind of line
 			if !holds(t, k.Name+" == nil", e, kind.In) {
 				t.Errorf("%s: %s is not null", kind.Name, k.Name)
 			}
@@ -103,7 +103,7 @@ func TestWhereOfOtherKinds(t *testing.T) {
 func TestWhereErrors(t *testing.T) {
 	for where, want := range map[string]string{"nonsense > 1": "unknown name nonsense", "rport": "expected bool"} {
 		if _, err := New(&Options{Where: where}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", where, err, want)
+			t.Errorf("%s: got %v, want %q", where, err, want)
 		}
 	}
 }

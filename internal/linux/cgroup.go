@@ -28,7 +28,7 @@ type CgroupTree struct {
 	dir   int
 }
 
-// OpenCgroupTree opens the tree where it is mounted.
+// OpenCgroupTree opens the tree at its mount point.
 func OpenCgroupTree() (*CgroupTree, error) {
 	mounts, err := procfs.GetMounts()
 	if err != nil {
@@ -52,7 +52,7 @@ func (t *CgroupTree) Close() {
 	}
 }
 
-// Mount returns where the tree is mounted.
+// Mount returns the mount point of the tree.
 func (t *CgroupTree) Mount() string { return t.mount }
 
 // rootCgroup is both the inode and the id of the root of the whole tree, the first number that

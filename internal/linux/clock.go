@@ -8,10 +8,10 @@ import "golang.org/x/sys/unix"
 
 // Clock converts times of CLOCK_MONOTONIC to wall time.
 //
-// The offset between the two clocks jumps only when the clock is set or the machine wakes up, since
-// both are slewed alike. Clock therefore measures it once per second of the times that it converts,
-// and keeps the old value if it is right within the precision of the measurement, so that wall
-// times differ by exactly as much as monotonic ones.
+// Both clocks are slewed in the same way, so the offset between them jumps only when the clock is
+// set or the machine wakes up. Clock therefore measures the offset once per second of the times
+// that it converts. It keeps the old value if that is right within the precision of the
+// measurement, so that wall times differ by exactly as much as monotonic ones.
 type Clock struct {
 	offset   int64
 	measured int64 // when

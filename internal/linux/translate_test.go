@@ -20,12 +20,12 @@ func TestClockFollowsRealtime(t *testing.T) {
 	if got := c.Wall(now+5) - first; got != 5 {
 		t.Errorf("5 ns of monotonic time are %d ns of wall time", got)
 	}
-	c.measured = 1 // long ago
+	c.measured = 1 // a long time ago
 	c.Wall(now)
 	if c.offset != offset && c.offset-offset < 1000 && offset-c.offset < 1000 {
 		t.Errorf("the offset moved by %d ns, less than the precision of a measurement", c.offset-offset)
 	}
-	c.offset += 1e9 // as if somebody had set the clock
+	c.offset += 1e9 // as if the clock had been set
 	c.measured = 1
 	if got := c.Wall(now) - first; got > 5e8 || got < -5e8 {
 		t.Errorf("after the clock was set, wall time is off by %d ns", got)
@@ -103,7 +103,7 @@ ffffffffa0000000 t tw_other	[module]
 		kallsyms  string
 		addresses []string
 		want      map[string]uint64 // nil: an error
-		code      Range             // of tcp_v4_err
+		code      Range             // of the function tcp_v4_err
 	}{
 		{"all", kallsyms, []string{"tw_timer_handler"},
 			map[string]uint64{"tw_timer_handler": timer}, Range{0xffffffff81c00100, 0xffffffff81c00900}},

@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// setHolders sets the holders of a socket whose holders are known. A process that is the only
-// holder is the owner.
+// setHolders sets the holders of a socket when they are known. If there is only one holder, that
+// process is the owner.
 func setHolders(e *event.Event, holders []event.Holder) {
 	if holders == nil {
 		holders = []event.Holder{} // nil would mean unknown
@@ -25,7 +25,7 @@ func setHolders(e *event.Event, holders []event.Holder) {
 	}
 }
 
-// onlyHolder returns the only process that holds a socket, or 0 if several or none do.
+// onlyHolder returns the only process that holds a socket, or 0 if there are several or none.
 func onlyHolder(holders []event.Holder) (pid uint32, comm string) {
 	for _, h := range holders {
 		if pid != 0 && pid != h.PID {
@@ -99,8 +99,8 @@ func (l *Lister) holder(f *listHolderFound) event.Holder {
 // holderMap contains the holders of sockets by the addresses of their socks.
 type holderMap map[uint64][]event.Holder
 
-// add adds a holder, for which it takes memory from spare, and returns the rest of spare. Most
-// sockets have one holder.
+// add adds a holder and returns the rest of spare, from which it takes memory. Most sockets have
+// one holder.
 func (m holderMap) add(sk uint64, h event.Holder, spare []event.Holder) []event.Holder {
 	switch of := m[sk]; {
 	case of == nil:
@@ -159,10 +159,10 @@ func (t *slotTables) take(add func(*listHolderFound)) error {
 	return t.found.Set(uint32(0))
 }
 
-// Heirs returns the owners of some sockets after their owner, process gone, has exited. Of the
-// processes that still hold a socket, the one that started first is the owner, since the others are
-// usually its children. Sockets that no other process holds are missing. /proc must show the PID
-// namespace that this process is in.
+// Heirs returns the owners of some sockets after their owner, process gone, has exited. If several
+// processes still hold a socket, the one that started first is the owner, because the others are
+// usually its children. Sockets that no other process holds are missing from the result. /proc must
+// show the PID namespace that this process is in.
 func (l *Lister) Heirs(sks []uint64, gone uint32) map[uint64]event.Holder {
 	holders, err := l.findHolders(nil)
 	if err != nil {

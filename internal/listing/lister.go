@@ -141,7 +141,7 @@ func (l *Lister) read(refs <-chan socketRef, found chan<- []listSockFound, stop 
 	return err
 }
 
-// events turns the sockets from found into events in a goroutine of its own, and closes made at the
+// events turns the sockets from found into events in a separate goroutine, and closes made at the
 // end. The consumer sends each slice back to spare, at its full length.
 func (l *Lister) events(found <-chan []listSockFound) (made <-chan []event.Event, spare chan<- []event.Event) {
 	full, empty := make(chan []event.Event, 4), make(chan []event.Event, 4)

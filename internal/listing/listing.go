@@ -17,13 +17,13 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// Listing is a session.Source of the sockets that exist. It has programs of its own.
+// Listing is a session.Source of the sockets that exist. It has its own programs.
 type Listing struct {
 	Lister
 	seen uint64
 }
 
-// Open loads the programs that find the sockets of the protocols and network namespaces in f. If
+// Open loads the programs that find the sockets with the protocols and network namespaces in f. If
 // bound is set, they also find sockets that are only bound to a port. Nothing is attached. Errors
 // say what to do, except one that wraps linux.ErrNoCgroup, which is about f.
 func Open(f *filter.Filter, bound bool) (*Listing, error) {

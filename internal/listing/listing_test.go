@@ -22,7 +22,7 @@ func objectTypes(t *testing.T) *btf.Spec {
 	return spec.Types
 }
 
-// The Go structs have the layout of the object's, member by member.
+// The Go structs have the same layout as those in the object, member by member.
 func TestStructLayouts(t *testing.T) {
 	types := objectTypes(t)
 	for name, goType := range map[string]reflect.Type{
@@ -47,7 +47,7 @@ func TestStructLayouts(t *testing.T) {
 	}
 }
 
-// event.Attached has the numbers of the object's enumeration.
+// event.Attached has the same numbers as the enumeration in the object.
 func TestAttachedValues(t *testing.T) {
 	var attached *btf.Enum
 	if err := objectTypes(t).TypeByName("attached", &attached); err != nil {
@@ -66,7 +66,7 @@ func TestAttachedValues(t *testing.T) {
 	}
 }
 
-// A namespace is entered once, and counts as closed only if every way into it is refused.
+// A namespace is entered once. It counts as closed only if every way into it is refused.
 func TestVisits(t *testing.T) {
 	v := visits{results: make(map[uint64]result)}
 	v.refuse(1)
@@ -80,7 +80,7 @@ func TestVisits(t *testing.T) {
 	}
 	v.refuse(2) // by a slower thread
 	if v.closed() != 1 || !v.open(1) {
-		t.Errorf("%d namespaces are closed, want 1; 1 is open: %v, want true", v.closed(), v.open(1))
+		t.Errorf("got %d closed namespaces and open %v for namespace 1, want 1 and true", v.closed(), v.open(1))
 	}
 	if !v.enter(3) {
 		t.Error("3 cannot be entered")
@@ -88,7 +88,7 @@ func TestVisits(t *testing.T) {
 	v.leave(3)
 	v.refuse(3)
 	if v.closed() != 2 {
-		t.Errorf("%d namespaces are closed, want 2", v.closed())
+		t.Errorf("got %d closed namespaces, want 2", v.closed())
 	}
 	v.wanted = []uint32{5}
 	if v.enter(4) || !v.enter(5) {
@@ -96,11 +96,11 @@ func TestVisits(t *testing.T) {
 	}
 }
 
-// The time left of an orphan in FIN_WAIT2 is that of its timer and, if it waits for more than a
-// minute, that of the timewait sock that it becomes.
+// The time left of an orphan in FIN_WAIT2 is the time left on its timer. If the orphan waits for
+// more than a minute, the time of the timewait sock that follows is added.
 func TestFinWait2Left(t *testing.T) {
 	const jiffy = 4e6
-	const s = 250 // a second
+	const s = 250 // jiffies in a second
 	for _, test := range []struct {
 		name  string
 		f     listSockFound

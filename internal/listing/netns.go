@@ -46,7 +46,7 @@ func (l *Lister) eachNetNS(threads int, refs <-chan socketRef, do func() error) 
 	return err
 }
 
-// visits coordinates several threads, each of which enters only namespaces that no other has
+// visits coordinates several threads. Each thread enters only namespaces that no other thread has
 // entered.
 type visits struct {
 	wanted []uint32 // empty: all
@@ -94,8 +94,8 @@ func (v *visits) all(paths <-chan string, refs <-chan socketRef, do func() error
 	return nil
 }
 
-// visit calls do inside the namespace that open opens. This should be the one with this inode, but
-// may be another by now.
+// visit calls do inside the namespace that open opens. This should be the namespace with this
+// inode, but by now it may be another one.
 func (v *visits) visit(inode uint64, open func() (int, error), do func() error) error {
 	ns, err := open()
 	if err == nil {

@@ -112,7 +112,7 @@ func loadPrograms(f *filter.Filter, bound bool) (programs, error) {
 	return p, nil
 }
 
-// loadSlots loads the program slots, with maps of its own.
+// loadSlots loads the program slots, with its own maps.
 func (p *programs) loadSlots() error {
 	coll, err := loadSome(p.spec, listProgSlots)
 	if err != nil {

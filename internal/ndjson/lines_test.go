@@ -9,7 +9,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// All kinds of lines share one sequence of numbers, and text keeps its place among them.
+// All kinds of lines share one sequence of numbers. Text stays in its place among them.
 func TestLines(t *testing.T) {
 	var out strings.Builder
 	l := NewLines(&out)

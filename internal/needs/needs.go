@@ -90,9 +90,9 @@ const initUserNS = 0xEFFFFFFD
 
 func privileges() Need {
 	n := Need{Name: "privileges", Hint: "run it as root (sudo sstrace), or with CAP_BPF (to load programs) and " +
-		"CAP_PERFMON (to let them read kernel memory); CAP_SYS_ADMIN replaces both. With CAP_SYS_ADMIN and CAP_SYS_PTRACE it " +
-		"also finds sockets in other network namespaces that are older than the trace, with CAP_DAC_READ_SEARCH the names " +
-		"of cgroups"}
+		"CAP_PERFMON (to let them read kernel memory); CAP_SYS_ADMIN replaces both. With CAP_SYS_ADMIN and " +
+		"CAP_SYS_PTRACE it also finds sockets in other network namespaces that are older than the trace; with " +
+		"CAP_DAC_READ_SEARCH it finds the names of cgroups"}
 	if inode, err := linux.Inode("/proc/self/ns/user"); err == nil && inode != initUserNS {
 		n.Found = "in a user namespace, whose capabilities do not count for bpf(2)"
 		n.Hint = "run it outside the container, or in one that has the host's user namespace " +
@@ -175,7 +175,7 @@ func tracepoint() Need {
 
 func jit() Need {
 	n := Need{Name: "JIT", Soft: true,
-		Hint: "BPF programs are interpreted, which costs several times more: set sysctl net.core.bpf_jit_enable=1"}
+		Hint: "interpreting BPF programs costs several times as much: set sysctl net.core.bpf_jit_enable=1"}
 	size, err := compiledSize()
 	switch {
 	case err != nil:

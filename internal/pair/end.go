@@ -9,9 +9,9 @@ import (
 // Pairing is how two ends are known to be one connection, from the least certain to the most.
 type Pairing uint8
 
-// The pairings. Perhaps means that the two are in different network namespaces, or have DNAT
-// between them, and that the initial sequence number of one of them is unknown: the addresses alone
-// may then belong to two connections.
+// The pairings. Perhaps means that the addresses match, but may belong to two connections. The two
+// ends are in different network namespaces, or have DNAT between them, and the initial sequence
+// number of at least one of them is unknown.
 const (
 	Unpaired Pairing = iota
 	Perhaps
@@ -22,7 +22,7 @@ const (
 // String returns the value of the key pairing, or "" if there is no peer.
 func (p Pairing) String() string { return [...]string{"", "perhaps", "tuple", "isn"}[p] }
 
-// Process is a process that owns a socket, and how that is known. The zero Process is unknown.
+// Process is a process that owns a socket, and how the owner is known. The zero Process is unknown.
 type Process struct {
 	PID  uint32
 	Comm string
@@ -173,10 +173,10 @@ func (e *End) AckArrived() *Step {
 	return e.Step(event.Established)
 }
 
-// Between returns the time from a to b. It returns event.Unknown if either was not seen, if lines
-// were lost between the two, which may then belong to different connections, or if b is earlier
-// than a: an effect never precedes its cause, but the clocks of two CPUs may differ by more than
-// the time between the two.
+// Between returns the time from a to b. It returns event.Unknown in three cases: if either was not
+// seen; if lines were lost between the two, so that they may belong to different connections; or if
+// b is earlier than a. An effect never precedes its cause, but the clocks of two CPUs may differ by
+// more than the time between the two.
 func Between(a, b *Step) int64 {
 	if a == nil || b == nil || !a.Seen() || !b.Seen() || a.losses != b.losses || b.Mono < a.Mono {
 		return event.Unknown

@@ -8,7 +8,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// take returns all to table and returns the last client's and the last server's end.
+// take passes all to table, and returns the last client end and the last server end.
 func take(table *Table, all []event.Event) (client, server *End) {
 	for i := range all {
 		for _, e := range table.Take(&all[i]) {
@@ -22,7 +22,7 @@ func take(table *Table, all []event.Event) (client, server *End) {
 	return client, server
 }
 
-// kept returns how much a Table still holds.
+// kept returns how many items a Table still holds.
 func kept(t *Table) int {
 	return len(t.ends) + len(t.socks) + len(t.byTuple) + len(t.connecting) + t.portless
 }
@@ -95,7 +95,7 @@ func TestDeferred(t *testing.T) {
 	}
 }
 
-// A connect() that fails before it sends a SYN makes an end of its own, beside the open connection
+// A connect() that fails before it sends a SYN has its own end, separate from the open connection
 // of the same socket.
 func TestConnectFailed(t *testing.T) {
 	var table Table
@@ -115,14 +115,14 @@ func TestConnectFailed(t *testing.T) {
 		t.Errorf("got %+v", failed)
 	}
 	if mono, _ := failed.Began(); mono != 5e9 {
-		t.Errorf("began at %d, want 5000000000", mono)
+		t.Errorf("got begin %d, want 5000000000", mono)
 	}
 	if open := table.Open(); len(open) != 1 || open[0] != server {
-		t.Errorf("open ends: %v, want only %v", open, server)
+		t.Errorf("open ends: got %v, want only %v", open, server)
 	}
 }
 
-// SYN_RECV of a tracepoint is when the ACK arrived, unless the client proves otherwise.
+// SYN_RECV from a tracepoint marks when the ACK arrived, unless the client proves otherwise.
 func TestSynArrived(t *testing.T) {
 	const (
 		synSent     = "1 1 client 127.0.0.1:4000 127.0.0.1:80 CLOSE SYN_SENT\n"
@@ -151,7 +151,8 @@ func TestSynArrived(t *testing.T) {
 	}
 }
 
-// In the kernel vocabulary a state may change to itself. The time in it is still one.
+// In the kernel vocabulary, a state may change to itself. The time spent in the state is still
+// counted as one period.
 func TestSelfChange(t *testing.T) {
 	client, _ := take(new(Table), lines(`
 		1 1 client 127.0.0.1:4000 127.0.0.1:80 CLOSE SYN_SENT

@@ -19,9 +19,10 @@ var states = func() map[string]event.State {
 
 var roles = map[string]event.Role{"client": event.Client, "server": event.Server, "listener": event.Listener}
 
-// lines parses lines, 1 µs apart: "ID NETNS ROLE LOCAL REMOTE OLD NEW", "lost", "accept ID", and
-// "wait" for a second. "ID OLD NEW" takes the rest from the previous line of that ID. A line may
-// end with a device, "dev=3", and an initial sequence number, "isn=4".
+// lines parses text into lines that are 1 µs apart: "ID NETNS ROLE LOCAL REMOTE OLD NEW", "lost",
+// "accept ID", and "wait", which waits for a second. "ID OLD NEW" copies the other fields from the
+// previous line with that ID. A line may end with a device, "dev=3", and an initial sequence
+// number, "isn=4".
 func lines(text string) (all []event.Event) {
 	last := make(map[string]event.Event)
 	mono := int64(1e9)
@@ -99,7 +100,7 @@ func addr(text string) (a netip.AddrPort) {
 	return netip.MustParseAddrPort(text)
 }
 
-// talk returns the lines of one whole connection. Its ends are id and id+1.
+// talk returns the lines of one complete connection. The IDs of its ends are id and id+1.
 func talk(id uint64, netns uint32, client, server netip.AddrPort) []event.Event {
 	return lines(fmt.Sprintf(`
 		%[1]d %[5]d client %[3]v %[4]v CLOSE SYN_SENT
@@ -115,7 +116,7 @@ func talk(id uint64, netns uint32, client, server netip.AddrPort) []event.Event 
 		%[2]d LAST_ACK CLOSE`, id, id+1, client, server, netns))
 }
 
-// next removes a line from one of several streams, which r chooses, and returns it.
+// next removes and returns a line from one of several streams. r chooses the stream.
 func next(r *rand.Rand, streams *[][]event.Event) event.Event {
 	all := *streams
 	i := r.IntN(len(all))

@@ -24,7 +24,7 @@ func pairing(a, b *End) Pairing {
 	return Perhaps
 }
 
-// prefers reports whether a has no peer, or one that is less certain than b.
+// prefers reports whether a has no peer, or a peer that is less certain than b.
 func prefers(a, b *End) bool {
 	certainty := func(p *End) int {
 		n := 2 * int(pairing(a, p))
@@ -36,8 +36,8 @@ func prefers(a, b *End) bool {
 	return a.Peer == nil || certainty(a.Peer) < certainty(b)
 }
 
-// match looks for the peer of end when its addresses become known, and again when its initial
-// sequence number does; newISN reports the latter.
+// match looks for the peer of end once its addresses are known, and again once its initial sequence
+// number is known. newISN is set in the second case.
 func (t *Table) match(end *End, newISN bool) {
 	if !complete(end.Local) || !complete(end.Remote) {
 		if end.state == event.SynSent {
@@ -106,8 +106,9 @@ func (t *Table) find(end *End) *End {
 	return nil
 }
 
-// findMirrored returns the end that has the mirrored tuple and satisfies suits, or nil. In one
-// namespace and on one device that is the newest one, since lines of the others are missing.
+// findMirrored returns the end that has the mirrored tuple and satisfies suits, or nil. If several
+// ends in one namespace and on one device do, it returns the newest one, because lines of the
+// others are missing.
 func (t *Table) findMirrored(end *End, suits func(*End) bool) *End {
 	var certain, here, elsewhere *End
 	severalHere, severalElsewhere := false, false
@@ -194,16 +195,16 @@ func (t *Table) findServer(client *End) *End {
 	})
 }
 
-// findOlder returns the peer of an end that is older than the trace, or nil. The peer is older,
-// too; it is certain only within a namespace.
+// findOlder returns the peer of an end that is older than the trace, or nil. The peer is also older
+// than the trace. It is certain only within a namespace.
 func (t *Table) findOlder(end *End) *End {
 	return t.findMirrored(end, func(o *End) bool {
 		return o.Older && o.Peer == nil && o.NetNS == end.NetNS && (o.Role == 0 || o.Role != end.Role)
 	})
 }
 
-// addTuple adds end to byTuple. Another end with the same tuple, namespace and device, some of
-// whose lines may be missing, is gone.
+// addTuple adds end to byTuple. If another end has the same tuple, namespace and device, some of
+// its lines are missing, and that end is Gone.
 func (t *Table) addTuple(end *End) {
 	key := end.tuple()
 	for other := t.byTuple[key]; other != nil; {

@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/event"
 )
 
-// pairs returns the final pairs: "1-2" for a client and a server paired by tuple, "1=2" by ISN and
-// "1~2" perhaps; "3" for an end without a peer. "!" follows an end that is Gone.
+// pairs returns the final pairs. "1-2" is a client and a server paired by tuple, "1=2" is a pair by
+// ISN, and "1~2" is a possible pair. "3" is an end without a peer. "!" follows an end that is Gone.
 func pairs(all []event.Event) (got []string) {
 	var t Table
 	var ends []*End
@@ -309,7 +309,7 @@ var pairings = []struct{ name, lines, want string }{
 		accept 2`, "2"},
 }
 
-// The remote address of an accepted MPTCP socket is first in its accept line.
+// The remote address of an accepted MPTCP socket first appears in its accept line.
 func TestPairingByAccept(t *testing.T) {
 	all := lines("1 1 client 127.0.0.1:40000 127.0.0.1:80 CLOSE SYN_SENT\n2 1 server 127.0.0.1:80 127.0.0.1:40000 LISTEN ESTABLISHED\n" +
 		"1 SYN_SENT ESTABLISHED\naccept 2\n")

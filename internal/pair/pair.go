@@ -57,9 +57,9 @@ type local struct {
 
 func (e *End) local() local { return local{e.Proto, e.Local} }
 
-// Take takes a line and returns the ends that it changes: the end that the line is about, preceded
-// by ends that are now known to be Gone or not paired. It returns none for a line that belongs to
-// no connection. The slice is valid until the next call.
+// Take takes a line and returns the ends that it changes. The end that the line is about comes
+// last, after any ends that are now known to be Gone or not paired. Take returns no ends for a line
+// that belongs to no connection. The slice is valid until the next call.
 func (t *Table) Take(e *event.Event) []*End {
 	t.touched = t.touched[:0]
 	switch e.Type {
@@ -194,8 +194,8 @@ func (t *Table) update(end *End, e *event.Event) {
 	}
 }
 
-// setSock records the address of the end's struct sock. An earlier end at that address, some of
-// whose lines were lost, is gone.
+// setSock records the address of the end's struct sock. If there is an earlier end at that address,
+// some of its lines were lost, and it is Gone.
 func (t *Table) setSock(end *End, sk uint64) {
 	if t.socks[end.sk] == end {
 		delete(t.socks, end.sk)
@@ -211,7 +211,7 @@ func (t *Table) setSock(end *End, sk uint64) {
 func (t *Table) drop(end *End) {
 	end.Gone = true
 	t.finish(end)
-	// Their addresses paired them, and may belong to another connection by now.
+	// They were paired by address, and the addresses may belong to another connection by now.
 	if p := end.Peer; p != nil && end.Pairing != ByISN &&
 		(end.Step(event.Established) == nil || p.Step(event.Established) == nil) {
 		t.separate(end, p)

@@ -9,7 +9,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// Many connections with the same addresses in as many networks are paired by their ISNs.
+// Many connections have the same addresses in as many networks. They are paired by their ISNs.
 func TestOverlappingNetworks(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 3))
 	const connections = 200
@@ -21,7 +21,7 @@ func TestOverlappingNetworks(t *testing.T) {
 			if one[j].Role == event.Client {
 				one[j].NetNS = 1 + i
 			}
-			if j == int(i%2)*2 || j == 1+int(i%4/2)*2 { // known at once, or on the end's next line
+			if j == int(i%2)*2 || j == 1+int(i%4/2)*2 { // at once, or on the end's next line
 				one[j].ISN = 1<<32 - 1 - i
 			}
 		}
@@ -46,7 +46,8 @@ func TestOverlappingNetworks(t *testing.T) {
 	}
 }
 
-// Many interleaved connections with few addresses are paired correctly, and leave nothing behind.
+// Many interleaved connections with few addresses are paired correctly, and the table is empty
+// afterwards.
 func TestManyInterleaved(t *testing.T) {
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { interleave(t, seed) })
@@ -85,8 +86,9 @@ func interleave(t *testing.T, seed uint64) {
 	}
 }
 
-// With any lines missing, reported as lost or not, peers always have each other's addresses, and
-// the table is bounded by the number of sockets that can exist.
+// Whichever lines are missing, and whether or not they are reported as lost, peers always have each
+// other's addresses. The size of the table is bounded by the number of sockets that can exist at a
+// time.
 func TestLosses(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { lose(t, seed) })
@@ -96,7 +98,7 @@ func TestLosses(t *testing.T) {
 func lose(t *testing.T, seed uint64) {
 	const (
 		open  = 20  // connections at a time
-		socks = 200 // addresses of sockets
+		socks = 200 // socket addresses
 	)
 	r := rand.New(rand.NewPCG(seed, 2))
 	loopback := netip.MustParseAddr("127.0.0.1")
@@ -121,7 +123,7 @@ func lose(t *testing.T, seed uint64) {
 			}
 		}
 		if len(table.ends) > socks+2*open {
-			t.Fatalf("the table holds %d ends, want at most %d", len(table.ends), socks+2*open)
+			t.Fatalf("got %d ends in the table, want at most %d", len(table.ends), socks+2*open)
 		}
 	}
 }

@@ -31,7 +31,7 @@ var timerVariables = map[string]string{
 	"tcp_write_timer":     bpfVarTcpWriteTimer,
 }
 
-// load loads the object as f and the options require.
+// load loads the object in the way that f and the options require.
 func (p *Probe) load(f *filter.Filter, buffer int, rfc, stacks bool) error {
 	types := btf.NewCache()
 	go func() { _, _ = types.Kernel() }() // takes longer than everything before its first use
@@ -186,7 +186,7 @@ func configure(spec *ebpf.CollectionSpec, f *filter.Filter) error {
 	return errors.Join(errs...)
 }
 
-// fill puts the values of the filters that are sets into their maps.
+// fill puts the values of those filters that are sets into their maps.
 func (p *Probe) fill(f *filter.Filter) error {
 	yes := uint8(1)
 	for _, host := range f.Hosts {

@@ -40,7 +40,7 @@ func listObject(t *testing.T) *ebpf.CollectionSpec {
 	return spec
 }
 
-// structIn returns a struct of an object.
+// structIn returns a struct from an object.
 func structIn(t *testing.T, spec *ebpf.CollectionSpec, name string) *btf.Struct {
 	t.Helper()
 	var s *btf.Struct
@@ -50,7 +50,7 @@ func structIn(t *testing.T, spec *ebpf.CollectionSpec, name string) *btf.Struct 
 	return s
 }
 
-// The Go structs have the layout of the object's, member by member.
+// The Go structs have the same layout as those in the object, member by member.
 func TestStructLayouts(t *testing.T) {
 	spec := object(t)
 	for name, goType := range map[string]reflect.Type{
@@ -73,7 +73,7 @@ func TestStructLayouts(t *testing.T) {
 	}
 }
 
-// The iterators of the tracer write the structs that internal/listing reads.
+// The tracer's iterators write the structs that internal/listing reads.
 func TestListingReadsTheTracersIterators(t *testing.T) {
 	for _, name := range []string{"sock_found", "holder_found"} {
 		t.Run(name, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestConfigure(t *testing.T) {
 	} {
 		var got uint8
 		if err := spec.Variables[name].Get(&got); err != nil || got != want {
-			t.Errorf("%s is %d (%v), want %d", name, got, err, want)
+			t.Errorf("%s: got %d (%v), want %d", name, got, err, want)
 		}
 	}
 }
@@ -161,8 +161,8 @@ func needsRoot(t *testing.T) {
 	}
 }
 
-// loadFor loads some programs of an object, including what options switch off, as for a kernel
-// that has these types.
+// loadFor loads some of an object's programs as if the kernel had these types. It includes the code
+// that options switch off.
 func loadFor(t *testing.T, spec *ebpf.CollectionSpec, types *btf.Spec, programs ...string) error {
 	t.Helper()
 	_ = rlimit.RemoveMemlock()
@@ -188,8 +188,9 @@ func loadFor(t *testing.T, spec *ebpf.CollectionSpec, types *btf.Spec, programs 
 	return err
 }
 
-// The programs load on kernels whose types differ from this one's. Where such a version is not at
-// hand, the types of this kernel are changed, and its verifier takes the result.
+// The programs load on kernels whose types differ from those of this kernel. If no kernel with such
+// types is available, the test changes the types of this kernel, and its verifier checks the
+// result.
 func TestLoadsWithOtherTypes(t *testing.T) {
 	needsRoot(t)
 	for _, test := range []struct {
@@ -233,8 +234,8 @@ func member(t *testing.T, kernel *btf.Spec, of string, names ...string) *btf.Mem
 	return &s.Members[i]
 }
 
-// The iterators load on a kernel without MPTCP or one of its types, although leaks asks for MPTCP
-// sockets by default.
+// The iterators load on a kernel without MPTCP, or without one of its types, although leaks asks
+// for MPTCP sockets by default.
 func TestIteratorsLoadWithoutMPTCP(t *testing.T) {
 	needsRoot(t)
 	raw, err := os.ReadFile("/sys/kernel/btf/vmlinux")

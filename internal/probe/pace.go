@@ -15,8 +15,8 @@ const (
 	// room for the records that arrive meanwhile. No change wakes it: waking the reader for every
 	// change would cost the host more than everything else combined.
 	longestNap = time.Millisecond
-	// shortestNap is the shortest sleep that is worthwhile: the kernel may prolong any sleep by as
-	// much (the timer slack of prctl(2)).
+	// shortestNap is the shortest sleep that is worthwhile, because the kernel may prolong any
+	// sleep by as much (the timer slack of prctl(2)).
 	shortestNap = 50 * time.Microsecond
 	// soonAgain bounds the wait for a wake-up when a nap would be right but the ring is too small
 	// for one. The poller of cilium/ebpf truncates the remaining time to milliseconds, so 1 ms
@@ -27,8 +27,9 @@ const (
 	recordSpace = closedSize + 8
 )
 
-// doze is the longest time that the reader of an empty ring sleeps. The next change wakes it; only
-// a change at the very instant at which the reader falls asleep may have to wait that long.
+// doze is the longest time that the reader of an empty ring sleeps. The next change wakes the
+// reader. Only a change at the very instant at which the reader falls asleep may have to wait that
+// long.
 var doze = 100 * time.Millisecond
 
 var longAgo = time.Unix(1, 0)

@@ -15,7 +15,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// fakeRing is a ring that has only a level and a deadline.
+// fakeRing is a ring that only has a fill level and a deadline.
 type fakeRing struct {
 	ring
 	available int
@@ -25,7 +25,7 @@ type fakeRing struct {
 func (r *fakeRing) AvailableBytes() int     { return r.available }
 func (r *fakeRing) SetDeadline(t time.Time) { r.deadline = t }
 
-// How the reader waits depends on the size of the ring and on what was in it.
+// How the reader waits depends on the size of the ring and on how much was in it.
 func TestRest(t *testing.T) {
 	const big, tiny = 16 << 20, 4 << 10
 	for _, c := range []struct {
@@ -36,7 +36,7 @@ func TestRest(t *testing.T) {
 		available int // bytes in the ring after the reader has asked to be woken
 		slept     time.Duration
 		asked     bool
-		waits     time.Duration // at least
+		waits     time.Duration // minimum
 	}{
 		{"after a batch", big, 1000, false, 0, longestNap, false, 0},
 		{"soon", big, 0, true, 0, longestNap, false, 0},
@@ -58,7 +58,7 @@ func TestRest(t *testing.T) {
 			before := time.Now()
 			p.rest(c.found, c.soon)
 			if slept != c.slept || asked != c.asked {
-				t.Errorf("slept %v, asked to be woken: %v; want %v, %v", slept, asked, c.slept, c.asked)
+				t.Errorf("got sleep %v, asked to be woken %v; want %v, %v", slept, asked, c.slept, c.asked)
 			}
 			if c.waits == 0 && !r.deadline.Equal(longAgo) {
 				t.Error("the next look waits")
@@ -70,7 +70,8 @@ func TestRest(t *testing.T) {
 	}
 }
 
-// While the ring fills up, naps get shorter and end; when it no longer does, they get longer again.
+// While the ring fills up, naps get shorter and finally stop. Once it no longer fills up, they get
+// longer again.
 func TestNapFollowsTheRing(t *testing.T) {
 	const size = 1 << 20
 	r := new(fakeRing)
@@ -94,7 +95,7 @@ func TestNapFollowsTheRing(t *testing.T) {
 	if slept != longestNap {
 		t.Errorf("slept %v, want %v", slept, longestNap)
 	}
-	// However large and fast the machine, a nap never fills more than half of the ring.
+	// However large and fast the machine is, a ring never gets more than half full during a nap.
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20, 16 << 20} {
 		for _, cpus := range []int{1, 2, 32, 1024} {
 			nap := longestNapFor(size, cpus)
@@ -105,14 +106,14 @@ func TestNapFollowsTheRing(t *testing.T) {
 	}
 }
 
-// watchedRing reports a reader that polls: one that looks into the ring that it has just found
-// empty, without a nap and without having asked to be woken.
+// watchedRing detects a reader that polls. Such a reader checks the ring again right after it has
+// found it empty, without a nap and without having asked to be woken.
 type watchedRing struct {
 	ring
 	t      *testing.T
-	empty  bool // the last look found nothing
-	rested bool // since then the reader napped
-	asked  bool // since then it asked to be woken
+	empty  bool // the last check found nothing
+	rested bool // the reader has napped since then
+	asked  bool // the reader has asked to be woken since then
 	naps   int
 }
 
@@ -140,7 +141,7 @@ func (r *watchedRing) ReadInto(rec *ringbuf.Record) error {
 	return err
 }
 
-// Under load the reader naps between any two batches, and does not look into the ring meanwhile.
+// Under load, the reader naps between any two batches, and does not check the ring during a nap.
 func TestReaderDoesNotPoll(t *testing.T) {
 	needsRoot(t)
 	for _, test := range []struct {

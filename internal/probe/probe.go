@@ -60,12 +60,12 @@ type Probe struct {
 }
 
 // Open loads and attaches the programs, with the part of f that the kernel side applies, and lists
-// the sockets that exist. From then on every change is recorded. buffer is the size of the ring in
-// bytes, a power of two and a multiple of the page size. rfc also traces what the rfc vocabulary
-// needs: the timers of mini-sockets, accept() and connect(); TimersUnavailable and CallsUnavailable
-// report which of these this machine cannot provide. If stacks is set, the stacks of calls that
-// connect or accept are recorded. Errors say what to do, except one that wraps linux.ErrNoCgroup,
-// which is about f.
+// the sockets that exist. From then on, every change is recorded. buffer is the size of the ring in
+// bytes, a power of two and a multiple of the page size. If rfc is set, Open also traces what the
+// rfc vocabulary needs: the timers of mini-sockets, accept() and connect(). TimersUnavailable and
+// CallsUnavailable report which of these the machine cannot provide. If stacks is set, the stacks
+// of calls that connect or accept are recorded. Errors say what to do, except one that wraps
+// linux.ErrNoCgroup, which is about f.
 func Open(f *filter.Filter, buffer int, rfc, stacks bool) (*Probe, error) {
 	_ = rlimit.RemoveMemlock() // matters before Linux 5.11; if it fails, loading may
 	p := &Probe{names: &namer{Names: linux.NewNames()}}
@@ -149,8 +149,8 @@ func (p *Probe) Close() {
 	p.names.Close()
 }
 
-// settle detaches the programs and waits until none is running: each counts a change first, and its
-// outcome last.
+// settle detaches the programs and waits until none is running. Each program counts a change first,
+// and its outcome last.
 func (p *Probe) settle() {
 	p.Stop()
 	for end := time.Now().Add(settleTime); time.Now().Before(end); time.Sleep(50 * time.Microsecond) {
@@ -177,9 +177,9 @@ func (p *Probe) cpus() bpfCpu {
 	return sum
 }
 
-// Balance returns the account of all changes after Records has ended. The caller must add what
-// became of the records that Records yielded. duplicates is how many of them repeated another
-// record; those are not counted anywhere.
+// Balance returns the account of all changes after Records has ended. The caller must add the
+// outcome of the records that Records yielded. duplicates is how many of them repeated another
+// record. Those are not counted anywhere.
 func (p *Probe) Balance(duplicates uint64) (*event.Balance, error) {
 	c := p.cpus()
 	c.Seen -= duplicates
@@ -217,7 +217,7 @@ func (p *Probe) Stack(id uint32) []uint64 {
 }
 
 // Check returns what tracing needs from this machine. If nothing essential is missing, Check also
-// attaches the programs for a moment.
+// attaches the programs briefly.
 func Check() []needs.Need {
 	all := needs.All()
 	if needs.FirstUnmet(all) != nil {

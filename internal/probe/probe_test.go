@@ -12,7 +12,7 @@ import (
 	"sstrace/internal/filter"
 )
 
-// The next change wakes a sleeping reader, which would otherwise sleep for an hour.
+// The next change wakes a sleeping reader. Otherwise the reader would sleep for an hour.
 func TestWakeUp(t *testing.T) {
 	needsRoot(t)
 	defer func(before time.Duration) { doze = before }(doze)

@@ -15,11 +15,11 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// Records yields the sockets that are older than the trace, then, until Stop, each record in the
-// ring, with a Lost wherever changes are missing, and finally the rest of the ring. A record is
-// valid until the next one. Whenever the ring is empty, Records calls idle before it sleeps, with a
-// time at which the ring was still empty, and calls it again soon if idle asks for it. Records can
-// be used once.
+// Records first yields the sockets that are older than the trace. Then, until Stop, it yields each
+// record in the ring, with a Lost wherever changes are missing, and finally the rest of the ring. A
+// record is valid until the next one. Whenever the ring is empty, Records calls idle before it
+// sleeps, with a time at which the ring was still empty. It calls idle again soon if idle asks for
+// that. Records can be used only once.
 func (p *Probe) Records(idle func(mono int64) (soon bool, err error)) iter.Seq2[*record.Record, error] {
 	return func(yield func(*record.Record, error) bool) {
 		defer p.settle()

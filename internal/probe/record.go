@@ -64,8 +64,8 @@ func (n *namer) device(netns, ifindex uint32) string {
 	return n.String(&name)
 }
 
-// record translates what the kernel side reports. The tracker adds what follows from the socket's
-// history.
+// record translates a record from the kernel side. The tracker adds everything that follows from
+// the socket's history.
 func (n *namer) record(r *bpfEvent) record.Record {
 	rec := record.Record{
 		Event: event.Event{

@@ -38,13 +38,14 @@ func TestDecode(t *testing.T) {
 	if _, err := decode(raw[:recordSize-1]); err == nil {
 		t.Error("decode accepts a record that is too short")
 	}
-	got, err := decode(append(raw, 1, 2, 3, 4, 5, 6, 7, 8)) // as of a struct that extends event
+	got, err := decode(append(raw, 1, 2, 3, 4, 5, 6, 7, 8)) // as in a struct that extends event
 	if err != nil || *got != r {
 		t.Errorf("got %+v, %v; want %+v", got, err, r)
 	}
 }
 
-// The error of a record depends on its kind: it is the socket's, or what connect() returned.
+// The meaning of a record's error depends on its kind. It is either the socket's error or the one
+// that connect() returned.
 func TestRecordErr(t *testing.T) {
 	r := sample()
 	r.SkErr, r.ConnectErr = 104, 113
@@ -59,7 +60,7 @@ func TestRecordErr(t *testing.T) {
 	}
 }
 
-// The cast returns what encoding/binary decodes.
+// The cast returns the same values as encoding/binary.
 func FuzzDecode(f *testing.F) {
 	r := sample()
 	f.Add(bytesOf(&r))
@@ -97,8 +98,8 @@ func BenchmarkBinaryDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkRecordToLine measures all that the reader does with a change: from a record of the ring
-// to a line of output.
+// BenchmarkRecordToLine measures everything that the reader does with a change, from a record in
+// the ring to a line of output.
 func BenchmarkRecordToLine(b *testing.B) {
 	r := sample()
 	raw := bytesOf(&r)

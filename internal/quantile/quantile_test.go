@@ -9,10 +9,11 @@ import (
 	"testing"
 )
 
-// fractions has the arguments of Quantile.
+// fractions lists arguments for Quantile.
 var fractions = []float64{0, 0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1}
 
-// distributions returns n times of each of several distributions, like those of sockets and others.
+// distributions returns n times from each of several distributions. Some are typical of sockets,
+// others are not.
 func distributions(n int) map[string][]int64 {
 	r := rand.New(rand.NewPCG(1, 2))
 	of := func(next func(i int) int64) (times []int64) {
@@ -58,7 +59,7 @@ func TestAccuracy(t *testing.T) {
 					place := min(max(int(q*float64(n)+0.5), 1), n)
 					got, want := float64(s.Quantile(q)), float64(times[place-1])
 					if math.Abs(got-want) > Accuracy*want {
-						t.Errorf("quantile %g is %.0f, want %.0f", q, got, want)
+						t.Errorf("quantile %g: got %.0f, want %.0f", q, got, want)
 					}
 				}
 			})
@@ -86,7 +87,7 @@ func TestMergeEqualsOneSketch(t *testing.T) {
 	for name, times := range distributions(10000) {
 		t.Run(name, func(t *testing.T) {
 			one, merged := sketch(times), New()
-			for i, size := 0, 0; i < len(times); i += size { // small ones and large ones
+			for i, size := 0, 0; i < len(times); i += size { // small batches and large ones
 				size = min([]int{1, 777, 3, 100}[i%4], len(times)-i)
 				if err := merged.Merge(sketch(times[i : i+size])); err != nil {
 					t.Fatal(err)
@@ -114,13 +115,14 @@ func TestOctavesAreExact(t *testing.T) {
 				want[bits.Len64(uint64(ns))]++
 			}
 			if got := sketch(times).Octaves(); !slices.Equal(got, want) {
-				t.Errorf("%v, want %v", got, want)
+				t.Errorf("got %v, want %v", got, want)
 			}
 		})
 	}
 }
 
-// Memory depends on the buckets: after ten million times over the whole range, more take none.
+// Memory depends only on the number of buckets. After ten million times over the whole range, more
+// times need no more memory.
 func TestMemoryIsBounded(t *testing.T) {
 	s := New()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -136,7 +138,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("%d bytes after ten million times, %d after a million more; want the same and at most %d", before,
 			after, most)
 	}
-	r = rand.New(rand.NewPCG(3, 4)) // similar times take very little
+	r = rand.New(rand.NewPCG(3, 4)) // similar times need very little
 	s = New()
 	for range 1_000_000 {
 		s.Add(50_000 + r.Int64N(10_000))

@@ -59,7 +59,8 @@ func mapFile(name string) (raw []byte, release func(), err error) {
 	return raw, func() {}, err
 }
 
-// typeNames returns the names of the types and members to which CO-RE may fit a program with types.
+// typeNames returns the names of the types and members that CO-RE may look up to fit a program with
+// types to the kernel.
 func typeNames(types *btf.Spec) (map[string]bool, error) {
 	names := make(map[string]bool)
 	add := func(name string, members []btf.Member) {
@@ -236,7 +237,7 @@ type extraction struct {
 	failed  bool // from is malformed
 }
 
-// take copies a type and the types that it consists of, but none that it points to, and returns its
+// take copies a type and the types that it contains, but none that it points to, and returns its
 // new id.
 func (x *extraction) take(id uint32) uint32 {
 	if to, ok := x.ids[id]; ok {

@@ -26,7 +26,7 @@ func objectBTF(t *testing.T) []byte {
 	return raw
 }
 
-// An extracted type has the wanted members, unchanged, and no others.
+// An extracted type has exactly the wanted members, unchanged.
 func TestExtract(t *testing.T) {
 	names := map[string]bool{"sock": true, "__sk_common": true, "skc_family": true, "sk_protocol": true}
 	few, err := extract(objectBTF(t), names)
@@ -83,7 +83,7 @@ func TestExtractRejectsUnknownKinds(t *testing.T) {
 	names := map[string]bool{"sock": true}
 	for _, kind := range []byte{0, kindEnum64 + 1, 31, 32 + kindInt, 64 + kindInt} {
 		raw := objectBTF(t)
-		raw[headerSize+7] = kind // of the first type
+		raw[headerSize+7] = kind // the kind of the first type
 		if _, err := extract(raw, names); err == nil {
 			t.Errorf("kind %d: no error", kind)
 		}
@@ -94,7 +94,7 @@ func TestExtractRejectsUnknownKinds(t *testing.T) {
 	}
 }
 
-// Whatever a byte is changed to, extract returns.
+// Whichever byte is changed, and to whatever value, extract returns.
 func TestExtractSurvivesCorruption(t *testing.T) {
 	whole := objectBTF(t)
 	names := map[string]bool{"sock": true, "tcp_sock": true}

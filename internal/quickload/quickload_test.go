@@ -14,8 +14,8 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// object returns the object that this package is for. all includes the code that options switch
-// off.
+// object returns the object for which this package was written. all also includes the code that
+// options switch off.
 func object(tb testing.TB, all bool) *ebpf.CollectionSpec {
 	tb.Helper()
 	spec, err := ebpf.LoadCollectionSpec("../listing/list_bpfel.o")
@@ -37,7 +37,7 @@ func needKernelTypes(t *testing.T) {
 	}
 }
 
-// The extracted types relocate every instruction as all types of the kernel do.
+// The extracted types relocate every instruction in the same way as all of the kernel's types.
 func TestRelocationsEqual(t *testing.T) {
 	needKernelTypes(t)
 	spec := object(t, true)
@@ -78,8 +78,8 @@ func TestRelocationsEqual(t *testing.T) {
 	}
 }
 
-// Collection works here, and loads what ebpf.NewCollection loads. Otherwise every listing would
-// fall back to that, unnoticed.
+// Collection works on this kernel and loads the same programs as ebpf.NewCollection. If it did not,
+// every listing would silently fall back to ebpf.NewCollection.
 func TestCollectionLoadsTheSamePrograms(t *testing.T) {
 	needKernelTypes(t)
 	if os.Geteuid() != 0 {
@@ -119,8 +119,8 @@ func TestCollectionLoadsTheSamePrograms(t *testing.T) {
 	}
 }
 
-// code identifies the code of a program: the kernel's tag of its instructions, and how large they
-// are after the verifier has removed what constants switch off.
+// code identifies the code of a program. It contains the kernel's tag for the instructions, and
+// their size after the verifier has removed the code that constants switch off.
 func code(t *testing.T, p *ebpf.Program) string {
 	t.Helper()
 	info, err := p.Info()

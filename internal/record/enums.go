@@ -14,21 +14,21 @@ type Kind uint8
 const (
 	Change            Kind = 0  // a full socket changed its state
 	RequestStarted    Kind = 1  // the SYN arrived, or the SYN-ACK was retransmitted
-	RequestCancelled  Kind = 2  // the ACK arrived, or the timer expires or restarts next
+	RequestCancelled  Kind = 2  // the ACK arrived, or the timer is about to expire or restart
 	RequestExpired    Kind = 3  // the SYN-ACK timed out
 	TimeWaitStarted   Kind = 4  // the new state is the substate: FIN_WAIT2 or TIME_WAIT
-	TimeWaitCancelled Kind = 5  // it ended early, or the timer expires or restarts next
+	TimeWaitCancelled Kind = 5  // it ended early, or the timer is about to expire or restart
 	TimeWaitExpired   Kind = 6  // it ended
-	SynSentStarted    Kind = 7  // connect() sent its SYN, and so has chosen a port
+	SynSentStarted    Kind = 7  // connect() sent its SYN, so it has chosen a port
 	SecondChange      Kind = 8  // a change that the second program took: see bpf/once.h
 	Accepted          Kind = 9  // accept() returned the socket to the current task
-	Reset             Kind = 10 // a segment ended the mini-sock whose timer was cancelled last
+	Reset             Kind = 10 // a segment ended the mini-sock whose timer was the last cancelled
 	AcceptedPerhaps   Kind = 11 // accepted by io_uring, if not reported yet: see bpf/accept.h
 	RequestAcked      Kind = 12 // the ACK was dropped: the listener waits for data
 	NoSyn             Kind = 13 // connect() failed and changed no state
-	ConnectReturned   Kind = 14 // connect() returned after it had closed the socket itself
+	ConnectReturned   Kind = 14 // connect() returned after closing the socket itself
 	ProcessExited     Kind = 15 // a process that had called listen() exited
-	ResetSent         Kind = 16 // a socket that a segment has just closed answered with RST
+	ResetSent         Kind = 16 // a segment closed the socket, which answered with RST
 )
 
 // Flags describes the socket of a record, or what happened to it.
@@ -36,12 +36,12 @@ type Flags uint8
 
 // The values of Flags.
 const (
-	PortStale Flags = 1 << 0 // unbound: the local port is that of its previous connection
+	PortStale Flags = 1 << 0 // unbound: the local port is left from the previous connection
 	Acked     Flags = 1 << 1 // request sock: the ACK arrived and was dropped
 	Defers    Flags = 1 << 2 // request sock: the listener waits for data (TCP_DEFER_ACCEPT)
 	QueueFull Flags = 1 << 3 // request sock: the listener's accept queue is full
 	ByICMP    Flags = 1 << 4 // request sock: an ICMP message ended it
-	Destroyed Flags = 1 << 5 // the current task asked for its destruction (ss -K)
+	Destroyed Flags = 1 << 5 // the current task asked for the socket to be destroyed (ss -K)
 	Abandoned Flags = 1 << 6 // timewait sock: no process is left in its network namespace
 )
 
@@ -51,12 +51,12 @@ type Closing uint32
 // The values of Closing.
 const (
 	Shut         Closing = 1 << 0  // shut down in both directions, as close() does
-	Linger0      Closing = 1 << 1  // SO_LINGER with a time of 0: close() resets
+	Linger0      Closing = 1 << 1  // SO_LINGER with a time of 0: close() sends RST
 	Keepalive    Closing = 1 << 2  // SO_KEEPALIVE
 	Unaccepted   Closing = 1 << 3  // no process ever held it
 	Orphan       Closing = 1 << 4  // no process holds it any more
 	FinCame      Closing = 1 << 5  // the peer's FIN arrived
-	TimeWaitFull Closing = 1 << 6  // the limit of timewait socks is reached, or unknown
+	TimeWaitFull Closing = 1 << 6  // there are too many timewait socks, or this is unknown
 	NoFinWait2   Closing = 1 << 7  // TCP_LINGER2 below 0: an orphan does not wait for a FIN
 	Unread       Closing = 1 << 8  // it received data that no process has read
 	Repair       Closing = 1 << 9  // TCP_REPAIR is on
@@ -64,7 +64,7 @@ const (
 	Unacked      Closing = 1 << 11 // a SYN, data or a FIN is unacknowledged, or unsent
 	NetNSGone    Closing = 1 << 12 // no process is left in its network namespace
 	RecvShut     Closing = 1 << 13
-	Owned        Closing = 1 << 14 // its lock is owned: a system call on it makes the change
+	Owned        Closing = 1 << 14 // its lock is owned: a system call on it is making the change
 	NoSegment    Closing = 1 << 15 // it has sent no segment
 	Unsent       Closing = 1 << 16 // data or a FIN is unsent
 )

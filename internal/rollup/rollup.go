@@ -29,8 +29,8 @@ type Options[K comparable, T Counts[T]] struct {
 	Report   func(r *Report[K, T]) error // called at the end of each interval and of the run
 
 	// Evict selects what happens to a new group when there are Max already. If it is set, the
-	// smaller half of the groups moves to the rest, so a group that comes late and grows large is
-	// kept. If not, the new group is counted in the rest.
+	// smaller half of the groups moves to the rest, so a group that appears late and grows large is
+	// kept. If it is not set, the new group is counted in the rest.
 	Evict bool
 }
 
@@ -60,7 +60,7 @@ type Rollup[K comparable, T Counts[T]] struct {
 	groups map[K]*group[K, T]
 	last   *group[K, T] // the group of the last event, often that of the next one, too
 	rest   group[K, T]
-	// evicted reports that groups were moved to the rest since the run or the interval started.
+	// evicted records whether groups were moved to the rest since the run or the interval started.
 	evicted struct{ run, interval bool }
 	// lost counts lost changes: run excludes those in the current interval.
 	lost struct{ run, interval uint64 }
@@ -99,9 +99,9 @@ func (r *Rollup[K, T]) See(e *event.Event) error {
 }
 
 // Advance sets the clock to now, in ns of CLOCK_MONOTONIC, and reports the intervals that have
-// ended. The run starts at the first time that Advance is given. Before the first event there are
-// no reports, because the wall time is unknown. Events from several CPUs are not strictly in order;
-// the clock does not go back, so a late event counts in the interval in which it arrives.
+// ended. The run starts at the time of the first call. Before the first event there are no reports,
+// because the wall time is unknown. Events from several CPUs are not strictly in order. The clock
+// does not go back, so a late event counts in the interval in which it arrives.
 func (r *Rollup[K, T]) Advance(now int64) error {
 	if r.finished {
 		return nil
@@ -129,7 +129,7 @@ func (r *Rollup[K, T]) Advance(now int64) error {
 // Lost counts changes that were lost.
 func (r *Rollup[K, T]) Lost(changes uint64) { r.lost.interval += changes }
 
-// At returns the counts of a group in the current interval, to which the caller adds an event.
+// At returns the counts of a group in the current interval. The caller adds an event to them.
 func (r *Rollup[K, T]) At(key K) (T, error) {
 	r.active = true
 	if r.last != nil && r.last.key == key {

@@ -14,13 +14,13 @@ import (
 
 const second = int64(time.Second)
 
-// sum is the simplest Counts.
+// sum is the simplest possible Counts.
 type sum struct{ n uint64 }
 
 func (s *sum) Total() uint64          { return s.n }
 func (s *sum) Merge(other *sum) error { s.n += other.n; return nil }
 
-// recorder collects the reports of a Rollup as text, one line each.
+// recorder collects the reports of a Rollup as text, one line for each.
 type recorder struct {
 	*Rollup[int, *sum]
 	reports []string
@@ -53,7 +53,7 @@ func newRecorder(interval time.Duration, evict bool) *recorder {
 	return r
 }
 
-// count counts an event of a group at a time.
+// count counts one event of group key at time at.
 func (r *recorder) count(t testing.TB, at int64, key int) {
 	t.Helper()
 	if err := r.See(&event.Event{Mono: at, Wall: at + 100*second}); err != nil {
@@ -175,8 +175,8 @@ func TestRest(t *testing.T) {
 	}
 }
 
-// With eviction a group that comes late and is large is kept, memory stays bounded, and no event is
-// counted twice or not at all.
+// With eviction, a large group that appears late is kept. Memory stays bounded, and each event is
+// counted exactly once.
 func TestEviction(t *testing.T) {
 	const events, large = 100_000, -1
 	r := newRecorder(time.Second, true)
@@ -196,15 +196,15 @@ func TestEviction(t *testing.T) {
 		sum += g.Counts.n
 	}
 	if sum != events {
-		t.Errorf("%d events are counted, want %d", sum, events)
+		t.Errorf("got %d events counted, want %d", sum, events)
 	}
 	if g := r.last.Groups[0]; g.Key != large || g.Counts.n != events/200-1 || !g.AtLeast {
 		t.Errorf("the largest group is %+v", g)
 	}
 }
 
-// AtLeast is about the span of a report: an eviction in an earlier interval does not matter to a
-// group of this one.
+// AtLeast covers the span of one report. An eviction in an earlier interval does not affect a group
+// in the current one.
 func TestAtLeast(t *testing.T) {
 	r := newRecorder(time.Second, true)
 	for key := range Max + 1 {

@@ -31,7 +31,7 @@ func (s *slowest) End(end *event.Event) error {
 	return nil
 }
 
-// A view runs on a recording as it does on the kernel.
+// A view runs on a recording in the same way as on the kernel.
 func ExampleRun() {
 	var lines []byte
 	for i, e := range []*event.Event{
@@ -50,7 +50,7 @@ func ExampleRun() {
 		fmt.Println(err)
 		return
 	}
-	out, err := session.OpenOutput("", "") // standard output
+	out, err := session.OpenOutput("", "") // to standard output
 	if err != nil {
 		fmt.Println(err)
 		return

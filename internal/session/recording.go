@@ -121,7 +121,7 @@ func (r *Recording) End() (*event.Event, error) {
 		}
 		if r.end.Balance.Partial && r.want.Existing {
 			partial = fmt.Errorf("%s is missing lines of some connections (it was made with a line filter, or with -n), "+
-				"so what it shows of existing sockets is unreliable; record with connection filters only", r.name())
+				"so it is unreliable about existing sockets; record with connection filters only", r.name())
 		}
 	case r.done && !r.failed:
 		what := "the lines in it were printed"

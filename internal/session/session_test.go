@@ -15,10 +15,10 @@ import (
 	"sstrace/internal/filter"
 )
 
-// source yields prepared lines, and an error or a balance at the end.
+// source returns prepared lines, followed by an error or a balance.
 type source struct {
 	lines   []event.Event
-	idle    bool // call idle after the last line
+	idle    bool // call Idle after the last line
 	err     error
 	balance *event.Balance
 	endErr  error
@@ -48,10 +48,10 @@ func (s *source) End() (*event.Event, error) {
 	return &event.Event{Type: event.End, Balance: s.balance}, s.endErr
 }
 
-// view notes what is called.
+// view records which methods are called.
 type view struct {
 	calls []string
-	fail  string // the call that fails
+	fail  string // the call that should fail
 }
 
 var errBroken = errors.New("broken")
@@ -100,15 +100,15 @@ func TestRun(t *testing.T) {
 		options Options
 		fail    string
 		calls   string
-		printed uint64 // of the balance; 0: no balance
+		printed uint64 // in the balance; 0: no balance
 		err     error
 	}{
 		{name: "every line, then the end", source: source{lines: changes(1, 2), balance: new(event.Balance)}, calls: "begin, change 1, change 2, end true", printed: 2},
 		{name: "begins when idle", source: source{idle: true, balance: &event.Balance{}}, calls: "begin, idle 7, end true"},
-		{name: "begins although there is nothing", source: source{balance: &event.Balance{}}, calls: "begin, end true"},
+		{name: "begins even without lines", source: source{balance: &event.Balance{}}, calls: "begin, end true"},
 		{name: "lost changes are not filtered", source: source{lines: append(changes(1), lost(5)), balance: &event.Balance{RingFull: 5}}, calls: "begin, change 1, lost 5, end true", printed: 1},
 		{name: "enough lines", source: source{lines: changes(1, 2, 3), balance: &event.Balance{RingFull: 4}}, options: Options{Count: 2}, calls: "begin, change 1, change 2, lost 4, end true", printed: 2},
-		{name: "enough lines of a recording", source: source{lines: changes(1, 2, 3)}, options: Options{Count: 1}, calls: "begin, change 1, end true", printed: 1},
+		{name: "a recording, enough lines", source: source{lines: changes(1, 2, 3)}, options: Options{Count: 1}, calls: "begin, change 1, end true", printed: 1},
 		{name: "older sockets are not wanted", source: source{lines: []event.Event{older}, balance: &event.Balance{}}, calls: "begin, end true"},
 		{name: "older sockets are wanted", source: source{lines: []event.Event{older}, balance: &event.Balance{}}, options: Options{Older: true}, calls: "begin, socket 9, end true"},
 		{name: "a listing", source: source{lines: []event.Event{older, failed}, balance: &event.Balance{}}, options: Options{Listing: true}, calls: "begin, socket 9, end true", printed: 1},
@@ -116,7 +116,7 @@ func TestRun(t *testing.T) {
 		{name: "a recording without end", source: source{lines: changes(1), endErr: errSource}, calls: "begin, change 1, end false", err: errSource},
 		{name: "the view fails", source: source{lines: changes(1, 2), balance: &event.Balance{}}, fail: "change 1", calls: "begin, change 1", err: errBroken},
 		{name: "the view fails when idle", source: source{idle: true, balance: &event.Balance{}}, fail: "idle 7", calls: "begin, idle 7", err: errBroken},
-		{name: "the view fails to begin", source: source{lines: changes(1), balance: &event.Balance{}}, fail: "begin", calls: "begin", err: errBroken},
+		{name: "the view fails when it begins", source: source{lines: changes(1), balance: &event.Balance{}}, fail: "begin", calls: "begin", err: errBroken},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f, err := filter.New(new(filter.Options))
@@ -133,7 +133,7 @@ func TestRun(t *testing.T) {
 				t.Errorf("error %v, want %v", err, test.err)
 			}
 			if b != nil && b.Printed != test.printed || b == nil && test.printed != 0 {
-				t.Errorf("balance %+v, want %d printed", b, test.printed)
+				t.Errorf("got balance %+v, want %d printed", b, test.printed)
 			}
 			if !test.source.stopped {
 				t.Error("the source was not stopped")
@@ -142,7 +142,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A run that cannot begin leaves a file as it was; one that begins replaces it.
+// If a run cannot begin, its output file stays as it was. If it can, it replaces the file.
 func TestOutputIsReplacedOnceLinesCome(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	if err := os.WriteFile(path, []byte("before"), 0o600); err != nil {
@@ -203,7 +203,7 @@ func TestRecording(t *testing.T) {
 		lines string
 		want  Want
 		seqs  []uint64
-		err   string // of Events or End
+		err   string // from Events or End
 	}{
 		{"whole", line(1, event.Change) + line(2, event.End), Want{}, []uint64{1}, ""},
 		{"no end", line(1, event.Change), Want{}, []uint64{1}, "FILE has no end line"},
@@ -230,7 +230,7 @@ func TestRecording(t *testing.T) {
 			}
 			if test.err == "" && err != nil ||
 				test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
-				t.Errorf("error %v, want %q", err, test.err)
+				t.Errorf("got error %v, want %q", err, test.err)
 			}
 		})
 	}

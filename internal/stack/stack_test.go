@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// here returns its own address and the return addresses of its callers, the innermost first.
+// here returns its own address and the return addresses of its callers, innermost first.
 //
 //go:noinline
 func here() []uint64 {
@@ -26,10 +26,10 @@ func here() []uint64 {
 	return addrs
 }
 
-// inProgram is set in the environment of the program that TestNames builds of this package.
+// inProgram is set in the environment of the program that TestNames builds from this package.
 const inProgram = "SSTRACE_TEST_STACK"
 
-// A Go program names its own functions, with and without symbols.
+// A Go program's own functions can be named, with and without symbols.
 func TestNames(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
@@ -68,7 +68,7 @@ func TestNamesOfMissingProcess(t *testing.T) {
 	}
 }
 
-// exec() in a process makes another Program of it.
+// When a process calls exec(), it becomes another Program.
 func TestProgram(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
@@ -100,7 +100,7 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// Compressed symbols, which may expand to any size, are not read.
+// Compressed symbols are not read, because they could expand to any size.
 func TestCompressedSymbols(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {

@@ -23,7 +23,8 @@ func Remote(e *event.Event) string { return string(AppendRemote(nil, e)) }
 func AppendAddress(b []byte, a netip.AddrPort) []byte { return appendBound(b, a, "") }
 
 // AppendAddressIn appends address:port of a socket that has this Event.Zone. Only a link-local
-// address is printed with it: the same address on another link is a different host's.
+// address is printed with the zone, because the same address on another link belongs to a different
+// host.
 func AppendAddressIn(b []byte, a netip.AddrPort, zone string) []byte {
 	if !a.Addr().Is6() || !a.Addr().IsLinkLocalUnicast() {
 		zone = ""

@@ -31,7 +31,7 @@ func (w *Widths) FitProcess(n int, pid uint32) {
 	}
 }
 
-// FitHostProcess makes room for any process, if pid is one of the initial PID namespace.
+// FitHostProcess makes room for any process, if pid belongs to the initial PID namespace.
 func (w *Widths) FitHostProcess(pid uint32) {
 	if pid&event.HostPID != 0 {
 		w.Process = ProcessWidth(pid)

@@ -13,8 +13,8 @@ const hostMark = "host:"
 // (include/linux/threads.h), and a comm has 15 bytes (TASK_COMM_LEN).
 const OwnerWidth = len("4194304/0123456789abcde")
 
-// ProcessWidth returns the width of a column that holds PIDs like this one. A name with escaped
-// bytes may need more.
+// ProcessWidth returns the width of a column for PIDs like this one. A name with escaped bytes may
+// need more.
 func ProcessWidth(pid uint32) int {
 	if pid&event.HostPID != 0 {
 		return len(hostMark) + OwnerWidth

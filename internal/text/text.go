@@ -1,5 +1,5 @@
-// Package text formats what a person reads: addresses, processes, times, sizes, states and reasons.
-// The Append functions allocate only if b lacks room.
+// Package text formats output for people: addresses, processes, times, sizes, states and reasons.
+// The Append functions allocate only if b has too little room.
 package text
 
 import (
@@ -15,8 +15,8 @@ const (
 	reset = "\x1b[0m"
 )
 
-// StateColor has the escape sequence that starts the color of a state; states without one are not
-// colored.
+// StateColor maps a state to the escape sequence that starts its color. States that are not in the
+// map are not colored.
 var StateColor = map[event.State]string{
 	event.Established: "\x1b[32m",
 	event.CloseWait:   "\x1b[33m",
@@ -109,8 +109,8 @@ func OrDash(s string) string {
 // Visible returns s as AppendVisible writes it.
 func Visible(s string) string { return string(AppendVisible(nil, s)) }
 
-// AppendVisible appends s with everything that does not print as itself escaped as in Go, and with
-// each backslash doubled. A command name holds whatever bytes its process chose, and a terminal
+// AppendVisible appends s. It escapes everything that does not print as itself, as Go does, and
+// doubles each backslash. A command name holds whatever bytes its process chose, and a terminal
 // obeys some of them.
 func AppendVisible(b []byte, s string) []byte {
 	for i := 0; i < len(s); {

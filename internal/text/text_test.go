@@ -98,8 +98,8 @@ func TestWidths(t *testing.T) {
 	}
 }
 
-// If an address is ambiguous without its device, the device is part of it. * is the wildcard for
-// both families.
+// If an address is ambiguous without its device, the text includes the device. * is the wildcard
+// for both families.
 func TestAddresses(t *testing.T) {
 	eth0 := event.Event{IfIndex: 3, IfName: "eth0"}
 	for _, test := range []struct {
@@ -127,7 +127,7 @@ func TestAddresses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			addr := func(text string, port uint16) netip.AddrPort {
-				a, _ := netip.ParseAddr(text) // "" is an unknown address
+				a, _ := netip.ParseAddr(text) // "" means an unknown address
 				return netip.AddrPortFrom(a, port)
 			}
 			e := test.e

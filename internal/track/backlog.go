@@ -7,8 +7,8 @@ import (
 	"sstrace/internal/record"
 )
 
-// patience is how long a record waits for another one, in ns. Both are made in the same system call
-// or softirq.
+// patience is how long a record waits for another one, in ns. The two records come from the same
+// system call or softirq.
 const patience = 5e6
 
 // backlog is a queue. It starts with a record that lacks something, and contains all later records
@@ -41,7 +41,7 @@ const (
 	awaitsReason          // a close: the RST that answers a segment, or the error that connect() returns
 )
 
-// resolve ends the wait of p, which is a line now or never will be.
+// resolve ends the wait of p. line says whether p is a line.
 func (p *pending) resolve(line bool) { p.awaits, p.line = awaitsNothing, line }
 
 func (b *backlog) empty() bool { return b.head == len(b.queue) }

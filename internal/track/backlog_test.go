@@ -30,7 +30,7 @@ func TestBacklogKeepsOrder(t *testing.T) {
 	giveUp := func(p *pending) { t.Errorf("the record of %d was given up", p.rec.Mono) }
 	for _, test := range []struct {
 		name    string
-		resolve []int // records by index, in this order
+		resolve []int // indexes of records, in this order
 		want    [][]int64
 	}{
 		{"first to last", []int{0, 1, 2}, [][]int64{{10}, {20}, {30}}},
@@ -43,11 +43,11 @@ func TestBacklogKeepsOrder(t *testing.T) {
 			for i, n := range test.resolve {
 				waiting[n].resolve(true)
 				if got := settled(t, &b, 40, giveUp); !slices.Equal(got, test.want[i]) {
-					t.Errorf("with record %d resolved, %d were emitted, want %d", n, got, test.want[i])
+					t.Errorf("with record %d resolved: got %d lines, want %d", n, got, test.want[i])
 				}
 			}
 			if !b.empty() {
-				t.Errorf("%d records wait", b.waiting())
+				t.Errorf("got %d waiting records, want 0", b.waiting())
 			}
 		})
 	}
@@ -58,10 +58,10 @@ func TestBacklogOmitsMergedRecords(t *testing.T) {
 	b.add(at(10), awaitsClose).resolve(false)
 	b.add(at(20), awaitsNothing).resolve(true)
 	if n := b.waiting(); n != 1 {
-		t.Errorf("%d records wait, want 1", n)
+		t.Errorf("got %d waiting records, want 1", n)
 	}
 	if got := settled(t, &b, 30, nil); !slices.Equal(got, []int64{20}) {
-		t.Errorf("lines of %d, want 20", got)
+		t.Errorf("got lines of %d, want 20", got)
 	}
 }
 
@@ -71,7 +71,7 @@ func TestBacklogPatience(t *testing.T) {
 	giveUp := func(p *pending) {
 		given = append(given, p.awaits)
 		if p.awaits == awaitsTimer {
-			p.awaits = awaitsReuse // and so it waits for something else
+			p.awaits = awaitsReuse // so it waits for something else
 			return
 		}
 		p.resolve(true)
@@ -83,16 +83,16 @@ func TestBacklogPatience(t *testing.T) {
 		t.Errorf("before its time: lines of %d, gave up %d", got, given)
 	}
 	if n := b.waiting(); n != 3 {
-		t.Errorf("%d records wait, want 3", n)
+		t.Errorf("got %d waiting records, want 3", n)
 	}
 	if got := settled(t, &b, 10+patience, giveUp); !slices.Equal(got, []int64{10, 20}) {
-		t.Errorf("lines of %d, want 10 and 20", got)
+		t.Errorf("got lines of %d, want 10 and 20", got)
 	}
 	if want := []awaited{awaitsTimer, awaitsReuse}; !slices.Equal(given, want) {
 		t.Errorf("gave up waiting for %d, want %d", given, want)
 	}
 	if got := settled(t, &b, 30+patience, giveUp); !slices.Equal(got, []int64{30}) {
-		t.Errorf("lines of %d, want 30", got)
+		t.Errorf("got lines of %d, want 30", got)
 	}
 }
 
@@ -103,11 +103,11 @@ func TestBacklogDoesNotCountLost(t *testing.T) {
 	lost.Kind = record.Lost
 	b.add(lost, awaitsNothing).resolve(true)
 	if n := b.waiting(); n != 1 {
-		t.Errorf("%d records wait, want 1", n)
+		t.Errorf("got %d waiting records, want 1", n)
 	}
 }
 
-// If emit fails, the lines behind its line are neither lost nor emitted twice.
+// If emit fails, the lines after the failed one are neither lost nor emitted twice.
 func TestBacklogEmitFails(t *testing.T) {
 	var b backlog
 	for mono := range int64(3) {
@@ -123,22 +123,22 @@ func TestBacklogEmitFails(t *testing.T) {
 		return nil
 	}
 	if err := b.settle(10, nil, emit); !errors.Is(err, full) {
-		t.Errorf("error %v, want that of emit", err)
+		t.Errorf("got error %v, want the error from emit", err)
 	}
 	if n := b.waiting(); n != 1 {
-		t.Errorf("%d records wait, want 1", n)
+		t.Errorf("got %d waiting records, want 1", n)
 	}
 	b.add(at(3), awaitsNothing).resolve(true)
 	if err := b.settle(10, nil, emit); err != nil {
 		t.Error(err)
 	}
 	if want := []int64{0, 1, 2, 3}; !slices.Equal(got, want) {
-		t.Errorf("lines of %d, want %d", got, want)
+		t.Errorf("got lines of %d, want %d", got, want)
 	}
 }
 
-// Memory follows the number of records that wait at a time, not how many ever did, even if the
-// backlog never runs empty.
+// Memory depends on how many records wait at a time, not on how many have ever waited. This is true
+// even if the backlog is never empty.
 func TestBacklogReusesMemory(t *testing.T) {
 	var b backlog
 	giveUp := func(*pending) {}
@@ -160,6 +160,6 @@ func TestBacklogReusesMemory(t *testing.T) {
 		t.Errorf("%v allocations for 1000 records", n)
 	}
 	if n := b.waiting(); n != 1 {
-		t.Errorf("%d records wait, want 1", n)
+		t.Errorf("got %d waiting records, want 1", n)
 	}
 }

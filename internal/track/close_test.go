@@ -5,13 +5,13 @@ import (
 	"sstrace/internal/record"
 )
 
-// withClosing describes the socket of r as it closes.
+// withClosing adds to r the properties of its socket as it closes.
 func withClosing(closing record.Closing, errno int32, r record.Record) record.Record {
 	r.Closing, r.Err = closing, errno
 	return r
 }
 
-// endedBySegment reports the segment that ended a mini-socket.
+// endedBySegment returns a record of the segment that ended a mini-socket.
 func endedBySegment(sk uint64, mono int64, flags uint8) record.Record {
 	r := timer(sk, mono, record.Reset, 0)
 	r.Segment = flags
@@ -20,7 +20,7 @@ func endedBySegment(sk uint64, mono int64, flags uint8) record.Record {
 
 func resetSent(sk uint64, mono int64) record.Record { return timer(sk, mono, record.ResetSent, 0) }
 
-// closes are connections that close in order: through TIME_WAIT.
+// closes are connections that close in an orderly way, through TIME_WAIT.
 var closes = []scenario{
 	{
 		name: "active close",
@@ -45,7 +45,7 @@ var closes = []scenario{
 			change(11, 7, 111, event.FinWait2, event.Close),
 			timeWait(20, 150, record.TimeWaitStarted),
 			timeWait(20, 200, record.TimeWaitCancelled),
-			timeWait(20, 201, record.TimeWaitStarted), // the FIN is retransmitted
+			timeWait(20, 201, record.TimeWaitStarted), // a FIN was retransmitted
 		},
 		kernel: []string{"1 FIN_WAIT1 FIN_WAIT2 100 -1", "1 FIN_WAIT2 CLOSE 111 11"},
 		rfc:    []string{"1 FIN_WAIT1 FIN_WAIT2 100 -1", "1 FIN_WAIT2 TIME_WAIT 150 50"},
@@ -198,17 +198,17 @@ var failures = []scenario{
 	},
 }
 
-// duplicates are changes that both programs of the kernel side may have reported.
+// duplicates are changes that both of the kernel-side programs may have reported.
 var duplicates = []scenario{
 	{
 		name: "reported twice",
 		records: []record.Record{
 			change(1, 7, 10, event.Close, event.SynSent),
 			bySecond(change(1, 7, 11, event.Close, event.SynSent)),
-			bySecond(change(1, 7, 20, event.SynSent, event.Established)), // by the second alone
+			bySecond(change(1, 7, 20, event.SynSent, event.Established)), // only by the second
 			change(1, 7, 30, event.Established, event.Close),
 			bySecond(change(1, 7, 31, event.Established, event.Close)),
-			withLosses(1, bySecond(change(1, 7, 40, event.Established, event.Close))), // perhaps another socket
+			withLosses(1, bySecond(change(1, 7, 40, event.Established, event.Close))), // possibly another socket
 			change(2, 8, 50, event.Listen, event.SynRecv),
 			bySecond(change(2, 8, 51, event.Listen, event.SynRecv)),
 			bySecond(change(2, 9, 60, event.Listen, event.SynRecv)),

@@ -37,7 +37,7 @@ func (t *RFC) completeOpening(r *record.Record) {
 	t.completeFirst(s, r)
 }
 
-// completeFirst takes from r what the first change of s lacked, and turns that change into a line.
+// completeFirst uses r to complete the first change of s, and turns that change into a line.
 func (t *RFC) completeFirst(s *sock, r *record.Record) {
 	p := s.first
 	s.first = nil

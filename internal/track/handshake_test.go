@@ -5,7 +5,7 @@ import (
 	"sstrace/internal/record"
 )
 
-// listening is the listener of request.
+// listening is the listener that request uses.
 var listening = change(99, 90, 1, event.Close, event.Listen)
 
 // handshakes are passive opens.
@@ -170,7 +170,7 @@ var connects = []scenario{
 			change(1, 7, 330, event.Close, event.SynSent),
 			change(1, 9, 340, event.Listen, event.SynRecv),
 			change(1, 9, 345, event.SynRecv, event.Established),
-			change(2, 8, 350, event.LastAck, event.Close), // a change was not seen
+			change(2, 8, 350, event.LastAck, event.Close), // one change was not seen
 		},
 		kernel: []string{
 			"1 CLOSE SYN_SENT 100 -1", "1 SYN_SENT ESTABLISHED 150 50", "2 ESTABLISHED CLOSE_WAIT 160 -1",
@@ -214,7 +214,7 @@ var connects = []scenario{
 	},
 }
 
-// closedInConnect is a change to CLOSE during connect(), of a socket without a port.
+// closedInConnect is a change to CLOSE during connect(), for a socket without a port.
 var closedInConnect = withClosing(record.Owned|record.InConnect|record.NoSegment, 0,
 	withoutLocal(change(11, 7, 110, event.SynSent, event.Close)))
 

@@ -12,7 +12,7 @@ type port struct {
 }
 
 // attribute derives the role and the owner of s from a change. r.OwnerPID is set if the current
-// task made the change with a call of its own.
+// task made the change by its own system call.
 func (t *table) attribute(s *sock, r *record.Record) {
 	via := event.ViaClose
 	switch {
@@ -71,7 +71,7 @@ func (t *table) unlisten(s *sock) {
 // listener returns the listener whose child r creates. It returns nil if the listener is unknown,
 // or if several processes listen there (SO_REUSEPORT). A listener bound to the address precedes one
 // bound to all addresses, as in the kernel (inet_lookup_listener). Up to Linux 6.12 the child of a
-// listener on all addresses does not have an address of its own yet.
+// listener on all addresses does not have its own address yet.
 func (t *table) listener(r *record.Record) *sock {
 	var found *sock
 	var exact, ambiguous bool
@@ -92,17 +92,16 @@ func (t *table) listener(r *record.Record) *sock {
 	return found
 }
 
-// inherit gives s the owner of the listener at that address, if it is known.
+// inherit gives s the owner of the listener at that address, if the owner is known.
 func (t *table) inherit(s *sock, listener uint64) {
 	if l := t.socks[listener]; l != nil && l.pid != 0 {
 		s.pid, s.comm, s.via, s.listener = l.pid, l.comm, event.ViaListener, listener
 	}
 }
 
-// followQueue gives s another owner if it is still waiting for accept() and its listener has
-// closed. It is then in the accept queue of another listener on the same port
-// (net.ipv4.tcp_migrate_req; inet_csk_listen_stop in net/ipv4/inet_connection_sock.c, from Linux
-// 5.14).
+// followQueue gives s another owner if s is still waiting for accept() and its listener has closed.
+// s is then in the accept queue of another listener on the same port (net.ipv4.tcp_migrate_req;
+// inet_csk_listen_stop in net/ipv4/inet_connection_sock.c, from Linux 5.14).
 func (t *table) followQueue(s *sock, r *record.Record) {
 	if s.via != event.ViaListener || s.listener == 0 || r.New == event.Close {
 		return
@@ -116,9 +115,9 @@ func (t *table) followQueue(s *sock, r *record.Record) {
 	}
 }
 
-// processExited handles the exit of a process that had called listen(). Its listeners may live on
-// in processes that inherited them by fork(). One of these becomes their owner, and that of the
-// connections waiting for accept().
+// processExited handles the exit of a process that had called listen(). Its listeners may still be
+// open in processes that inherited them by fork(). One of these processes becomes the owner of the
+// listeners and of the connections waiting for accept().
 func (t *RFC) processExited(r *record.Record) {
 	t.merged++
 	if t.Heirs == nil {

@@ -43,7 +43,7 @@ func TestRoleAndOwner(t *testing.T) {
 	inBoth(t, func(t *testing.T, tr Tracker) {
 		lines := track(t, tr, records...)
 		if len(lines) != len(tests) {
-			t.Fatalf("%d lines, want %d", len(lines), len(tests))
+			t.Fatalf("got %d lines, want %d", len(lines), len(tests))
 		}
 		for i, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
@@ -56,8 +56,8 @@ func TestRoleAndOwner(t *testing.T) {
 	})
 }
 
-// Of several listeners on one port a child belongs to the one that the kernel looks up. It belongs
-// to none if that leaves two processes.
+// If several listeners share a port, a child belongs to the one that the kernel would look up. If
+// this leaves two processes, the child belongs to neither.
 func TestListeners(t *testing.T) {
 	listener := func(sk uint64, addr string, family event.Family, pid, netns uint32) record.Record {
 		r := ownedBy(pid, change(sk, sk, int64(sk), event.Close, event.Listen))
@@ -102,15 +102,15 @@ func TestListeners(t *testing.T) {
 				child.Family, child.Local = test.family, netip.AddrPortFrom(test.addr, 7781)
 				lines := track(t, tr, append(slices.Clone(test.listeners), child)...)
 				if got := lines[len(lines)-1].OwnerPID; got != test.want {
-					t.Errorf("owner %d, want %d", got, test.want)
+					t.Errorf("got owner %d, want %d", got, test.want)
 				}
 			})
 		})
 	}
 }
 
-// A handshake whose listener closed goes on at another one, as the same connection. It and the
-// connections in the accept queue get the new listener's owner.
+// If its listener closes, a handshake continues on another listener, as the same connection. The
+// handshake and the connections in the accept queue get the owner of the new listener.
 func TestMigration(t *testing.T) {
 	listens := func(sk uint64, pid uint32) record.Record {
 		r := ownedBy(pid, change(sk, sk, 1, event.Close, event.Listen))
@@ -156,12 +156,12 @@ func TestMigration(t *testing.T) {
 	}
 }
 
-// If the process that called listen() exits and another one holds the listener, that one becomes
-// the owner, also of the connections that wait for accept().
+// If the process that called listen() exits and another process holds the listener, that process
+// becomes the owner. It also becomes the owner of the connections that wait for accept().
 func TestHeirs(t *testing.T) {
 	m := RFC{Heirs: func(sks []uint64, exited uint32) map[uint64]event.Holder {
 		if !slices.Equal(sks, []uint64{1}) || exited != 100 {
-			t.Errorf("asked for the heirs of %d after the exit of %d", sks, exited)
+			t.Errorf("got a request for the heirs of %d after the exit of %d", sks, exited)
 		}
 		return map[uint64]event.Holder{1: {PID: 101, Comm: "daemon"}}
 	}}
@@ -189,8 +189,8 @@ func TestHeirs(t *testing.T) {
 	}
 }
 
-// An accept() is reported once. One that the kernel side is unsure of counts if it is of a
-// connection that waits for accept().
+// Each accept() is reported once. If the kernel side is unsure about an accept(), it counts only if
+// the connection was waiting for accept().
 func TestAccept(t *testing.T) {
 	accept := func(cookie uint64, kind record.Kind) record.Record {
 		r := ownedBy(7, change(11, cookie, 300, event.Established, event.Established))
@@ -235,7 +235,7 @@ func TestAccept(t *testing.T) {
 				}
 			}
 			if got != test.want {
-				t.Errorf("%d lines of accept(), want %d", got, test.want)
+				t.Errorf("got %d accept lines, want %d", got, test.want)
 			}
 		})
 	}

@@ -7,7 +7,7 @@ import (
 	"sstrace/internal/record"
 )
 
-// Why a full socket closed, by what it was like.
+// The reason why a full socket closed follows from the socket's properties.
 func TestReason(t *testing.T) {
 	const owned = record.Owned
 	for _, test := range []struct {
@@ -27,7 +27,7 @@ func TestReason(t *testing.T) {
 		{"port unreachable in ESTABLISHED", event.Established, 111, 0, event.ReasonUnreachable},
 		{"SYN refused by RST", event.SynSent, 111, 0, event.ReasonRefused},
 		{"port unreachable in a simultaneous open",
-			event.SynRecv, 111, 0, event.ReasonPortUnreachable}, // RST would be ECONNRESET
+			event.SynRecv, 111, 0, event.ReasonPortUnreachable}, // a RST would be ECONNRESET
 		{"SYN prohibited", event.SynSent, 13, 0, event.ReasonUnreachable},
 		{"close() with unread data, after an error",
 			event.Established, 113, owned | record.Shut | record.Unread, event.ReasonResetSentUnread},
@@ -79,14 +79,14 @@ func TestReason(t *testing.T) {
 			r := change(1, 1, 1, test.old, event.Close)
 			r.Err, r.Closing = test.err, test.closing
 			if got := new(RFC).reason(&r); got != test.want {
-				t.Errorf("from %v with errno %d, %#x: %v, want %v", test.old, test.err, test.closing, got, test.want)
+				t.Errorf("from %v with errno %d, %#x: got %v, want %v", test.old, test.err, test.closing, got, test.want)
 			}
 		})
 	}
 }
 
-// An MPTCP socket ends in CLOSE where a TCP socket enters TIME_WAIT, and does so after a timeout,
-// too.
+// Where a TCP socket would enter TIME_WAIT, an MPTCP socket ends in CLOSE. It also ends in CLOSE
+// after a timeout.
 func TestReasonMPTCP(t *testing.T) {
 	for _, test := range []struct {
 		old     event.State
@@ -101,12 +101,12 @@ func TestReasonMPTCP(t *testing.T) {
 		r := change(1, 1, 1, test.old, event.Close)
 		r.Proto, r.Closing = event.MPTCP, test.closing
 		if got := new(RFC).reason(&r); got != test.want {
-			t.Errorf("from %v with %#x: %v, want %v", test.old, test.closing, got, test.want)
+			t.Errorf("from %v with %#x: got %v, want %v", test.old, test.closing, got, test.want)
 		}
 	}
 }
 
-// Without records of connect() the reason for a SYN_SENT that ends in a system call is open.
+// Without records of connect(), the reason may be unknown if a SYN_SENT ends in a system call.
 func TestReasonCallsUnavailable(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -120,7 +120,7 @@ func TestReasonCallsUnavailable(t *testing.T) {
 			r := change(1, 1, 1, event.SynSent, event.Close)
 			r.Closing = test.closing
 			if got := (&RFC{CallsUnavailable: true}).reason(&r); got != test.want {
-				t.Errorf("%v, want %v", got, test.want)
+				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
 	}

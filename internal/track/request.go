@@ -56,9 +56,9 @@ func (t *RFC) requestExpired(r *record.Record) {
 	t.awaitTimer(r)
 }
 
-// migrate reports whether r starts the request sock with which a handshake continues at another
-// listener because its own was closed (net.ipv4.tcp_migrate_req; reqsk_timer_handler in
-// net/ipv4/inet_connection_sock.c, from Linux 5.14). It is then still the same connection, with
+// migrate reports whether r starts a request sock that continues a handshake on another listener,
+// because the handshake's own listener was closed (net.ipv4.tcp_migrate_req; reqsk_timer_handler in
+// net/ipv4/inet_connection_sock.c, from Linux 5.14). The connection is still the same, but has
 // another owner.
 func (t *RFC) migrate(before, r *record.Record) bool {
 	if before.Kind != record.RequestExpired || r.Kind != record.RequestStarted ||
@@ -102,8 +102,8 @@ func (t *RFC) childWithoutRemote(r *record.Record) *pending {
 	return nil
 }
 
-// adopt makes child the full socket of request. Until now it was a connection of its own, since its
-// remote end was unknown.
+// adopt makes child the full socket of request. Until now child was a separate connection, because
+// its remote end was unknown.
 func (t *RFC) adopt(request *sock, child *pending) {
 	child.resolve(false)
 	child.sock.first = nil

@@ -28,9 +28,9 @@ type RFC struct {
 	// CallsUnavailable means that accept() and connect() are not reported.
 	CallsUnavailable bool
 
-	// Heirs returns the processes to which sockets belong after the exit of the process that had
-	// called listen(). Sockets that no other process holds are missing from the result. If Heirs is
-	// nil, sockets keep their owner.
+	// Heirs returns the processes that own sockets after the exit of the process that had called
+	// listen(). Sockets that no other process holds are missing from the result. If Heirs is nil,
+	// sockets keep their owner.
 	Heirs func(sks []uint64, exited uint32) map[uint64]event.Holder
 
 	merged  uint64
@@ -108,8 +108,8 @@ func (t *RFC) init() {
 	t.awaitingTimer, t.awaitingReason = make(map[uint32]*pending), make(map[uint64]*pending)
 }
 
-// apply takes r into account and reports whether it is a line now. If it is not, it was merged or
-// is in the backlog.
+// apply processes r and reports whether it is a line now. If it is not, it was merged or is in the
+// backlog.
 func (t *RFC) apply(r *record.Record) (line bool) {
 	switch r.Kind {
 	case record.Change, record.SecondChange:
@@ -144,7 +144,7 @@ func (t *RFC) apply(r *record.Record) (line bool) {
 	return false
 }
 
-// giveUp ends the wait of p although what it awaits has not come. It may then have to await
+// giveUp ends the wait of p although the awaited record has not arrived. p may then have to await
 // something else.
 func (t *RFC) giveUp(p *pending) {
 	switch p.awaits {
@@ -220,8 +220,8 @@ func (t *RFC) change(r *record.Record) (line bool) {
 	return t.transition(s, r)
 }
 
-// isDuplicate reports whether r, which the kernel side's second program made, is a change that the
-// first program reported, too.
+// isDuplicate reports whether r is a change that the kernel side's first program has also reported.
+// r comes from the second program.
 func (t *RFC) isDuplicate(r *record.Record) bool {
 	if r.Kind != record.SecondChange {
 		return false
@@ -289,7 +289,7 @@ func (t *RFC) resetSent(r *record.Record) {
 	}
 }
 
-// accepted handles an accept(), with which a process takes a connection from its listener's queue.
+// accepted handles an accept(), by which a process takes a connection from its listener's queue.
 // The connection has been in that queue since it was established.
 func (t *RFC) accepted(r *record.Record) (line bool) {
 	s := t.socks[r.Sk]
@@ -328,8 +328,8 @@ func (t *RFC) accepted(r *record.Record) (line bool) {
 	return true
 }
 
-// transition makes r a line of s: it fills in what is known from the history of s, and puts s into
-// r.New. It returns true.
+// transition makes r a line of s. It fills in everything that the history of s shows, and puts s
+// into r.New. It returns true.
 func (t *RFC) transition(s *sock, r *record.Record) bool {
 	r.Type, r.ID, r.Dur = event.Change, s.id, s.duration(r)
 	if r.Old != event.SynSent && r.Old != event.SynRecv {

@@ -9,8 +9,8 @@ import (
 	"sstrace/internal/record"
 )
 
-// The sequence number of the ACK of a handshake is the client's only at the server. Where both ends
-// sent a SYN it is the peer's.
+// The sequence number in the ACK of a handshake is the client's only if the server reports it. If
+// both ends sent a SYN, it is the peer's.
 func TestISN(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -31,13 +31,13 @@ func TestISN(t *testing.T) {
 			last.ISN = 77
 			lines := track(t, new(RFC), append(slices.Clone(test.before), last)...)
 			if e := lines[len(lines)-1]; e.New != event.Established || e.ISN != test.want {
-				t.Errorf("last line %s with ISN %d, want %d", line(&e), e.ISN, test.want)
+				t.Errorf("last line %s: got ISN %d, want %d", line(&e), e.ISN, test.want)
 			}
 		})
 	}
 }
 
-// Deferred begins with the ACK that the listener dropped to wait for data.
+// Deferred begins with the ACK that the listener dropped in order to wait for data.
 func TestDeferred(t *testing.T) {
 	var got []string
 	for _, e := range track(t, new(RFC),
@@ -55,8 +55,8 @@ func TestDeferred(t *testing.T) {
 	}
 }
 
-// A connect() that fails without a SYN is a line of its own, with the id of its socket if that is
-// known.
+// A connect() that fails without sending a SYN has its own line, with the id of its socket if that
+// is known.
 func TestConnectFailed(t *testing.T) {
 	failed := change(30, 9, 50, 0, 0)
 	failed.Type, failed.Kind, failed.Err, failed.Role = event.ConnectFailed, record.NoSyn, 113, event.Client
@@ -78,7 +78,7 @@ func TestConnectFailed(t *testing.T) {
 	}
 }
 
-// Without timers the full socket alone shows what becomes of it. TIME_WAIT does not end.
+// Without timers, only the full socket shows what happens to a connection. TIME_WAIT has no end.
 func TestTimersUnavailable(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -106,17 +106,18 @@ func TestTimersUnavailable(t *testing.T) {
 	}
 }
 
-// A full socket in the snapshot takes the place of a request at its address, whose end was lost.
+// A full socket in the snapshot replaces a request at the same address. The end of that request was
+// lost.
 func TestSnapshotEndsRequest(t *testing.T) {
 	check(t, new(RFC), []record.Record{
 		request(10, 100, record.RequestStarted),
 		existing(withoutLocal(change(10, 7, 200, 0, event.Established))),
-		change(11, 8, 300, event.Listen, event.SynRecv), // a connection with the tuple of the request
+		change(11, 8, 300, event.Listen, event.SynRecv), // has the same tuple as the request
 		change(11, 8, 310, event.SynRecv, event.Established),
 	}, []string{"1 LISTEN SYN_RECV 100 -1", "3 LISTEN SYN_RECV 300 -1", "3 SYN_RECV ESTABLISHED 310 10"}, 0)
 }
 
-// A line waits for a few ms at most, and those behind it wait with it.
+// A line waits for a few ms at most, and the lines behind it wait with it.
 func TestPatience(t *testing.T) {
 	var m RFC
 	var got []int64
@@ -133,12 +134,12 @@ func TestPatience(t *testing.T) {
 		}
 	}
 	if len(got) != 0 || m.Waiting() != 2 {
-		t.Errorf("lines of %d, and %d wait", got, m.Waiting())
+		t.Errorf("got lines of %d, and %d waiting records", got, m.Waiting())
 	}
 	if err := m.Settle(100+patience, emit); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(got, []int64{100, 200}) || m.Waiting() != 0 {
-		t.Errorf("lines of %d, and %d wait", got, m.Waiting())
+		t.Errorf("got lines of %d, and %d waiting records", got, m.Waiting())
 	}
 }

@@ -9,15 +9,15 @@ import (
 	"sstrace/internal/record"
 )
 
-// scenario is what happens to some sockets, and the lines that it becomes in each vocabulary: "id
-// OLD NEW mono dur", then the reason, the errno and a missing port, if any. The kernel's vocabulary
-// only gets the records of full sockets.
+// scenario is a sequence of records about some sockets, and the lines that are expected in each
+// vocabulary. A line is "id OLD NEW mono dur", followed by the reason, the errno and a missing
+// port, if any. The kernel's vocabulary receives only the records of full sockets.
 type scenario struct {
 	name    string
 	records []record.Record
 	kernel  []string
 	rfc     []string
-	merged  uint64 // records, in the RFC's vocabulary
+	merged  uint64 // records, in the RFC vocabulary
 }
 
 func line(e *event.Event) string {
@@ -34,7 +34,7 @@ func line(e *event.Event) string {
 	return s
 }
 
-// check passes records to a tracker, and checks the lines and that every record is accounted for.
+// check passes records to a tracker. It checks the lines, and that every record is accounted for.
 func check(t *testing.T, tr Tracker, records []record.Record, want []string, merged uint64) {
 	t.Helper()
 	var got []string

@@ -7,11 +7,11 @@ import (
 	"sstrace/internal/record"
 )
 
-// table holds the sockets of a run. A socket is kept from its first record until its change to
-// CLOSE and for a while after it, because a program may connect again with the same socket.
+// table holds the sockets of a run. It keeps a socket from its first record until some time after
+// its change to CLOSE, because a program may connect again with the same socket.
 //
 // The kernel reuses the address of a struct sock within microseconds. An address leads to a socket,
-// but never proves that it is the same one: see sock.same.
+// but does not prove that it is the same one: see sock.same.
 type table struct {
 	socks      map[uint64]*sock
 	listeners  map[port][]*sock
@@ -131,9 +131,9 @@ func (t *table) remember(s *sock, r *record.Record) {
 	}
 }
 
-// repeats reports whether r, which the kernel side's second program made, is the change into the
-// current state of s. The first program has then reported it, too. No other record of s can come
-// between the two, because its lock is held.
+// repeats reports whether r is the change into the current state of s. r comes from the kernel
+// side's second program, so the first program has already reported that change. No other record of
+// s can come between the two, because the lock of s is held.
 func (s *sock) repeats(r *record.Record) bool {
 	return r.Kind == record.SecondChange && s.state == r.New && s.old == r.Old && s.losses == r.Losses &&
 		(s.cookie == r.Cookie || s.cookie == 0 || r.Cookie == 0)
@@ -152,8 +152,8 @@ func (s *sock) same(r *record.Record) bool {
 	return s.state == r.Old && s.losses == r.Losses && s.state != event.Close
 }
 
-// duration returns how long s was in the state that it leaves with r, or event.Unknown if the start
-// of that state was not seen or a change may have been lost since then.
+// duration returns how long s was in the state that it leaves with r. It returns event.Unknown if
+// the start of that state was not seen, or if a change may have been lost since then.
 func (s *sock) duration(r *record.Record) int64 {
 	if s.since != 0 && s.state == r.Old && s.losses == r.Losses {
 		return r.Mono - s.since

@@ -7,8 +7,8 @@ import (
 	"sstrace/internal/record"
 )
 
-// The kernel reuses the address of a sock. Cookies show that; without them a history is one
-// socket's only if it has no gap.
+// The kernel reuses the addresses of socks. Cookies reveal such a reuse. Without cookies, changes
+// belong to one socket only if there is no gap between them.
 func TestReusedAddress(t *testing.T) {
 	for _, test := range []struct {
 		name          string
@@ -37,7 +37,7 @@ func TestReusedAddress(t *testing.T) {
 			inBoth(t, func(t *testing.T, tr Tracker) {
 				lines := track(t, tr, test.first, test.second)
 				if len(lines) != 2 {
-					t.Fatalf("%d lines, want 2", len(lines))
+					t.Fatalf("got %d lines, want 2", len(lines))
 				}
 				if got := lines[0].ID == lines[1].ID; got != test.same {
 					t.Errorf("sockets %d and %d", lines[0].ID, lines[1].ID)
@@ -50,8 +50,8 @@ func TestReusedAddress(t *testing.T) {
 	}
 }
 
-// Where changes may be missing between two of a socket's, the duration is unknown. Without cookies
-// it is not even known to be the same socket.
+// If changes may be missing between two changes of a socket, the duration is unknown. Without
+// cookies, it is not even known whether it is the same socket.
 func TestLosses(t *testing.T) {
 	inBoth(t, func(t *testing.T, tr Tracker) {
 		lines := track(t, tr,
@@ -62,7 +62,7 @@ func TestLosses(t *testing.T) {
 			withLosses(3, change(2, 0, 70, event.Established, event.CloseWait)),
 		)
 		if len(lines) != 5 {
-			t.Fatalf("%d lines, want 5", len(lines))
+			t.Fatalf("got %d lines, want 5", len(lines))
 		}
 		if lines[0].ID != lines[1].ID || lines[1].Dur != event.Unknown || lines[2].Dur != 30 {
 			t.Errorf("across a loss: %d ns, after it: %d ns", lines[1].Dur, lines[2].Dur)
@@ -73,19 +73,19 @@ func TestLosses(t *testing.T) {
 	})
 }
 
-// A Lost is a line in its place, and is not counted as a record that waits.
+// A Lost becomes a line in its place, and does not count as a waiting record.
 func TestLost(t *testing.T) {
 	lost := record.Record{Kind: record.Lost, Event: event.Event{Type: event.Lost, Mono: 20, RingFull: 3}}
 	inBoth(t, func(t *testing.T, tr Tracker) {
 		lines := track(t, tr,
 			change(1, 7, 10, event.Close, event.SynSent), lost, change(1, 7, 30, event.SynSent, event.Established))
 		if len(lines) != 3 || lines[1].Type != event.Lost || lines[1].RingFull != 3 {
-			t.Errorf("lines %+v", lines)
+			t.Errorf("got lines %+v", lines)
 		}
 	})
 }
 
-// Memory follows the number of open sockets, not how many there ever were.
+// Memory depends on the number of open sockets, not on how many there have ever been.
 func TestKernelForgets(t *testing.T) {
 	var k Kernel
 	emit := func(*event.Event) error { return nil }
@@ -132,7 +132,7 @@ func TestRFCForgets(t *testing.T) {
 	remembered := len(m.socks) + len(m.requests) + len(m.completed) + len(m.backlog.queue) +
 		len(m.awaitingClose) + len(m.awaitingReuse) + len(m.awaitingTimer) + len(m.awaitingReason)
 	if remembered > 10 {
-		t.Errorf("%d things are remembered", remembered)
+		t.Errorf("%d items are remembered", remembered)
 	}
 	if len(m.free) > 10 || len(m.backlog.unused) > 10 {
 		t.Errorf("%d sockets and %d records are kept for reuse", len(m.free), len(m.backlog.unused))

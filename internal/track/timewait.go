@@ -71,8 +71,8 @@ func (t *RFC) handOverUnseen(s *sock, r *record.Record) (line bool) {
 	return line
 }
 
-// endingTimeWait returns the connection of a mini-socket that ends. If it is in TIME_WAIT and the
-// start of that state was not seen, its age is unknown.
+// endingTimeWait returns the connection of a mini-socket that ends. If the connection is in
+// TIME_WAIT and the start of that state was not seen, its age is unknown.
 func (t *RFC) endingTimeWait(r *record.Record) *sock {
 	if p := t.awaitingClose[tupleOf(r)]; p != nil && p.rec.Sk == r.Sk { // it is still awaiting the close
 		delete(t.awaitingClose, tupleOf(r))

@@ -9,7 +9,7 @@ import (
 	"sstrace/internal/record"
 )
 
-// change is a change of a full socket as the kernel side reports it.
+// change returns a change of a full socket as the kernel side reports it.
 func change(sk, cookie uint64, mono int64, from, to event.State) record.Record {
 	return record.Record{Event: event.Event{
 		Type: event.Change, Sk: sk, Cookie: cookie, Mono: mono, Old: from, New: to, Family: event.IPv4,
@@ -18,7 +18,7 @@ func change(sk, cookie uint64, mono int64, from, to event.State) record.Record {
 	}}
 }
 
-// timer is a record of the timer of a mini-socket with the tuple of change.
+// timer returns a record of a mini-socket's timer, with the same tuple as change.
 func timer(sk uint64, mono int64, kind record.Kind, state event.State) record.Record {
 	r := change(sk, 0, mono, 0, state)
 	r.Kind, r.Mini, r.Origin = kind, true, event.FromTimer
@@ -36,31 +36,32 @@ func timeWait(sk uint64, mono int64, kind record.Kind) record.Record {
 	return timer(sk, mono, kind, event.TimeWait)
 }
 
-// bySecond makes r a record of the kernel side's second program.
+// bySecond marks r as a record from the kernel side's second program.
 func bySecond(r record.Record) record.Record {
 	r.Kind = record.SecondChange
 	return r
 }
 
-// ownedBy makes r the result of a system call of a process.
+// ownedBy marks r as the result of a system call by a process.
 func ownedBy(pid uint32, r record.Record) record.Record {
 	r.OwnerPID, r.OwnerComm = pid, "p"
 	return r
 }
 
-// retransmitted makes r that of a request whose SYN-ACK was sent twice.
+// retransmitted returns r for a request whose SYN-ACK was sent twice.
 func retransmitted(r record.Record) record.Record {
 	r.Retries = 1
 	return r
 }
 
-// withoutRemote removes the remote end and the cookie from r. Up to Linux 6.12 a child has neither.
+// withoutRemote removes the remote end and the cookie from r. Up to Linux 6.12, a child has
+// neither.
 func withoutRemote(r record.Record) record.Record {
 	r.Remote, r.Cookie = netip.AddrPort{}, 0
 	return r
 }
 
-// withoutLocal removes the local end of r.
+// withoutLocal removes the local end from r.
 func withoutLocal(r record.Record) record.Record {
 	r.Local = netip.AddrPort{}
 	return r
@@ -81,7 +82,7 @@ func withLosses(losses uint64, r record.Record) record.Record {
 	return r
 }
 
-// existing makes r one of a socket that is older than the trace.
+// existing makes r the record of a socket that is older than the trace.
 func existing(r record.Record) record.Record {
 	r.Type, r.Kind = event.Socket, record.Existing
 	return r
@@ -105,7 +106,7 @@ func track(t *testing.T, tr Tracker, records ...record.Record) (lines []event.Ev
 		t.Fatal(err)
 	}
 	if n := tr.Waiting(); n != 0 {
-		t.Errorf("%d records wait after the end", n)
+		t.Errorf("got %d waiting records after the end, want 0", n)
 	}
 	return lines
 }

@@ -29,8 +29,8 @@ func Golden(t testing.TB, name, got string) {
 	}
 }
 
-// Doc returns the content of a file in docs/. The path stays relative, since whoever runs the tests
-// may not be allowed to look into the directories above the repository.
+// Doc returns the content of a file in docs/. The path stays relative, because the user who runs
+// the tests may not be allowed to read the directories above the repository.
 func Doc(t testing.TB, name string) []byte {
 	t.Helper()
 	for up := "."; len(up) < 32; up += "/.." {
@@ -47,8 +47,8 @@ func Doc(t testing.TB, name string) []byte {
 	return nil
 }
 
-// Schema returns docs/ndjson.schema.json. It is stricter than the file, which must allow keys that
-// a later version adds: a key that the schema lacks is an error.
+// Schema returns docs/ndjson.schema.json. It is stricter than the file, which must allow the keys
+// that a later version adds. Here, a key that is not in the schema is an error.
 func Schema(t testing.TB) *jsonschema.Schema {
 	t.Helper()
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(Doc(t, "ndjson.schema.json")))

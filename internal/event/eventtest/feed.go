@@ -6,15 +6,15 @@ import (
 	"sstrace/internal/event"
 )
 
-// View is what every view does with a recording; session.View has it all.
+// View contains what every view does with a recording. session.View is the complete interface.
 type View interface {
 	Begin() error
 	Take(e *event.Event) error
 	End(end *event.Event) error
 }
 
-// Feed runs v over lines as if they were a recording. If the last one is an event.End, it ends v;
-// else v is ended as by a recording that was cut off.
+// Feed runs v over lines as if they were a recording. If the last line is an event.End, Feed ends v
+// with it. Otherwise, v ends as it does after a recording that was cut off.
 func Feed(t testing.TB, v View, lines ...event.Event) {
 	t.Helper()
 	check := func(err error) {

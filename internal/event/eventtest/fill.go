@@ -11,10 +11,10 @@ import (
 	"sstrace/internal/event"
 )
 
-// container is an ID as a container runtime makes it.
+// container is an ID as a container runtime generates it.
 const container = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// Kinds lists the kinds of object one by one, by name. Lines have the name of their type.
+// Kinds lists each kind of object with its name. A line has the name of its type.
 var Kinds = []struct {
 	Name string
 	In   event.Kinds
@@ -30,8 +30,8 @@ var Kinds = []struct {
 	{"holders", event.InHolder, event.Socket},
 }
 
-// Set makes the key k known in e, a line made by New, and returns the value as JSON. n makes values
-// differ. in is the kind of object whose key it is.
+// Set makes the key k known in e, a line made by New, and returns its value as JSON. Different n
+// give different values. in is the kind of object that has the key.
 func Set(e *event.Event, k *event.Key, in event.Kinds, n int) string {
 	prepare(e, k, in)
 	switch k.Form {
@@ -104,7 +104,8 @@ func setName(m reflect.Value, want []string) string {
 	}
 }
 
-// Clear makes the key k of e unknown, which Set made known. It must be one that may be null.
+// Clear makes the key k in e unknown again after Set has made it known. The key must be one that
+// may be null.
 func Clear(e *event.Event, k *event.Key, in event.Kinds) {
 	switch k.Form {
 	case event.FormTotals:
@@ -152,14 +153,14 @@ func Clear(e *event.Event, k *event.Key, in event.Kinds) {
 	}
 }
 
-// hasHost reports whether a process ID has a key of its own for those of the host.
+// hasHost reports whether a process ID has a separate key for IDs of the host.
 func hasHost(k *event.Key, in event.Kinds) bool {
 	return slices.ContainsFunc(in.Keys(), func(other *event.Key) bool {
 		return other.Form == event.FormHostPID && other.Get == k.Get
 	})
 }
 
-// prepare makes the other keys what they have to be for k to be known.
+// prepare sets the other keys to the values that they need for k to be known.
 func prepare(e *event.Event, k *event.Key, in event.Kinds) {
 	switch k.Name {
 	case "accept_q", "accept_max":
@@ -179,7 +180,7 @@ func prepare(e *event.Event, k *event.Key, in event.Kinds) {
 	}
 }
 
-// member returns the member of e that k is decoded into.
+// member returns the member of e into which k is decoded.
 func member(e *event.Event, k *event.Key, in event.Kinds) reflect.Value {
 	m := reflect.ValueOf(e).Elem()
 	switch in {

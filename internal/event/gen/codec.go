@@ -11,8 +11,8 @@ import (
 	"sstrace/internal/event"
 )
 
-// value is how Go code appends a value to b as JSON: the text before it, an expression, the text
-// after it. The expression is empty if the text is all.
+// value is how Go code appends a value to b as JSON: text before it, an expression, and text after
+// it. The expression is empty if there is only text.
 type value struct{ before, code, after string }
 
 // encode returns how the key k of o is encoded.
@@ -97,7 +97,7 @@ func writeEncoder(w *bytes.Buffer) {
 	}
 }
 
-// literal returns a Go string literal, a raw one where that is possible.
+// literal returns a Go string literal, if possible a raw one.
 func literal(text string) string {
 	if strings.ContainsAny(text, "\n`") {
 		return strconv.Quote(text)

@@ -14,11 +14,11 @@ import (
 	"sstrace/internal/event"
 )
 
-// The keys that every line has stand at the top of the schema, once.
+// The keys that every line has are listed once, at the top of the schema.
 const inEveryLine = event.InLines
 
-// makeSchema fills in the schema's template, which has what the table of keys does not know: the
-// lines that are not Events.
+// makeSchema fills in the schema's template. The template contains the lines that are not Events,
+// which the table of keys does not describe.
 func makeSchema(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -71,7 +71,7 @@ func ownKeys(o *object) []*event.Key {
 	return all
 }
 
-// objectSchema returns the properties of a kind of object, each on a line of its own.
+// objectSchema returns the properties of a kind of object, one per line.
 func objectSchema(name string, indent int) (string, error) {
 	o, err := find(name)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command gen writes what follows from the table of keys in internal/event/keys.go: the encoder and
-// the decoder, the CSV columns, the names that --where knows, the schema, and the tables of
-// docs/ndjson.md. go generate ./internal/event runs it.
+// Command gen writes everything that is generated from the table of keys in internal/event/keys.go:
+// the encoder and the decoder, the CSV columns, the names that --where accepts, the schema, and the
+// tables in docs/ndjson.md. go generate ./internal/event runs it.
 package main
 
 import (
@@ -79,7 +79,7 @@ func source(pkg string, write func(w *bytes.Buffer)) ([]byte, error) {
 	return text, nil
 }
 
-// object is a kind of object as the generated code sees it.
+// object is a kind of object as the generated code uses it.
 type object struct {
 	name   string // in docs/ndjson.md and the schema
 	in     event.Kinds
@@ -101,7 +101,7 @@ var objects = []*object{
 	{"holders", event.InHolder, 0, reflect.TypeFor[event.Holder](), "h"},
 }
 
-// find returns the kind of object of that name.
+// find returns the kind of object with that name.
 func find(name string) (*object, error) {
 	for _, o := range objects {
 		if o.name == name {
@@ -111,7 +111,7 @@ func find(name string) (*object, error) {
 	return nil, fmt.Errorf("no kind of object is called %q", name)
 }
 
-// memberType returns the type of what is encoded.
+// memberType returns the type of the value that is encoded.
 func (o *object) memberType(k *event.Key) reflect.Type {
 	t := o.goType
 	if method, ok := reflect.PointerTo(t).MethodByName(strings.TrimSuffix(k.Get, "()")); ok {

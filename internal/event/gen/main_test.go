@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The committed files are what the table of keys implies. The paths stay relative, since whoever
-// runs the tests may not be allowed to look into the directories above the repository.
+// The generated files in the repository match the table of keys. Paths stay relative, because the
+// user who runs the tests may not be allowed to read the directories above the repository.
 func TestUpToDate(t *testing.T) {
 	const root = "../../.."
 	files, err := generate(root)
@@ -28,7 +28,7 @@ func TestUpToDate(t *testing.T) {
 func TestMarkers(t *testing.T) {
 	for _, text := range []string{"", "<!-- keys: change -->\n<!-- end -->\n"} {
 		if _, err := replaceTables(text); err == nil {
-			t.Errorf("no error though tables are missing in %q", text)
+			t.Errorf("got no error although tables are missing in %q", text)
 		}
 	}
 }

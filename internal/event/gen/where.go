@@ -9,14 +9,14 @@ import (
 	"sstrace/internal/event"
 )
 
-// environment is what an expression sees of some kinds of object.
+// environment is what an expression can use from some kinds of object.
 type environment struct {
 	name, param string // of the Go type, and of the parameter that its constructor takes
 	in          event.Kinds
 	objects     []*object
 }
 
-// writeWhere writes the types that --where evaluates expressions on, and their constructors.
+// writeWhere writes the types on which --where evaluates expressions, and their constructors.
 func writeWhere(w *bytes.Buffer) {
 	w.WriteString("import (\n\"strconv\"\n\"time\"\n\n\"sstrace/internal/event\"\n)\n")
 	for _, env := range []environment{
@@ -75,8 +75,8 @@ func writeEnvironment(w *bytes.Buffer, env *environment) {
 	w.WriteString("return v\n}\n")
 }
 
-// member returns the Go type of a key in env, a pointer if the key may be null or if other lines of
-// env lack it, and the expression for its value.
+// member returns the Go type of a key in env and the expression for its value. The type is a
+// pointer if the key may be null or if other lines in env do not have it.
 func (env *environment) member(k *event.Key) (goType, code string) {
 	i := slices.IndexFunc(env.objects, func(o *object) bool { return o.in&k.In != 0 })
 	x := env.objects[i].goVar + "." + k.Get

@@ -12,11 +12,11 @@ const width = 100
 type canvas struct {
 	runes []rune
 	at    int    // the column of plain
-	plain string // the text to color
-	color string // the same with its color
+	plain string // the part of plain to color
+	color string // the same part, with its color
 }
 
-// put writes text from column at on.
+// put writes text, starting at column at.
 func (c *canvas) put(at int, text string) {
 	for _, r := range text {
 		for len(c.runes) <= at {
@@ -27,11 +27,11 @@ func (c *canvas) put(at int, text string) {
 	}
 }
 
-// right writes text so that it ends before column end.
+// right writes text so that its last character is just before column end.
 func (c *canvas) right(end int, text string) { c.put(max(0, end-utf8.RuneCountInString(text)), text) }
 
-// center writes text around column middle. color is the same text with its color, or empty; only
-// the last text of a line can have one.
+// center centers text on column middle. color is the same text with its color codes, or empty. Only
+// the last text of a line can have a color.
 func (c *canvas) center(middle int, text, color string) {
 	n := utf8.RuneCountInString(text)
 	at := max(0, min(middle-n/2, width-n))
@@ -39,7 +39,7 @@ func (c *canvas) center(middle int, text, color string) {
 	c.at, c.plain, c.color = at, text, color
 }
 
-// arrow draws an arrow with a name from column from to column to.
+// arrow draws an arrow from column from to column to, with a name on it.
 func (c *canvas) arrow(from, to int, name string) {
 	low, high := min(from, to), max(from, to)
 	c.put(low, strings.Repeat("─", high-low+1))

@@ -23,7 +23,7 @@ const (
 	ms   = int64(time.Millisecond)
 )
 
-// change returns a line of the client (id 1) or the server (id 2), after ns.
+// change returns a line about the client (id 1) or the server (id 2), after ns from the start.
 func change(id uint64, after int64, old, new event.State, dur int64) event.Event {
 	e := event.Event{
 		Type: event.Change, Wall: noon + zero + after, Mono: zero + after, ID: id, Sk: id, NetNS: 1,
@@ -42,7 +42,7 @@ func change(id uint64, after int64, old, new event.State, dur int64) event.Event
 	return e
 }
 
-// whole returns a connection whose client closes first.
+// whole returns a complete connection whose client closes first.
 func whole() []event.Event {
 	all := []event.Event{
 		change(1, 0, event.Close, event.SynSent, event.Unknown),
@@ -62,7 +62,7 @@ func whole() []event.Event {
 	return all
 }
 
-// deferred returns a whole connection whose server waited 2 s for data (TCP_DEFER_ACCEPT).
+// deferred returns a complete connection whose server waited 2 s for data (TCP_DEFER_ACCEPT).
 func deferred() []event.Event {
 	all := whole()
 	for i := range all[3:] {
@@ -72,7 +72,7 @@ func deferred() []event.Event {
 	return all
 }
 
-// between sets the addresses of a connection, keeping the ports.
+// between sets both addresses of a connection and keeps the ports.
 func between(all []event.Event, addr string) []event.Event {
 	for i := range all {
 		for _, a := range []*netip.AddrPort{&all[i].Local, &all[i].Remote} {
@@ -90,7 +90,7 @@ func run(t *testing.T, format string, timeline bool, lines ...event.Event) strin
 	return out.String()
 }
 
-// contains fails the test unless every one of want is in got.
+// contains fails the test unless got contains every string in want.
 func contains(t *testing.T, got string, want ...string) {
 	t.Helper()
 	for _, want := range want {

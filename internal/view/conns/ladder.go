@@ -14,11 +14,11 @@ import (
 	"sstrace/internal/text"
 )
 
-// The columns of a ladder: times, the client's lane, segments, the server's lane. A single end has
-// the first lane.
+// The columns of a ladder, from left to right: the times, the client's lane, the segments, and the
+// server's lane. If only one end is known, it gets the first lane.
 const (
 	timeEnd      = 16
-	offHost      = 60 // where a segment from or to another host starts or ends
+	offHost      = 60 // the far end of an arrow to or from another host
 	timeWaitLane = '┊'
 )
 
@@ -62,7 +62,7 @@ func (v *View) draw(conn pair.Conn) error {
 	before := int64(0)
 	perhaps := lanes[0].Pairing == pair.Perhaps
 	for _, r := range rungs {
-		if perhaps { // it is not known that a segment of one end arrived at the other
+		if perhaps { // it is not known whether one end's segment reached the other
 			r.received, r.sent = "", ""
 		}
 		r.write(&b, verticals, len(lanes) == 2, before)
@@ -81,7 +81,7 @@ func (v *View) draw(conn pair.Conn) error {
 	return v.lines.Text(b.String())
 }
 
-// title writes when the connection started, its addresses, and the owners of its ends.
+// title writes the start time of the connection, its addresses, and the owners of its ends.
 func title(b *strings.Builder, conn pair.Conn, lanes []*pair.End) {
 	zone := lanes[0].Zone()
 	from, to := text.AddressIn(lanes[0].Local, zone), text.AddressIn(lanes[0].Remote, zone)
@@ -144,7 +144,7 @@ func (v *View) rungs(lane int, e *pair.End) []rung {
 	return rungs
 }
 
-// path returns the rungs of the states that e entered, and of what happened in them.
+// path returns a rung for each state that e entered and for each event within a state.
 func (v *View) path(e *pair.End) (rungs []rung) {
 	accept := e.AcceptedAt != 0
 	var old event.State
@@ -156,7 +156,7 @@ func (v *View) path(e *pair.End) (rungs []rung) {
 		r := rung{mono: s.Mono, label: s.State.String(), color: text.State(s.State, v.color)}
 		if s.Seen() {
 			r.received, r.sent = segments(e, old, s.State)
-		} else { // older than the trace, or its line was lost
+		} else { // e is older than the trace, or its line was lost
 			r.label = "(" + r.label + ")"
 			r.color = r.label
 		}
@@ -207,7 +207,7 @@ func (r *rung) write(b *strings.Builder, lanes [2]rune, both bool, before int64)
 	b.WriteString(row.String())
 }
 
-// epilogue returns the summary of an end when it is over, or at the end of the run.
+// epilogue returns the summary of an end once the end or the run is over.
 func (v *View) epilogue(e *pair.End) string {
 	var parts []string
 	switch {

@@ -33,7 +33,7 @@ server: normal, lived 14ms
 	}
 }
 
-// A ladder is at most 100 columns wide, whatever the lines are, unless an address alone is wider.
+// A ladder is at most 100 columns wide for any lines, unless an address alone is wider.
 func TestIncompleteLadder(t *testing.T) {
 	long := between(whole(), "2001:db8:1111:2222:3333:4444:5555:6666")
 	for i := range long {
@@ -83,19 +83,19 @@ func TestIncompleteLadder(t *testing.T) {
 			contains(t, got, test.want...)
 			for line := range strings.Lines(got) {
 				if n := utf8.RuneCountInString(line) - 1; n > width && !strings.Contains(line, "lost here") {
-					t.Errorf("%d columns, want at most %d: %s", n, width, line)
+					t.Errorf("got %d columns, want at most %d: %s", n, width, line)
 				}
 			}
 		})
 	}
 }
 
-// If the listener waits for data, the ACK that the kernel dropped is drawn when it came, and
-// something else ends SYN_RECV.
+// If the listener waits for data, the ladder shows the dropped ACK at the time of its arrival.
+// Something else then ends SYN_RECV.
 func TestDeferredLadder(t *testing.T) {
 	retransmitted := deferred()
 	retransmitted[3].SynRetrans = 1
-	closed := deferred() // the client's FIN comes instead of data
+	closed := deferred() // the client sends its FIN instead of data
 	closed[3], closed[4] = closed[4], closed[3]
 	closed[3].Mono, closed[4].Mono = closed[4].Mono, closed[3].Mono
 	for _, test := range []struct {
@@ -116,7 +116,8 @@ func TestDeferredLadder(t *testing.T) {
 	}
 }
 
-// Ends that are perhaps two connections are drawn side by side, without arrows between them.
+// Two ends that may belong to different connections are drawn side by side, without arrows between
+// them.
 func TestPairing(t *testing.T) {
 	lines := between(whole(), "10.0.0.1")
 	for i := range lines {
@@ -124,7 +125,7 @@ func TestPairing(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name           string
-		client, server uint32 // ISN
+		client, server uint32 // ISNs
 		arrows         int
 		ladders        int
 		pairing        string
@@ -161,7 +162,7 @@ func TestPairing(t *testing.T) {
 	}
 }
 
-// Only a reason that involves an RST has one drawn, in its direction.
+// A RST is drawn only if the reason involves one, and in the direction in which it was sent.
 func TestReset(t *testing.T) {
 	received := []event.Reason{event.ReasonRefused, event.ReasonResetByPeer}
 	sent := []event.Reason{

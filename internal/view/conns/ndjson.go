@@ -8,7 +8,7 @@ import (
 	"sstrace/internal/pair"
 )
 
-// line is the line of an end. docs/ndjson.md describes the keys.
+// line is the NDJSON line about an end. docs/ndjson.md describes the keys.
 type line struct {
 	ndjson.Head
 	ID      uint64  `json:"id"`
@@ -35,7 +35,8 @@ type line struct {
 	pair.OwnerKeys
 }
 
-// stateTimes is an object with the time in each state, in the order of the path.
+// stateTimes is a JSON object with the time in each state, in the order in which the states were
+// entered.
 type stateTimes []pair.Step
 
 // MarshalJSON implements json.Marshaler.

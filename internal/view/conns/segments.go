@@ -5,8 +5,9 @@ import (
 	"sstrace/internal/pair"
 )
 
-// segments returns the segment whose arrival is the only possible cause of a change (RFC 9293
-// section 3.10.7), or the segment that e sends with it (sections 3.10.1 and 3.10.4).
+// segments returns the segments that go with a change of state. received is the only segment whose
+// arrival can cause the change (RFC 9293 section 3.10.7). sent is the segment that e sends when it
+// makes the change (sections 3.10.1 and 3.10.4).
 func segments(e *pair.End, old, state event.State) (received, sent string) {
 	switch state {
 	case event.SynSent:
@@ -45,13 +46,13 @@ func segments(e *pair.End, old, state event.State) (received, sent string) {
 	return "", ""
 }
 
-// lastSegment returns the segment that ended e, or that e sent when it ended.
+// lastSegment returns the segment that ended e, or the segment that e sent as it ended.
 func lastSegment(e *pair.End, old event.State) (received, sent string) {
 	switch e.Reason {
 	case event.ReasonRefused, event.ReasonResetByPeer:
 		return "RST", ""
 	case event.ReasonPortUnreachable:
-		if e.Peer == nil { // otherwise the host that sent it is unknown
+		if e.Peer == nil { // otherwise it is unknown which host sent it
 			return "ICMP", ""
 		}
 	case event.ReasonResetSentUnread, event.ReasonResetSentLinger, event.ReasonResetSentLinger2,
@@ -65,9 +66,9 @@ func lastSegment(e *pair.End, old event.State) (received, sent string) {
 	return "", ""
 }
 
-// afterAck returns what ended the wait for data of a server's end: a segment with more than an ACK,
-// or, if the SYN-ACK was retransmitted because none came, an ACK alone (tcp_check_req in
-// net/ipv4/tcp_minisocks.c).
+// afterAck returns the segment that ended a server's wait for data. Usually that segment carries
+// more than an ACK. If no data came and the SYN-ACK was retransmitted, an ACK alone is enough
+// (tcp_check_req in net/ipv4/tcp_minisocks.c).
 func afterAck(e *pair.End) string {
 	if e.SynRetrans != 0 {
 		return "ACK or data"

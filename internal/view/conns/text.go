@@ -18,7 +18,7 @@ func (v *View) header() string {
 	)
 }
 
-// line returns the line of an end.
+// line returns the line about an end.
 func (v *View) line(e *pair.End) string {
 	local, remote := text.AddressIn(e.Local, e.Zone()), text.AddressIn(e.Remote, e.Zone())
 	owner := text.Process(e.Owner.PID, e.Owner.Comm)
@@ -60,7 +60,7 @@ func closedFirst(e *pair.End) string {
 	return "-"
 }
 
-// outcome returns how e ended, or that it is open.
+// outcome returns how e ended, or says that it is still open.
 func outcome(e *pair.End) string {
 	switch {
 	case e.Gone:
@@ -106,9 +106,9 @@ func (v *View) states(e *pair.End) string {
 	return strings.Join(parts, ", ")
 }
 
-// roundTrip returns the round-trip time, which the kernel measures in whole µs, or "-" if it is
-// unknown. It prefers the value from ESTABLISHED, which the application saw: after a FIN the
-// round-trip time also contains the peer's delayed ACK.
+// roundTrip returns the round-trip time, or "-" if it is unknown. The kernel measures it in whole
+// µs. The value from ESTABLISHED is preferred, because that is the one the application experienced:
+// after a FIN, the round-trip time also includes the peer's delayed ACK.
 func roundTrip(t *event.Totals) string {
 	switch us := cmp.Or(t.SRTTOpen, t.SRTT); {
 	case us == 0:

@@ -22,12 +22,12 @@ type View struct {
 	widths      text.Widths
 
 	table   pair.Table
-	now     int64 // Mono of the latest line
-	started bool  // the first text is written
+	now     int64 // Mono of the latest line taken
+	started bool  // some text has been written
 }
 
-// New returns a View that writes to w in one of Formats. With timeline, which needs text, it draws
-// the connections.
+// New returns a View that writes to w in one of Formats. If timeline is set, the View draws the
+// connections; format must then be text.
 func New(w io.Writer, format string, color, timeline bool) *View {
 	return &View{
 		lines: ndjson.NewLines(w), text: format == "text", color: color, timeline: timeline,
@@ -38,7 +38,7 @@ func New(w io.Writer, format string, color, timeline bool) *View {
 // Begin does nothing: a recording without connections has no output.
 func (v *View) Begin() error { return nil }
 
-// Take takes a line.
+// Take adds a line.
 func (v *View) Take(e *event.Event) error {
 	v.now = max(v.now, e.Mono)
 	touched := v.table.Take(e)
@@ -59,7 +59,8 @@ func (v *View) Take(e *event.Event) error {
 	return nil
 }
 
-// Idle writes the header, which shows a person that the trace is running, and the buffered output.
+// Idle writes the buffered output. The first call also writes the header, so that a person can see
+// that the trace is running.
 func (v *View) Idle(int64) error {
 	if err := v.start(); err != nil {
 		return err
@@ -67,7 +68,7 @@ func (v *View) Idle(int64) error {
 	return v.lines.Flush()
 }
 
-// start writes the header, once.
+// start writes the header on its first call.
 func (v *View) start() error {
 	if v.started || !v.text || v.timeline {
 		return nil
@@ -76,8 +77,8 @@ func (v *View) start() error {
 	return v.lines.Text(v.header())
 }
 
-// check reports the ends of end's connection that are over. One wanted line makes both ends wanted,
-// even if one of them is already over.
+// check reports each finished end of the connection that end belongs to. If the line of either end
+// is wanted, both ends are reported, even if one of them finished earlier.
 func (v *View) check(end *pair.End) error {
 	conn := end.Conn()
 	if !conn.Wanted() {
@@ -102,7 +103,7 @@ func (v *View) check(end *pair.End) error {
 	return nil
 }
 
-// End reports what is still open.
+// End reports the connections that are still open.
 func (v *View) End(end *event.Event) error {
 	v.now = max(v.now, end.Mono)
 	for _, e := range v.table.Open() {
@@ -126,7 +127,7 @@ func (v *View) End(end *event.Event) error {
 	return v.lines.End(end)
 }
 
-// report writes the line of an end, once.
+// report writes the line about an end, if it has not been written yet.
 func (v *View) report(e *pair.End) error {
 	if e.Reported {
 		return nil
@@ -141,8 +142,8 @@ func (v *View) report(e *pair.End) error {
 	return v.lines.Text(v.line(e))
 }
 
-// life returns the time from the start of e until its full socket ended, or until now. It is
-// event.Unknown if e is older than the trace.
+// life returns the time from the start of e until its full socket ended, or until now if it has not
+// ended. The result is event.Unknown if e is older than the trace.
 func (v *View) life(e *pair.End) int64 {
 	if e.Older || e.Gone || e.ConnectFailed {
 		return event.Unknown
@@ -154,7 +155,8 @@ func (v *View) life(e *pair.End) int64 {
 	return max(v.now-begun, 0)
 }
 
-// stateTime returns how long an open end has been in its state, or event.Unknown.
+// stateTime returns how long an open end has been in its current state. The result is event.Unknown
+// if that is not known.
 func (v *View) stateTime(e *pair.End) int64 {
 	if e.Over || e.Lost() {
 		return event.Unknown

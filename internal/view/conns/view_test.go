@@ -19,7 +19,7 @@ func TestText(t *testing.T) {
 	if got[1] != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got[1], want)
 	}
-	if len(got) != 4 || strings.Contains(got[2], " open ") { // header, two ends, an empty string
+	if len(got) != 4 || strings.Contains(got[2], " open ") { // header, two ends, empty string
 		t.Errorf("got %q", got)
 	}
 }
@@ -30,7 +30,8 @@ func TestOpenText(t *testing.T) {
 		" open                     SYN_RECV 1m00s so far\n")
 }
 
-// The round-trip time that people see is that of ESTABLISHED, without the delayed ACK of the FIN.
+// The round-trip time that the text shows is the one from ESTABLISHED, without the delayed ACK of
+// the FIN.
 func TestRoundTripTime(t *testing.T) {
 	lines := whole()
 	lines[8].Totals = event.Totals{Known: true, SRTT: 2500, SRTTOpen: 57}
@@ -39,7 +40,7 @@ func TestRoundTripTime(t *testing.T) {
 	contains(t, run(t, "ndjson", false, lines...), `"srtt_us":2500,"srtt_open_us":57,`)
 }
 
-// If the beginning of an end was not seen, what depends on it is null.
+// If the trace does not include the beginning of an end, the values that depend on it are null.
 func TestOlder(t *testing.T) {
 	contains(t, run(t, "ndjson", false, whole()[4:]...),
 		`"opened":null,"opened_mono_ns":null,"life_ns":null,`+
@@ -55,7 +56,7 @@ func TestDeferred(t *testing.T) {
 	}
 }
 
-// The end of a connect() that sent no SYN was in no state.
+// The end of a connect() that sent no SYN was never in any state.
 func TestConnectFailed(t *testing.T) {
 	e := change(1, 0, 0, 0, event.Unknown)
 	e.Type, e.Local, e.Reason, e.Err = event.ConnectFailed, netip.AddrPort{}, event.ReasonUnreachable, 113
@@ -76,9 +77,9 @@ func TestConnectFailed(t *testing.T) {
 			"              0s          (failed)\nclient: unreachable EHOSTUNREACH, no SYN was sent\n")
 }
 
-// One wanted line makes both ends wanted, even if one of them is already over.
+// If one line is wanted, both ends are wanted, even if one of them is already closed.
 func TestWanted(t *testing.T) {
-	for wanted, want := range map[int]int{-1: 0, 0: 2, 4: 2, 6: 2, 8: 2, 9: 2} { // in line 9 the client's end is over
+	for wanted, want := range map[int]int{-1: 0, 0: 2, 4: 2, 6: 2, 8: 2, 9: 2} { // line 9 closes the client's end
 		t.Run(fmt.Sprint("line ", wanted), func(t *testing.T) {
 			lines := whole()
 			for i := range lines {

@@ -8,14 +8,14 @@ import (
 	"sstrace/internal/event"
 )
 
-// ranks are the rows of the picture.
+// ranks lists the states in each row of the picture.
 var ranks = [][]event.State{
 	{event.Close}, {event.Listen}, {event.SynRecv, event.SynSent}, {event.Established},
 	{event.FinWait1, event.CloseWait},
 	{event.FinWait2, event.Closing, event.LastAck}, {event.TimeWait},
 }
 
-// dot returns the picture as input for Graphviz, which does the layout.
+// dot returns the picture as input for Graphviz, which chooses the layout.
 func (s *summary) dot() string {
 	var b strings.Builder
 	head := s.title
@@ -71,6 +71,6 @@ func (s *summary) dot() string {
 	return b.String()
 }
 
-// quoted returns a string of the dot language. The texts of a picture are printable, and
-// strconv.Quote leaves those characters as they are.
+// quoted returns text as a string of the dot language. All texts in a picture are printable, and
+// strconv.Quote leaves printable characters unchanged.
 func quoted(text string) string { return strconv.Quote(text) }

@@ -6,19 +6,19 @@ import (
 	"sstrace/internal/event"
 )
 
-// arrow is an edge in the figure with its caption: the cause, and the action that is taken.
+// arrow is an edge in the figure. Its caption names the cause and the action taken.
 type arrow struct {
 	event.Edge
 	cause, action string
 }
 
-// figure is figure 5 of RFC 9293, in section 3.3.2. Its CLOSED is the kernel's CLOSE, its
-// SYN-RECEIVED SYN_RECV.
+// figure is figure 5 of RFC 9293 (section 3.3.2). The kernel calls two of its states by other
+// names: CLOSED is CLOSE, and SYN-RECEIVED is SYN_RECV.
 //
-// Linux never takes three of the edges: a half-open connection that is reset goes to CLOSE, since
-// its listener has stayed in LISTEN; send() on a listener fails (EPIPE); and FIN-WAIT-1 to
-// TIME-WAIT, which the figure omits according to its note 2, passes through FIN_WAIT2
-// (tcp_rcv_state_process in net/ipv4/tcp_input.c).
+// Linux never takes three of the edges. First, when a half-open connection is reset, it goes to
+// CLOSE, since its listener has stayed in LISTEN. Second, send() on a listener fails with EPIPE.
+// Third, the edge from FIN-WAIT-1 to TIME-WAIT, which note 2 says the figure omits, passes through
+// FIN_WAIT2 on Linux (tcp_rcv_state_process in net/ipv4/tcp_input.c).
 var figure = []arrow{
 	{event.Close.To(event.Listen), "passive OPEN", "create TCB"},
 	{event.Listen.To(event.Close), "CLOSE", "delete TCB"},
@@ -42,7 +42,7 @@ var figure = []arrow{
 	{event.TimeWait.To(event.Close), "timeout 2MSL", "delete TCB"},
 }
 
-// caption returns the cause and the action, as they appear in the figure.
+// caption returns the cause and the action as the figure shows them.
 func (a *arrow) caption() string {
 	if a.action == "" {
 		return a.cause
@@ -55,10 +55,10 @@ func captionOf(e event.Edge) string {
 	return figure[slices.IndexFunc(figure, func(a arrow) bool { return a.Edge == e })].caption()
 }
 
-// inFigure reports whether a change is an edge in the figure. For the ends, which go to CLOSE, the
-// reason decides, since the figure means only one of several: from LISTEN and SYN_SENT the
-// process's CLOSE, from LAST_ACK the last ACK, from TIME_WAIT the timeout. The kernel's vocabulary
-// has no reasons; there the socket's error decides.
+// inFigure reports whether a change is an edge in the figure. For a change to CLOSE, the reason
+// decides, since the figure shows only one of several possible reasons: the process's CLOSE from
+// LISTEN and SYN_SENT, the last ACK from LAST_ACK, and the timeout from TIME_WAIT. The kernel's
+// vocabulary has no reasons, so the socket's error decides instead.
 func inFigure(e *event.Event) bool {
 	if e.New != event.Close {
 		return slices.ContainsFunc(figure, func(a arrow) bool { return a.Edge == e.Edge() })

@@ -7,42 +7,43 @@ import (
 	"sstrace/internal/event"
 )
 
-// The picture is laid out by hand, as the RFC's is. Each label has room for three parties with
-// counts of nine digits. The tests check that no label overlaps another, a state or a line.
+// The picture is laid out by hand, like the one in the RFC. Each label has room for three parties
+// whose counts have nine digits. The tests check that no label overlaps another label, a state or a
+// line.
 
 type point struct{ x, y int }
 
-// The middle of each of the three columns of states, and half the width of a state. inLeft and
-// inRight are the positions of lines that go down in the outer columns: on the inside, which leaves
-// room for an end on the outside.
+// The first three are the middles of the three columns of states; the next is half the width of a
+// state. Lines that go down in the outer columns do so at inLeft and inRight. Both are on the inner
+// side of their columns, which leaves the outer side for an end.
 const (
 	width, height    = 1280, 1376
 	margin           = 24
 	left, mid, right = 200, 640, 1080
 	half             = 75
 	inLeft, inRight  = left + 40, right - 40
-	lane             = 7 // distance between two lines of one edge
+	lane             = 7 // the distance between two lines of the same edge
 )
 
 // box is a state.
 type box struct {
 	state       event.State
 	x, top, end int
-	ends        side // where the ends are drawn that the figure leaves out
+	ends        side // where to draw the ends that the figure leaves out
 }
 
-// side is where a label is.
+// side is the position of a label.
 type side int
 
 const (
-	above side = iota // with the caption below the line
-	over              // with the caption above the line, too
+	above side = iota // the label is above the line, and its caption below it
+	over              // both the label and its caption are above the line
 	toLeft
 	toRight
 	below
 )
 
-// The second CLOSE is where the figure ends.
+// The second CLOSE is the last state in the figure.
 var boxes = []box{
 	{event.Close, mid, 170, 214, below},
 	{event.Listen, mid, 318, 362, toRight},
@@ -58,11 +59,11 @@ var boxes = []box{
 	{event.Close, right, 1154, 1198, below},
 }
 
-// route is where an edge of the figure is drawn, and its label.
+// route is the line along which an edge of the figure is drawn, with the edge's label.
 type route struct {
 	event.Edge
 	way   []point
-	at    point // the point of the line where the label is
+	at    point // the point on the line where the label goes
 	label side
 }
 
@@ -100,7 +101,7 @@ var routes = []route{
 	{event.TimeWait.To(event.Close), []point{{mid + half, 1176}, {right - half, 1176}}, point{mid + 220, 1176}, above},
 }
 
-// shortened returns way without the part that the arrowhead covers.
+// shortened returns way without the part that its arrowhead covers.
 func shortened(way []point) []point {
 	n := len(way) - 1
 	d := direction(way[n-1], way[n])
@@ -109,7 +110,8 @@ func shortened(way []point) []point {
 	return short
 }
 
-// direction returns one step from a towards b. Each piece of a way is parallel to an axis.
+// direction returns a step of length 1 from a towards b. Each piece of a way is parallel to an
+// axis.
 func direction(a, b point) point { return point{sign(b.x - a.x), sign(b.y - a.y)} }
 
 func sign(v int) int {
@@ -122,7 +124,7 @@ func sign(v int) int {
 	return 0
 }
 
-// beside returns a way that runs beside another, this far to its right.
+// beside returns a way parallel to the given one, at distance by to its right.
 func beside(way []point, by int) []point {
 	moved := make([]point, len(way))
 	for i, p := range way {
@@ -133,8 +135,8 @@ func beside(way []point, by int) []point {
 		if i < len(way)-1 {
 			after = direction(p, way[i+1])
 		}
-		// y grows downwards, so (-y, x) points to the right of (x, y). At a corner both pieces
-		// move.
+		// The y axis points down, so (-y, x) points to the right of (x, y). A corner is moved by
+		// both of its pieces.
 		moved[i] = point{p.x - by*before.y, p.y + by*before.x}
 		if after != before {
 			moved[i].x -= by * after.y
@@ -144,7 +146,7 @@ func beside(way []point, by int) []point {
 	return moved
 }
 
-// rounded returns the SVG path of a way, with round corners.
+// rounded returns a way as an SVG path with rounded corners.
 func rounded(way []point) string {
 	const radius = 10
 	var b strings.Builder

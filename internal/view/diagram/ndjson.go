@@ -2,7 +2,7 @@ package diagram
 
 import "sstrace/internal/ndjson"
 
-// line is the line of one kind of change; docs/ndjson.md describes the keys.
+// line is the NDJSON line about one kind of change. docs/ndjson.md describes the keys.
 type line struct {
 	ndjson.Head
 	Old      string  `json:"old"`

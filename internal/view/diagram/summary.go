@@ -11,15 +11,15 @@ import (
 	"sstrace/internal/text"
 )
 
-// party is the side that takes an edge. A listener counts as a server: it takes CLOSE → LISTEN →
-// CLOSE, where no connection goes.
+// party is the side of a connection that takes an edge. A listener counts as a server: it takes the
+// edges CLOSE → LISTEN → CLOSE, which no connection takes.
 type party int
 
 const (
 	client party = iota
 	server
 	unknown
-	parties // their number
+	parties // the number of parties
 )
 
 var partyNames = [parties]string{"client", "server", "unknown"}
@@ -37,18 +37,18 @@ func partyOf(r event.Role) party {
 // summary is what a picture shows.
 type summary struct {
 	title  string
-	notes  []note                         // above the picture
-	edges  map[event.Edge]*[parties]tally // in the figure
-	ends   map[event.State]*end           // that the figure leaves out, by the state that was left
-	other  []named                        // the other changes, most frequent first
+	notes  []note                         // shown above the picture
+	edges  map[event.Edge]*[parties]tally // the edges in the figure
+	ends   map[event.State]*end           // the ends that the figure leaves out, by the state left
+	other  []named                        // all other changes, most frequent first
 	seen   map[event.State]bool           // states that were entered or left
 	kernel bool                           // the vocabulary is the kernel's
 }
 
-// tally is nil if nothing was counted.
+// A tally is nil if nothing has been counted.
 type tally = *quantile.Tally
 
-// end is how connections in one state ended in ways that the figure leaves out.
+// end counts the connections that ended in one state, in ways that the figure leaves out.
 type end struct {
 	tally
 	reasons []named // most frequent first
@@ -59,13 +59,13 @@ type named struct {
 	count uint64
 }
 
-// note is a line of text. An alarm reports that something is missing.
+// note is a line of text. A note that is an alarm says that something is missing.
 type note struct {
 	text  string
 	alarm bool
 }
 
-// summary adds up the kinds that a picture does not distinguish.
+// summary combines the kinds of change that look the same in a picture.
 func (v *View) summary() (*summary, error) {
 	s := &summary{
 		title: "TCP state diagram: the paths taken", notes: v.notes(), kernel: v.kernelStates,
@@ -101,7 +101,7 @@ func (v *View) summary() (*summary, error) {
 	return s, nil
 }
 
-// edge returns the tally of an edge for p, which it creates if necessary.
+// edge returns p's tally of an edge, creating it if necessary.
 func (s *summary) edge(e event.Edge, p party) tally {
 	all := s.edges[e]
 	if all == nil {
@@ -124,7 +124,7 @@ func (s *summary) end(state event.State) *end {
 	return e
 }
 
-// of returns the tallies of an edge.
+// of returns each party's tally of an edge.
 func (s *summary) of(e event.Edge) [parties]tally {
 	if t := s.edges[e]; t != nil {
 		return *t
@@ -132,7 +132,7 @@ func (s *summary) of(e event.Edge) [parties]tally {
 	return [parties]tally{}
 }
 
-// add counts n ends with a reason.
+// add counts n ends that had the given reason.
 func (e *end) add(reason event.Reason, n uint64) {
 	name := reason.String()
 	if name == "" {
@@ -151,11 +151,11 @@ func mostFrequentFirst(a, b named) int {
 	return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.name, b.name))
 }
 
-// String returns the name and the count.
+// String returns the name followed by the count.
 func (n named) String() string { return fmt.Sprintf("%s %d", n.name, n.count) }
 
-// atMost returns all if there are at most n. Otherwise it returns the first n-1, and one that
-// stands for the rest.
+// atMost returns all of them if there are no more than n. Otherwise it returns the first n-1, and
+// one more that stands for the rest.
 func atMost(n int, all []named) []named {
 	if len(all) <= n {
 		return all
@@ -177,7 +177,8 @@ func median(t tally) string {
 	return text.Time(t.Times.Quantile(0.5))
 }
 
-// notes returns the period of the stream, its number of connections, and what is missing from it.
+// notes returns the period that the stream covers, the number of connections, and what the stream
+// lacks.
 func (v *View) notes() []note {
 	var begun [parties]uint64
 	var ended, listeners uint64
@@ -241,7 +242,7 @@ func plural(n uint64, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// remarks returns what is written below the picture: what the figure lacks, and how Linux differs
+// remarks returns the text below the picture. It says what the figure lacks, and how Linux differs
 // from the RFC.
 func (s *summary) remarks() []string {
 	var all []string

@@ -11,18 +11,18 @@ import (
 	"sstrace/internal/text"
 )
 
-// The font sizes, and the heights of their lines.
+// The font sizes and their line heights.
 const (
 	countSize, countLine     = 13, 15
 	captionSize, captionLine = 11, 13
 	noteSize, noteLine       = 13, 19
 	reasonSize               = 11
-	swatch                   = 26 // a piece of line before a count, and the gap after it
+	swatch                   = 26 // the sample of a line before a count, and the gap after it
 )
 
-// paint is a color. Attributes set it where style sheets are ignored; a style sheet sets it by
-// class, and has another color for a dark background. Client and server differ in hue, lightness
-// and dashes.
+// paint is a color. Attributes set the light color, for viewers that ignore style sheets. A style
+// sheet sets the color by class, and uses the dark one on a dark background. Client and server
+// differ in hue, in lightness and in dashes.
 type paint struct{ class, light, dark string }
 
 var (
@@ -32,7 +32,7 @@ var (
 	faint  = paint{"faint", "#b4bcc5", "#4c555f"} // lines
 	calm   = paint{"calm", "#eef2f6", "#222a33"}  // a state that was entered or left
 	alarm  = paint{"alarm", "#a4133c", "#ff8fa3"}
-	blush  = paint{"blush", "#fff2f4", "#2d1a20"} // background of an end
+	blush  = paint{"blush", "#fff2f4", "#2d1a20"} // the background of an end
 
 	paints      = []paint{ground, ink, gray, faint, calm, alarm, blush}
 	partyPaints = [parties]paint{{"client", "#0067a5", "#6cb8ff"}, {"server", "#b34700", "#f5a962"},
@@ -42,7 +42,7 @@ var (
 		"unknown: client or server"}
 )
 
-// canvas is an SVG document being written.
+// canvas is an SVG document under construction.
 type canvas struct{ bytes.Buffer }
 
 func (c *canvas) add(format string, args ...any) { fmt.Fprintf(&c.Buffer, format, args...) }
@@ -52,11 +52,11 @@ func (p paint) stroke() string { return fmt.Sprintf(`class="%s-line" stroke="%s"
 
 func escaped(text string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(text)) // a Builder does not fail
+	_ = xml.EscapeText(&b, []byte(text)) // writing to a Builder never fails
 	return b.String()
 }
 
-// text writes a line of text; more has further attributes.
+// text writes a line of text. more contains further attributes.
 func (c *canvas) text(at point, size int, p paint, text string, more ...string) {
 	c.add(`<text x="%d" y="%d" font-size="%d" %s%s>%s</text>`+"\n", at.x, at.y, size, p.fill(), attributes(more), escaped(text))
 }
@@ -74,8 +74,8 @@ const (
 	bold         = `font-weight="bold"`
 )
 
-// widthOf returns the maximum width of a text in the fonts that may be used: the width of digits in
-// DejaVu Sans, the widest of them.
+// widthOf returns the maximum width of a text in any of the fonts that may be used. It assumes the
+// width of a digit in DejaVu Sans, the widest of these fonts.
 func widthOf(text string, size int, strong bool) int {
 	if strong {
 		return utf8.RuneCountInString(text) * size * 70 / 100
@@ -83,13 +83,13 @@ func widthOf(text string, size int, strong bool) int {
 	return utf8.RuneCountInString(text) * size * 64 / 100
 }
 
-// tally writes the count, in bold, and the median.
+// tally writes the count in bold, and then the median.
 func (c *canvas) tally(at point, size int, p paint, before string, t tally, more ...string) {
 	c.add(`<text x="%d" y="%d" font-size="%d" %s%s><tspan font-weight="bold">%s%d</tspan> · %s</text>`+"\n",
 		at.x, at.y, size, p.fill(), attributes(more), escaped(before), t.Count, escaped(median(t)))
 }
 
-// tallyWidth returns the width of what canvas.tally writes.
+// tallyWidth returns the width of the text that canvas.tally writes.
 func tallyWidth(t tally, size int, before string) int {
 	return widthOf(fmt.Sprint(before, t.Count), size, true) + widthOf(" · "+median(t), size, false)
 }
@@ -124,7 +124,7 @@ func (s *summary) svg() string {
 	return c.String()
 }
 
-// description returns the picture in words, for a screen reader.
+// description returns the picture in words, for screen readers.
 func (s *summary) description() string {
 	var b strings.Builder
 	b.WriteString("The state diagram of RFC 9293, figure 5, with how often each edge was taken and the median time in the state that was left.")
@@ -160,8 +160,8 @@ func (c *canvas) style() {
 	c.add("</defs>\n")
 }
 
-// line draws the line of a party from the first point to the last. Without a party, with parties,
-// it draws an edge that was not taken.
+// line draws the line of party p along way. If p is parties, the edge was not taken, and its line
+// is faint.
 func (c *canvas) line(way []point, p party, arrow bool) {
 	look, more := faint, ` stroke-width="1.25"`
 	if p < parties {
@@ -197,7 +197,7 @@ func (c *canvas) route(s *summary, r *route) {
 	c.add("</g>\n")
 }
 
-// tip returns the tooltip of an edge: everything known about it.
+// tip returns the tooltip of an edge, which contains everything known about the edge.
 func (r *route) tip(tallies [parties]tally) string {
 	text := fmt.Sprintf("%v → %v", r.Old, r.New)
 	for p, t := range tallies {
@@ -208,7 +208,7 @@ func (r *route) tip(tallies [parties]tally) string {
 	return text
 }
 
-// tip returns the tooltip of a tally: everything known about it.
+// tip returns the tooltip of a tally, which contains everything known about the tally.
 func tip(t tally) string {
 	line := fmt.Sprintf("%d, %d timed", t.Count, t.Times.Count())
 	if t.Times.Count() > 0 {
@@ -218,13 +218,13 @@ func tip(t tally) string {
 	return line
 }
 
-// label writes the caption of an edge and its counts, one line for each party.
+// label writes the caption of an edge and its counts, with one line for each party.
 func (c *canvas) label(r *route, who []party, tallies [parties]tally) {
 	caption := captionOf(r.Edge)
 	n := len(who)
-	off := max(n-1, 0)*lane/2 + 1 // from the middle of the lines to their edge
-	var at point                  // baseline of the first count
-	var quiet point               // baseline of the caption
+	off := max(n-1, 0)*lane/2 + 1 // from the middle of the lines to the edge of the outermost one
+	var at point                  // the baseline of the first count
+	var quiet point               // the baseline of the caption
 	anchor := anchorMiddle
 	switch r.label {
 	case above:
@@ -265,7 +265,7 @@ func (c *canvas) label(r *route, who []party, tallies [parties]tally) {
 	}
 }
 
-// box draws a state, and the ends of connections in it that the figure leaves out.
+// box draws a state, and the ends in that state that the figure leaves out.
 func (c *canvas) box(s *summary, b *box) {
 	fill, line, letters, weight := ground, faint, gray, 1.25
 	if s.seen[b.state] {
@@ -280,7 +280,7 @@ func (c *canvas) box(s *summary, b *box) {
 	}
 }
 
-// badge draws how connections in a state ended in ways that the figure leaves out.
+// badge draws the ends in one state that the figure leaves out.
 func (c *canvas) badge(b *box, e *end) {
 	const pad, line, head = 7, 13, "→ CLOSE "
 	wide := tallyWidth(e.tally, reasonSize, head)
@@ -315,7 +315,7 @@ func (c *canvas) badge(b *box, e *end) {
 	c.add("</g>\n")
 }
 
-// legend explains the lines and the numbers.
+// legend explains what the lines and numbers mean.
 func (c *canvas) legend() {
 	const x, far, top, line = margin, mid + 150, 1232, 18
 	for p := range parties + 1 {
@@ -334,7 +334,7 @@ func (c *canvas) legend() {
 	c.text(point{far + 80, top + line}, captionSize, gray, "ends that the figure does not show: reset, timeout, …")
 }
 
-// foot writes the remarks, the last of them at the bottom.
+// foot writes the remarks so that the last one is at the bottom.
 func (c *canvas) foot(s *summary) {
 	const line = 16
 	var lines []string

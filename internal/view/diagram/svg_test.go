@@ -13,7 +13,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// rectangle is the area that something covers.
+// rectangle is the area that an element covers.
 type rectangle struct {
 	what           string
 	x0, y0, x1, y1 float64
@@ -31,8 +31,8 @@ func (r rectangle) grown(by float64) rectangle {
 	return rectangle{r.what, r.x0 - by, r.y0 - by, r.x1 + by, r.y1 + by}
 }
 
-// scene is the content of a picture: free texts, and the frames of states and badges with the texts
-// that belong in them.
+// scene is the content of a picture. It contains free texts, and the frames of states and badges
+// with the texts that belong inside them.
 type scene struct {
 	all           rectangle
 	texts         []rectangle
@@ -43,14 +43,14 @@ type scene struct {
 	role, styling string
 }
 
-// The width of a letter in ems, generous for each of the fonts that may be used.
+// The width of a letter in ems, large enough for each of the fonts that may be used.
 const (
 	advance     = 0.64
 	boldAdvance = 0.70
-	nameAdvance = 0.80 // capitals, bold
+	nameAdvance = 0.80 // bold capitals
 )
 
-// element is an open element of a document.
+// element is an element of a document that has not been closed yet.
 type element struct {
 	name string
 	attr map[string]string
@@ -61,12 +61,12 @@ type reader struct {
 	t *testing.T
 	scene
 	open           []element
-	strong, normal string // of the text that is open
-	plain          string // of any other element
-	framed         int    // the frame that is open, or -1
+	strong, normal string // in the current text element
+	plain          string // in any other element
+	framed         int    // index of the current frame, or -1
 }
 
-// look reads an SVG, which must be well-formed.
+// look reads an SVG. The SVG must be well-formed.
 func look(t *testing.T, svg string) scene {
 	t.Helper()
 	r := reader{t: t, framed: -1}
@@ -170,7 +170,7 @@ func (r *reader) end() {
 	}
 }
 
-// endText adds what a text covers.
+// endText adds the area that a text covers.
 func (r *reader) endText(e element) {
 	size, x, y := r.number(e.attr["font-size"]), r.number(e.attr["x"]), r.number(e.attr["y"])
 	em := boldAdvance
@@ -192,7 +192,8 @@ func (r *reader) endText(e element) {
 	}
 }
 
-// pieces returns the straight pieces of a path, with sharp corners. head adds the arrowhead.
+// pieces returns the straight pieces of a path, with sharp corners. If head is set, it includes the
+// arrowhead.
 func pieces(t *testing.T, d string, head bool) (all []rectangle) {
 	t.Helper()
 	var way []point
@@ -216,12 +217,12 @@ func pieces(t *testing.T, d string, head bool) (all []rectangle) {
 		}
 		r := rectangle{d, float64(min(a.x, b.x)), float64(min(a.y, b.y)), float64(max(a.x, b.x)),
 			float64(max(a.y, b.y))}
-		all = append(all, r.grown(1.2)) // half of its width
+		all = append(all, r.grown(1.2)) // half of the line's width
 	}
 	return all
 }
 
-// Nothing overlaps anything else, whatever there is to show.
+// No two elements overlap, whatever the picture shows.
 func TestNothingOverlaps(t *testing.T) {
 	pictures := map[string]string{
 		"empty": draw(t, "svg", &event.Balance{}), "recording": draw(t, "svg", nil, recording()...),
@@ -292,8 +293,8 @@ func (s *scene) checkFrames(t *testing.T) {
 	}
 }
 
-// The picture refers to nothing outside, has all colors without its style sheet, too, and describes
-// itself to a screen reader.
+// The picture refers to nothing outside itself. It has all its colors even without its style sheet,
+// and it describes itself to a screen reader.
 func TestSelfContained(t *testing.T) {
 	svg := draw(t, "svg", &event.Balance{Seen: 58, Printed: 58}, recording()...)
 	s := look(t, svg)
@@ -307,8 +308,8 @@ func TestSelfContained(t *testing.T) {
 			t.Errorf("the picture has %s", bad)
 		}
 	}
-	if strings.Count(svg, "http") != 1 { // the name of the namespace
-		t.Error("it refers to something outside")
+	if strings.Count(svg, "http") != 1 { // the name of the XML namespace
+		t.Error("the picture refers to something outside itself")
 	}
 	for _, tag := range strings.Split(svg, "<") {
 		if (strings.HasPrefix(tag, "text") || strings.HasPrefix(tag, "rect")) && !strings.Contains(tag, `fill="#`) || strings.Contains(tag, `stroke-width="2`) && !strings.Contains(tag, `stroke="#`) {

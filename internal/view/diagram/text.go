@@ -9,14 +9,15 @@ import (
 	"sstrace/internal/event"
 )
 
-// The picture for a terminal has the same layout, in cells. Its three columns of states are as far
-// apart as 100 columns allow, its rows as far as the labels need.
+// The picture for a terminal has the same layout as the SVG, but is measured in cells. The three
+// columns of states are as far apart as a width of 100 allows. The rows are as far apart as the
+// labels require.
 const (
 	columns                 = 100
-	cellHalf                = 6 // a state is 13 cells wide: ESTABLISHED and its border
+	cellHalf                = 6 // half the width of a state: 13 cells hold ESTABLISHED and a border
 	cellLeft, cellMid       = cellHalf, columns/2 - 1
 	cellRight               = columns - 1 - cellHalf
-	midLeft, midRight       = cellMid - 2, cellMid + 2 // two lines go down from the middle column here
+	midLeft, midRight       = cellMid - 2, cellMid + 2 // where two lines go down from the middle column
 	rightInner, rightOuter  = cellRight - 2, cellRight + 3
 	leftInside, leftOfMid   = cellLeft + cellHalf + 1, cellMid - cellHalf - 1 // the cells beside the states
 	rightOfMid, rightInside = cellMid + cellHalf + 1, cellRight - cellHalf - 1
@@ -38,7 +39,8 @@ var (
 	partyColors  = [parties]string{"\x1b[34m", "\x1b[33m", "\x1b[35m"}
 )
 
-// strokes are the pieces of a line. A corner is looked up by the directions before and after it.
+// strokes are the characters that form a line. A corner is looked up by the directions before and
+// after it.
 type strokes struct {
 	horizontal, vertical rune
 	corners              map[[2]point]rune
@@ -58,7 +60,7 @@ var (
 	heads = map[point]rune{{1, 0}: '►', {-1, 0}: '◄', {0, 1}: '▼', {0, -1}: '▲'}
 )
 
-// grid contains the cells of a picture for a terminal.
+// grid holds the cells of a picture for a terminal.
 type grid struct {
 	rows  [][columns]rune
 	color [][columns]string
@@ -77,7 +79,7 @@ func (g *grid) write(x, y int, text, color string) {
 	}
 }
 
-// line draws a way from its first cell to its last, which contains the arrowhead.
+// line draws a way from its first cell to its last. The last cell holds the arrowhead.
 func (g *grid) line(way []point, s *strokes, color string) {
 	for i := 1; i < len(way); i++ {
 		d := direction(way[i-1], way[i])
@@ -97,7 +99,7 @@ func (g *grid) line(way []point, s *strokes, color string) {
 	}
 }
 
-// state draws a state in the rows from top to end.
+// state draws a state from row top to row end.
 func (g *grid) state(s *summary, state event.State, x, top, end int) {
 	color := dim
 	if s.seen[state] {
@@ -125,15 +127,15 @@ func (g *grid) state(s *summary, state event.State, x, top, end int) {
 	g.write(x-len(name)/2, y, name, color)
 	if e := s.ends[state]; e != nil {
 		text := fmt.Sprintf("×%d", e.Count)
-		if len(text)+1 <= 2*cellHalf-1 { // × has two bytes; this leaves room for a space
+		if len(text)+1 <= 2*cellHalf-1 { // × takes two bytes, and this leaves room for a space
 			text = fmt.Sprintf("× %d", e.Count)
 		}
 		g.write(x-utf8.RuneCountInString(text)/2, y+1, text, red)
 	}
 }
 
-// arrow draws an edge in the figure. The label of a horizontal line is above it, and its caption is
-// within it; the label of a vertical line is beside it, below its caption.
+// arrow draws an edge of the figure. A horizontal line has its label above it and its caption in
+// the line itself. A vertical line has both beside it, with the caption above the label.
 func (g *grid) arrow(s *summary, e event.Edge, at point, where side, way ...point) {
 	tallies := s.of(e)
 	var rows, colors []string
@@ -176,8 +178,8 @@ func (g *grid) arrow(s *summary, e event.Edge, at point, where side, way ...poin
 	}
 }
 
-// rows returns the maximum number of rows that the counts of any of these edges take, but at least
-// 1.
+// rows returns the largest number of rows that the counts of any one of these edges need. The
+// result is at least 1.
 func (s *summary) rows(edges ...event.Edge) int {
 	most := 1
 	for _, e := range edges {
@@ -192,9 +194,10 @@ func (s *summary) rows(edges ...event.Edge) int {
 	return most
 }
 
-// textRows are the rows of the picture for a terminal, from top to bottom: the first row of each
-// state, or of a line of states, and the rows of the horizontal lines y1 to y6. The high members
-// are the distances from the first row of a state to its last.
+// textRows holds the rows of the picture for a terminal, from top to bottom. It has the first row
+// of each state, or of each group of states side by side, and the rows y1 to y6 of the horizontal
+// lines. The members whose names start with high are the distances from the first row of a state to
+// its last.
 type textRows struct {
 	closed, listen, syn, synEnd, estab, fin, finEnd, wait, last int
 
@@ -202,9 +205,10 @@ type textRows struct {
 	highListen, highEstab, highWait, highLast int
 }
 
-// place returns the rows of the picture, as far from each other as the labels between them need.
+// place returns the rows of the picture. They are as far apart as the labels between them require.
 func (s *summary) place() (r textRows) {
-	// The distance from the first row of a state to its last. Tall states have more.
+	// high returns the distance from the first row of a state to its last. States with more text
+	// are taller.
 	high := func(states ...event.State) int {
 		if slices.ContainsFunc(states, func(state event.State) bool { return s.ends[state] != nil }) {
 			return 3
@@ -234,7 +238,7 @@ func (s *summary) place() (r textRows) {
 	return r
 }
 
-// picture draws the figure in cells.
+// picture draws the figure on a grid of cells.
 func (s *summary) picture() *grid {
 	r := s.place()
 	g := newGrid(r.last + r.highLast + 1)
@@ -363,8 +367,8 @@ func (s *summary) text(color bool) string {
 	return b.String()
 }
 
-// wrapped returns head and the words as lines, with the separator after each word but the last.
-// Lines after the first are indented by the width of head.
+// wrapped returns lines that contain head and then the words. The separator follows each word
+// except the last. Lines after the first are indented by the width of head.
 func wrapped(columns int, head string, words []string, separator string) (lines []string) {
 	line, indent := head, strings.Repeat(" ", utf8.RuneCountInString(head))
 	for i, w := range words {

@@ -1,5 +1,6 @@
-// Package diagram draws the state diagram of RFC 9293 with the edges taken in a stream: how often
-// clients and servers took each edge, and the median time in the state that was left.
+// Package diagram draws the state diagram of RFC 9293, with the edges that were taken in a stream.
+// Each edge shows how often clients and servers took it, and the median time spent in the state
+// that it leaves.
 package diagram
 
 import (
@@ -11,11 +12,11 @@ import (
 	"sstrace/internal/quantile"
 )
 
-// Formats are the output formats, the default first.
+// Formats are the output formats. The first one is the default.
 var Formats = []string{"svg", "dot", "text", "ndjson"}
 
-// View counts changes and draws them at the end. Its memory use depends on the number of kinds of
-// change, not on the number of changes. It is not safe for concurrent use.
+// View counts changes, and draws the picture at the end. Its memory use depends on the number of
+// kinds of change, not on the number of changes. It is not safe for concurrent use.
 type View struct {
 	lines  *ndjson.Lines
 	format string
@@ -24,17 +25,17 @@ type View struct {
 	counts       map[kind]*quantile.Tally
 	changes      uint64
 	lost         uint64
-	kernelStates bool // the vocabulary is the kernel's: a change to CLOSE had no reason
+	kernelStates bool // a change to CLOSE had no reason: the vocabulary is the kernel's
 
 	begun       bool
 	first, last moment
-	balance     *event.Balance // nil: the recording has no end
+	balance     *event.Balance // nil if the recording has no end
 }
 
 type moment struct{ wall, mono int64 }
 
-// kind is a kind of change. inFigure distinguishes an edge in the figure from an end that the
-// figure leaves out.
+// kind is a kind of change. inFigure tells an edge in the figure from an end that the figure leaves
+// out.
 type kind struct {
 	event.Edge
 	role     event.Role
@@ -42,7 +43,7 @@ type kind struct {
 	inFigure bool
 }
 
-// New returns a View that writes to w in one of Formats. color applies to text only.
+// New returns a View that writes to w in one of Formats. color affects only text.
 func New(w io.Writer, format string, color bool) *View {
 	return &View{lines: ndjson.NewLines(w), format: format, color: color, counts: make(map[kind]*quantile.Tally)}
 }
@@ -50,7 +51,7 @@ func New(w io.Writer, format string, color bool) *View {
 // Begin does nothing: the picture is drawn at the end.
 func (v *View) Begin() error { return nil }
 
-// Take takes one line.
+// Take counts one line.
 func (v *View) Take(e *event.Event) error {
 	v.see(e)
 	switch e.Type {
@@ -122,7 +123,7 @@ func (v *View) draw() error {
 	return v.lines.Text(s.svg())
 }
 
-// kinds returns all kinds of change that occurred, in the order of a connection's life.
+// kinds returns every kind of change that occurred, ordered by the states of a connection's life.
 func (v *View) kinds() []kind {
 	kinds := make([]kind, 0, len(v.counts))
 	for k := range v.counts {

@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	time.Local = time.UTC // the period is in local time
+	time.Local = time.UTC // the period is printed in local time
 	os.Exit(m.Run())
 }
 
@@ -26,8 +26,8 @@ const (
 	mono = 5000e9
 )
 
-// draw returns the picture of events, one every millisecond, and of an End after them unless end is
-// nil.
+// draw returns the picture of events, which are a millisecond apart. If end is not nil, an End
+// follows them.
 func draw(t *testing.T, format string, end *event.Balance, events ...event.Event) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -49,8 +49,8 @@ func draw(t *testing.T, format string, end *event.Balance, events ...event.Event
 	return out.String()
 }
 
-// path returns the changes of a socket that goes through the states. The time in the first of them
-// is unknown, in the others it is ns.
+// path returns the changes of a socket that goes through these states. The time of the first change
+// is unknown. That of all others is ns.
 func path(role event.Role, reason event.Reason, ns int64, states ...event.State) (events []event.Event) {
 	for i := 1; i < len(states); i++ {
 		e := event.Event{Role: role, Old: states[i-1], New: states[i], Dur: ns}
@@ -65,9 +65,9 @@ func path(role event.Role, reason event.Reason, ns int64, states ...event.State)
 	return events
 }
 
-// recording returns a listener and its connections: the client closes first in two, the server in
-// one, both at once in one; one is reset, one refused, and one is older than the recording. Times
-// of one kind of change are equal, so their median is exact.
+// recording returns a listener and its connections. The client closes first in two of them, the
+// server in one, and both at once in another one. One is reset, one is refused, and one is older
+// than the recording. All changes of one kind have the same time, so their median is exact.
 func recording() (events []event.Event) {
 	const c, l, s, r, e, f1, f2 = event.Close, event.Listen, event.SynSent, event.SynRecv, event.Established,
 		event.FinWait1, event.FinWait2
@@ -88,7 +88,7 @@ func recording() (events []event.Event) {
 	} {
 		events = append(events, p...)
 	}
-	events[4].Type = event.Accept // is not counted
+	events[4].Type = event.Accept // not counted
 	events[4].Old, events[4].New = 0, 0
 	return append(events, event.Event{Type: event.Lost, RingFull: 3}, path(0, 0, 0, f1, f1)[0])
 }
@@ -115,7 +115,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// rfc has the edges of figure 5 in RFC 9293, as they are printed there.
+// rfc contains the edges of figure 5 in RFC 9293, as printed there.
 const rfc = `
 CLOSED LISTEN
 CLOSED SYN-SENT
@@ -138,7 +138,7 @@ CLOSE-WAIT LAST-ACK
 LAST-ACK CLOSED
 TIME-WAIT CLOSED`
 
-// Every picture has every edge of the figure, taken or not, and no other.
+// Every picture has exactly the edges of the figure, whether or not they were taken.
 func TestEveryEdge(t *testing.T) {
 	names := strings.NewReplacer("CLOSED", "CLOSE", "SYN-RCVD", "SYN_RECV", "SYN-SENT", "SYN_SENT", "ESTAB",
 		"ESTABLISHED", "FINWAIT-1", "FIN_WAIT1", "FINWAIT-2", "FIN_WAIT2",
@@ -181,8 +181,8 @@ func TestEveryEdge(t *testing.T) {
 	}
 }
 
-// full returns the most that a picture can have to show: each edge by each party, and ends of every
-// reason in each state.
+// full returns the most that a picture may have to show: each edge, taken by each party, and ends
+// for every reason in each state.
 func full() (events []event.Event) {
 	for _, role := range []event.Role{event.Client, event.Server, 0} {
 		for _, a := range figure {
@@ -210,7 +210,7 @@ func full() (events []event.Event) {
 	return events
 }
 
-// fullSummary returns the summary of full, with the count n everywhere.
+// fullSummary returns the summary of full, with every count set to n.
 func fullSummary(t *testing.T, n uint64) *summary {
 	t.Helper()
 	v := New(&bytes.Buffer{}, "svg", false)
@@ -238,12 +238,12 @@ func fullSummary(t *testing.T, n uint64) *summary {
 		for i := range e.reasons {
 			e.reasons[i].count = n
 		}
-		slices.SortFunc(e.reasons, func(a, b named) int { return len(b.name) - len(a.name) }) // the picture has room for a few, and shows the longest
+		slices.SortFunc(e.reasons, func(a, b named) int { return len(b.name) - len(a.name) }) // only the longest are shown
 	}
 	return s
 }
 
-// randomSummary returns fullSummary without a random choice of its edges and ends.
+// randomSummary returns fullSummary with a random choice of its edges and ends removed.
 func randomSummary(t *testing.T, n uint64, seed uint64) *summary {
 	t.Helper()
 	s, r := fullSummary(t, n), rand.New(rand.NewPCG(seed, 0))
@@ -264,7 +264,7 @@ func randomSummary(t *testing.T, n uint64, seed uint64) *summary {
 	return s
 }
 
-// On a terminal no label covers another or the end of a line, and no line is too long.
+// On a terminal, no label covers another label or the end of a line, and no line is too long.
 func TestText(t *testing.T) {
 	numbers := []uint64{1, 1234, 123456789}
 	for seed := range uint64(300) {
@@ -283,15 +283,15 @@ func TestText(t *testing.T) {
 				}
 			}
 			if got := strings.Count(text, letter+" "+label); got != want {
-				t.Errorf("%d: %q stands %d times, want %d:\n%s", seed, letter+" "+label, got, want, text)
+				t.Errorf("%d: got %q %d times, want %d:\n%s", seed, letter+" "+label, got, want, text)
 			}
 		}
 		if got := len(regexp.MustCompile(fmt.Sprintf(`│ *× ?%d *│`, n)).FindAllString(text, -1)); got != len(s.ends) {
-			t.Errorf("%d: %d states have ends, want %d:\n%s", seed, got, len(s.ends), text)
+			t.Errorf("%d: got %d states with ends, want %d:\n%s", seed, got, len(s.ends), text)
 		}
 		if got := strings.Count(text, "►") + strings.Count(text, "◄") + strings.Count(text, "▲") + strings.Count(text,
 			"▼"); got != len(figure)+2 {
-			t.Errorf("%d arrowheads, want %d and 2 in the legend:\n%s", got, len(figure), text)
+			t.Errorf("got %d arrowheads, want %d and 2 in the legend:\n%s", got, len(figure), text)
 		}
 		for line := range strings.Lines(text) {
 			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns ||
@@ -306,8 +306,8 @@ func TestText(t *testing.T) {
 	}
 }
 
-// The reason of an end decides whether the figure has it; in the kernel's vocabulary the socket's
-// error does.
+// The reason for an end decides whether the end is in the figure. In the kernel's vocabulary, the
+// socket's error decides.
 func TestInFigure(t *testing.T) {
 	for _, test := range []struct {
 		old, new event.State
@@ -339,7 +339,7 @@ func TestInFigure(t *testing.T) {
 	}
 }
 
-// Every picture says what it lacks.
+// Every picture says what is missing from it.
 func TestNotes(t *testing.T) {
 	lost := event.Event{Type: event.Lost, RingFull: 12}
 	for _, test := range []struct {
@@ -371,7 +371,8 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-// The grammar is Graphviz's, as far as it is used here: https://graphviz.org/doc/info/lang.html.
+// The test implements the part of Graphviz's grammar that is used here:
+// https://graphviz.org/doc/info/lang.html.
 func TestDotSyntax(t *testing.T) {
 	const (
 		id         = `(?:[A-Za-z_][A-Za-z_0-9]*|[0-9.]+|"(?:[^"\\]|\\.)*")`

@@ -10,11 +10,11 @@ import (
 	"sstrace/internal/rollup"
 )
 
-// tally contains the counts for some span of time.
+// tally holds the counts for a period of time.
 type tally struct {
 	states  map[string]uint64
-	reasons map[event.Reason]uint64 // of the handshakes that failed
-	times   [legs]*quantile.Sketch  // of the handshakes that succeeded; nil if a leg was never measured
+	reasons map[event.Reason]uint64 // for handshakes that failed
+	times   [legs]*quantile.Sketch  // for handshakes that succeeded; nil if the leg was never measured
 }
 
 func newTally() *tally {
@@ -76,7 +76,7 @@ func (v *View) count(c pair.Conn, state string, of [legs]int64) error {
 	return nil
 }
 
-// groupName returns the name of the group of c, or "" if it is unknown.
+// groupName returns the name of the group that c belongs to, or "" if it is unknown.
 func (v *View) groupName(c pair.Conn) string {
 	end := c.Server
 	if end == nil {
@@ -103,10 +103,10 @@ func (v *View) groupName(c pair.Conn) string {
 	return ""
 }
 
-// report contains the counts for an interval, or in the whole run.
+// report holds the counts for an interval or for the whole run.
 type report = rollup.Report[string, *tally]
 
-// summarize reports the percentiles of each group, except for an idle interval.
+// summarize reports the percentiles of each group. It reports nothing for an idle interval.
 func (v *View) summarize(r *report) error {
 	switch {
 	case r.Idle() && !r.Final:

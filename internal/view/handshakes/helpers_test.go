@@ -23,7 +23,7 @@ const (
 	ms   = int64(time.Millisecond)
 )
 
-// change returns a line of a client (odd id) or a server (even id), after ns.
+// change returns a line about a client (odd id) or a server (even id), after ns from the start.
 func change(id uint64, after int64, old, new event.State, dur int64) event.Event {
 	e := event.Event{
 		Type: event.Change, Wall: noon + zero + after, Mono: zero + after, ID: id, Sk: id, NetNS: 1,
@@ -69,7 +69,7 @@ func endAt(after int64) event.Event {
 	return event.Event{Type: event.End, Wall: noon + zero + after, Mono: zero + after, Balance: &event.Balance{}}
 }
 
-// whole returns a handshake whose SYN takes 1 ms, the SYN-ACK 2, the ACK 3, and accept() 4.
+// whole returns a handshake in which the SYN takes 1 ms, the SYN-ACK 2, the ACK 3, and accept() 4.
 func whole() []event.Event {
 	return []event.Event{
 		change(1, 0, event.Close, event.SynSent, event.Unknown),
@@ -80,7 +80,7 @@ func whole() []event.Event {
 	}
 }
 
-// deferredHandshake returns a whole handshake whose server waited 2.18 s for data
+// deferredHandshake returns a complete handshake whose server waited 2.18 s for data
 // (TCP_DEFER_ACCEPT).
 func deferredHandshake() []event.Event {
 	all := whole()
@@ -90,8 +90,8 @@ func deferredHandshake() []event.Event {
 	return all
 }
 
-// between returns a whole handshake between two addresses, with each end in a network namespace of
-// its own.
+// between returns a complete handshake between two addresses. Each end has its own network
+// namespace.
 func between(client, server string) []event.Event {
 	all := whole()
 	for i := range all {
@@ -104,7 +104,7 @@ func between(client, server string) []event.Event {
 	return all
 }
 
-// with returns all after set has changed each line.
+// with calls set for each line in all, and returns all.
 func with(all []event.Event, set func(i int, e *event.Event)) []event.Event {
 	for i := range all {
 		set(i, &all[i])
@@ -119,7 +119,7 @@ func run(t *testing.T, format string, o Options, lines ...event.Event) string {
 	return out.String()
 }
 
-// contains fails the test unless every one of want is in got.
+// contains fails the test unless got contains every string in want.
 func contains(t *testing.T, got string, want ...string) {
 	t.Helper()
 	for _, want := range want {

@@ -7,16 +7,17 @@ import (
 	"sstrace/internal/pair"
 )
 
-// The states of a handshake.
+// The possible states of a handshake.
 const (
 	accepted    = "accepted"
-	established = "established" // accept() was not seen, or is on another host
+	established = "established" // accept() was not seen, or the server is on another host
 	failed      = "failed"
 	open        = "open"
 	lost        = "lost"
 )
 
-// precedence orders the states of the two ends: the first is the state of the handshake.
+// precedence orders the states. When the two ends differ, the handshake has the state that comes
+// first.
 var precedence = []string{lost, failed, open, accepted, established, ""}
 
 // stateOf returns the state of a handshake.
@@ -24,7 +25,7 @@ func stateOf(c pair.Conn) string {
 	return precedence[min(slices.Index(precedence, endState(c.Client)), slices.Index(precedence, endState(c.Server)))]
 }
 
-// endState returns how far the handshake of e got, or "" if e is nil.
+// endState returns how far e got in the handshake, or "" if e is nil.
 func endState(e *pair.End) string {
 	switch {
 	case e == nil:
@@ -46,14 +47,14 @@ func endState(e *pair.End) string {
 	return open
 }
 
-// isOver reports whether nothing more can happen to the handshake. An established server's end
-// still waits for accept().
+// isOver reports whether the handshake is complete, so that nothing more can happen in it. A
+// server's end that is established still waits for accept().
 func isOver(c pair.Conn) bool {
 	client, server := endState(c.Client), endState(c.Server)
 	return client != open && server != open && (server != established || c.Server.Over)
 }
 
-// isHandshake reports whether a part of the handshake was seen at either end.
+// isHandshake reports whether any part of the handshake was seen at either end.
 func isHandshake(c pair.Conn) bool {
 	for e := range c.Ends {
 		if !e.Older || e.Path[0].State == event.SynSent || e.Path[0].State == event.SynRecv {
@@ -63,20 +64,20 @@ func isHandshake(c pair.Conn) bool {
 	return false
 }
 
-// The legs of a handshake, from one end to the other; then the two sums of legs that one end can
-// measure alone, and the wait for data after the ACK.
+// The legs of a handshake: first the legs that run from one end to the other, then the two sums of
+// legs that a single end can measure, and last the wait for data after the ACK.
 const (
 	syn = iota
 	synAck
 	ack
 	accept
-	connect // syn + synAck, at the client
-	serve   // synAck + ack, at the server
+	connect // syn + synAck, measured at the client
+	serve   // synAck + ack, measured at the server
 	deferred
 	legs
 )
 
-// times returns the legs of a handshake. A leg is event.Unknown if it was not measured.
+// times returns the time of each leg. A leg that was not measured is event.Unknown.
 func times(c pair.Conn) (t [legs]int64) {
 	for i := range t {
 		t[i] = event.Unknown
@@ -101,7 +102,8 @@ func times(c pair.Conn) (t [legs]int64) {
 	return t
 }
 
-// setup returns the time that a client spent in SYN_SENT and, in a simultaneous open, in SYN_RECV.
+// setup returns the time that a client spent in SYN_SENT. In a simultaneous open, it includes the
+// time in SYN_RECV.
 func setup(e *pair.End) (sum int64) {
 	for _, s := range e.Path {
 		if s.State != event.SynSent && s.State != event.SynRecv {
@@ -112,13 +114,14 @@ func setup(e *pair.End) (sum int64) {
 		}
 		sum += s.Dur
 	}
-	if sum == 0 { // it was first seen in another state
+	if sum == 0 { // the client was first seen in another state
 		return event.Unknown
 	}
 	return sum
 }
 
-// failure returns why a handshake failed and the end that failed, the client's first; or a nil end.
+// failure returns why a handshake failed, and at which end. If both ends failed, it returns the
+// client. If neither did, the end is nil.
 func failure(c pair.Conn) (reason event.Reason, err int32, end *pair.End) {
 	for e := range c.Ends {
 		if endState(e) == failed {
@@ -128,8 +131,7 @@ func failure(c pair.Conn) (reason event.Reason, err int32, end *pair.End) {
 	return 0, 0, nil
 }
 
-// failedAfter returns the time from the start of the handshake of e until it failed, or
-// event.Unknown.
+// failedAfter returns how long after its start the handshake of e failed, or event.Unknown.
 func failedAfter(e *pair.End) int64 {
 	if e.Role == event.Server {
 		if s := e.SynArrived(); s != nil {
@@ -140,7 +142,7 @@ func failedAfter(e *pair.End) int64 {
 	return setup(e)
 }
 
-// owner returns the owner of an end at the end of the handshake.
+// owner returns the process that owned an end when the handshake was over.
 func owner(e *pair.End) pair.Process {
 	switch {
 	case e == nil:
@@ -153,7 +155,7 @@ func owner(e *pair.End) pair.Process {
 	return e.Owner
 }
 
-// began returns the time of the first line of either end.
+// began returns the time of the first line about either end.
 func began(c pair.Conn) (mono, wall int64) {
 	for e := range c.Ends {
 		if m, w := e.Began(); mono == 0 || m < mono {

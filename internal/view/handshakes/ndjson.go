@@ -9,7 +9,7 @@ import (
 	"sstrace/internal/quantile"
 )
 
-// line is the line of a handshake. docs/ndjson.md describes the keys.
+// line is the NDJSON line about a handshake. docs/ndjson.md describes the keys.
 type line struct {
 	ndjson.Head
 	State   string  `json:"state"`
@@ -70,7 +70,7 @@ func newEnd(e *pair.End) *end {
 	}
 }
 
-// summary is the line of a group in a report. docs/ndjson.md describes the keys.
+// summary is the NDJSON line about a group in a report. docs/ndjson.md describes the keys.
 type summary struct {
 	ndjson.Head
 	Interval int64             `json:"interval_ns"`
@@ -110,7 +110,7 @@ func (v *View) newSummary(r *report, t *tally, group string, others bool) *summa
 	return s
 }
 
-// reasonName returns the name of r. The kernel vocabulary has no reasons.
+// reasonName returns the name of r. In the kernel vocabulary there are no reasons.
 func reasonName(r event.Reason) string { return cmp.Or(r, event.ReasonUnexplained).String() }
 
 type percentiles struct {

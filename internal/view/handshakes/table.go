@@ -13,12 +13,12 @@ import (
 	"sstrace/internal/text"
 )
 
-// maxShown is the number of groups with a table of their own.
+// maxShown is the number of groups that get their own table.
 const maxShown = 20
 
 var titles = [legs]string{"SYN", "SYN-ACK", "ACK", "ACCEPT", "SYN + SYN-ACK", "SYN-ACK + ACK", "WAIT FOR DATA"}
 
-// tables writes the percentiles of each group, the smallest groups together.
+// tables writes the percentiles of each group. The smallest groups share one table.
 func (v *View) tables(r *report) error {
 	all, err := sum(r.Groups, r.Rest)
 	if err != nil {
@@ -64,7 +64,7 @@ func sum(groups []rollup.Group[string, *tally], rest *tally) (*tally, error) {
 	return all, all.Merge(rest)
 }
 
-// amount returns the number of handshakes, in all and by state.
+// amount returns the number of handshakes, in total and by state.
 func (t *tally) amount() string {
 	total := text.Count(t.Total(), "handshake")
 	var parts []string
@@ -79,7 +79,7 @@ func (t *tally) amount() string {
 	return total + " (" + strings.Join(parts, ", ") + ")"
 }
 
-// table writes the percentiles of each leg, and why handshakes failed.
+// table writes the percentiles of each leg, and the reasons why handshakes failed.
 func (t *tally) table(b *strings.Builder) {
 	if slices.ContainsFunc(t.times[:], func(q *quantile.Sketch) bool { return q != nil }) {
 		fmt.Fprintf(b, "%-13s %10s %8s %8s %8s %8s %8s %8s\n",

@@ -20,7 +20,7 @@ func (v *View) header() string {
 		v.widths.Address, "SERVER", v.widths.Process, "SERVER'S OWNER")
 }
 
-// line returns the line of a handshake.
+// line returns the line about a handshake.
 func (v *View) line(c pair.Conn, state string, of [legs]int64) string {
 	legs := v.legs(c, of)
 	client, server := addresses(c)
@@ -33,8 +33,8 @@ func (v *View) line(c pair.Conn, state string, of [legs]int64) string {
 		v.widths.Address, server, v.widths.Process, serverOwner, v.outcome(c, state))
 }
 
-// legs returns the four columns of legs. The sum of two legs that only one end measured spans both
-// of their columns.
+// legs returns the four columns of legs. If one end measured only the sum of two legs, the sum
+// spans both columns.
 func (v *View) legs(c pair.Conn, of [legs]int64) string {
 	for _, ns := range of {
 		if len(text.Duration(ns)) > v.legWidth+1 { // µ takes two bytes
@@ -54,14 +54,14 @@ func (v *View) legs(c pair.Conn, of [legs]int64) string {
 	return cell(syn) + cell(synAck) + cell(ack) + cell(accept)
 }
 
-// bracket returns text in the middle of ├── ──┤.
+// bracket returns text centered in ├── ──┤.
 func bracket(text string, width int) string {
 	free := width - utf8.RuneCountInString(text) - 4
 	return "├" + strings.Repeat("─", free-free/2) + " " + text + " " + strings.Repeat("─", free/2) + "┤"
 }
 
-// addresses returns the addresses of the client and the server, as the client's end sees them if it
-// is on this host.
+// addresses returns the addresses of the client and the server. They are taken from the client's
+// end if it is on this host.
 func addresses(c pair.Conn) (client, server string) {
 	if c.Client != nil {
 		zone := c.Client.Zone()
@@ -71,15 +71,15 @@ func addresses(c pair.Conn) (client, server string) {
 	return text.AddressIn(c.Server.Remote, zone), text.AddressIn(c.Server.Local, zone)
 }
 
-// owners returns two processes as text, and makes room for them in their columns.
+// owners returns two processes as text. It widens their columns if necessary.
 func (v *View) owners(client, server pair.Process) (string, string) {
 	c, s := text.Process(client.PID, client.Comm), text.Process(server.PID, server.Comm)
-	either := client.PID | server.PID // has the mark of a PID in the initial namespace if either has it
+	either := client.PID | server.PID // HostPID is set if either PID has it
 	v.widths.FitProcess(max(utf8.RuneCountInString(c), utf8.RuneCountInString(s)), either)
 	return c, s
 }
 
-// outcome returns the state, and remarks.
+// outcome returns the state, followed by remarks.
 func (v *View) outcome(c pair.Conn, state string) string {
 	line := state
 	if reason, err, end := failure(c); end != nil {
@@ -100,7 +100,7 @@ func (v *View) outcome(c pair.Conn, state string) string {
 	return line
 }
 
-// remarks returns anything else that a person should know besides the times and the state.
+// remarks returns everything that a person should know beyond the times and the state.
 func remarks(c pair.Conn, state string) (all []string) {
 	if client := c.Client; client != nil {
 		if client.NoSyn() {

@@ -10,7 +10,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// rows returns the lines of the handshakes in text, each from its times on, with single spaces.
+// rows returns the handshake lines in text. Each starts with its times and has single spaces.
 func rows(text string) (rows []string) {
 	text, _, _ = strings.Cut(text, "\n\n")
 	for line := range strings.Lines(text) {
@@ -86,7 +86,7 @@ func incomplete() []handshake {
 		change(2, 6*ms, event.SynRecv, event.Established, ms), whole()[4],
 	}
 	cookies[2].Origin = event.Tracepoint
-	early := whole() // the clock of the server's CPU is behind that of the client's
+	early := whole() // the clock of the server's CPU is behind the clock of the client's CPU
 	early[3].Mono = zero + 2*ms
 	lost := event.Event{Type: event.Lost, Mono: zero + 2*ms, Wall: noon + zero + 2*ms, RingFull: 3}
 	loss := with(slices.Insert(whole(), 2, lost), func(i int, e *event.Event) {
@@ -154,7 +154,7 @@ func namespaces() []handshake {
 	const client, server = "10.0.0.1:40602", "10.0.0.2:7781"
 	byISN, apart := between(client, server), between(client, server)
 	byISN[0].ISN, byISN[1].ISN = 7, 7
-	apart[0].ISN, apart[3].ISN = 7, 8 // learned late
+	apart[0].ISN, apart[3].ISN = 7, 8 // known late
 	redirected := with(between(client, server), func(_ int, e *event.Event) {
 		if e.ISN = 7; e.Role == event.Server {
 			e.Local = netip.MustParseAddrPort("172.17.0.2:80")
@@ -191,8 +191,8 @@ func TestColumnsStayAligned(t *testing.T) {
 	}
 }
 
-// An unpaired client is reported when its server's end can no longer appear: as later lines show
-// or, in a live trace, the clock.
+// An unpaired client is reported once its server's end can no longer appear. Later lines show this,
+// or the clock in a live trace.
 func TestPending(t *testing.T) {
 	for name, live := range map[string]bool{"recording": false, "live": true} {
 		t.Run(name, func(t *testing.T) {

@@ -1,4 +1,4 @@
-// Package handshakes reports how long each connection took to set up, and where the time went: the
+// Package handshakes reports how long each connection took to set up, and where that time went: the
 // SYN, the SYN-ACK, the ACK, and the accept queue. It also reports percentiles.
 package handshakes
 
@@ -17,20 +17,20 @@ import (
 // Formats are the names of the formats, text first.
 var Formats = []string{"text", "ndjson"}
 
-// Groupings are the ways to group handshakes: by the server's port, the peer's address, the owner's
-// name, or the container. The last two are taken from the server's end, or from the client's if the
-// server's is unknown.
+// Groupings are the ways to group handshakes: by the server's port, by the peer's address, by the
+// owner's name, or by container. The last two come from the server's end. If that end is unknown,
+// they come from the client's.
 var Groupings = []string{"port", "remote", "process", "container"}
 
-// patience is how much later than its time a line may arrive in a live trace, in ns: internal/track
-// holds lines back until they are complete.
+// patience is how late a line may arrive in a live trace, in ns. Lines can be late because
+// internal/track holds them back until they are complete.
 const patience = 10e6
 
-// Options select the contents of the report.
+// Options select what is reported.
 type Options struct {
 	By       string        // one of Groupings, or "" for a single group
-	Interval time.Duration // also report the percentiles of each interval
-	Summary  bool          // report percentiles only
+	Interval time.Duration // also report percentiles for each interval
+	Summary  bool          // report only percentiles
 }
 
 // View reports handshakes. It is not safe for concurrent use.
@@ -42,11 +42,11 @@ type View struct {
 	legWidth    int
 
 	table   pair.Table
-	pending []*pair.End // clients that are ESTABLISHED and unpaired: the server's end may still appear
+	pending []*pair.End // established clients without a known server's end, which may still appear
 
 	groups  *rollup.Rollup[string, *tally]
-	started bool // the first text is written
-	wrote   bool // any text is written
+	started bool // some text has been written
+	wrote   bool // some text has been written
 	tabled  bool // the latest text was a table
 }
 
@@ -65,7 +65,7 @@ func New(w io.Writer, format string, color bool, o Options) *View {
 // Begin does nothing: only a live source has a header.
 func (v *View) Begin() error { return nil }
 
-// Take takes a line.
+// Take adds a line.
 func (v *View) Take(e *event.Event) error {
 	if err := v.settle(e.Mono); err != nil {
 		return err
@@ -79,7 +79,7 @@ func (v *View) Take(e *event.Event) error {
 		switch {
 		case !v.text:
 			return v.lines.Event(e)
-		case v.Summary: // the table includes it
+		case v.Summary: // the table includes this handshake
 			return nil
 		}
 		return v.lines.Text(text.Lost(e, v.color))
@@ -100,7 +100,7 @@ func (v *View) Idle(mono int64) error {
 	return v.lines.Flush()
 }
 
-// End reports what is open, and the whole run.
+// End reports the handshakes that are still open, and the whole run.
 func (v *View) End(end *event.Event) error {
 	if end.Balance != nil {
 		if err := v.settle(end.Mono); err != nil {
@@ -119,7 +119,7 @@ func (v *View) End(end *event.Event) error {
 	return v.lines.End(end)
 }
 
-// start writes the header, which shows a person that the trace is running.
+// start writes the header, so that a person can see that the trace is running.
 func (v *View) start() error {
 	if v.started || !v.text {
 		return nil
@@ -146,7 +146,7 @@ func (v *View) advance(now int64) error {
 	return v.groups.Advance(now)
 }
 
-// settle reports the pending handshakes whose other end can no longer appear: all lines up to the
+// settle reports each pending handshake whose other end can no longer appear. All lines up to the
 // time complete have arrived.
 func (v *View) settle(complete int64) error {
 	for len(v.pending) > 0 {
@@ -165,7 +165,7 @@ func (v *View) settle(complete int64) error {
 	return nil
 }
 
-// finish reports what is not over, and the percentiles of the whole run.
+// finish reports the handshakes that are not over, and the percentiles of the whole run.
 func (v *View) finish() error {
 	for _, end := range v.table.Open() {
 		if c := end.Conn(); !c.Reported() && isHandshake(c) {
@@ -174,7 +174,7 @@ func (v *View) finish() error {
 			}
 		}
 	}
-	for _, c := range v.pending { // connections that were shorter than the wait for their server's end
+	for _, c := range v.pending { // connections that ended before the wait for their server's end was over
 		if !c.Reported {
 			if err := v.report(c.Conn()); err != nil {
 				return err
@@ -190,7 +190,7 @@ func (v *View) check(end *pair.End) error {
 	if c.Reported() || !isHandshake(c) || !isOver(c) {
 		return nil
 	}
-	if c.Server == nil && !end.Over && end.Step(event.SynRecv) == nil { // unpaired, and not a simultaneous open
+	if c.Server == nil && !end.Over && end.Step(event.SynRecv) == nil { // no server's end, no simultaneous open
 		if s := end.Step(event.Established); s != nil && s.Seen() {
 			if !end.Pending {
 				end.Pending = true
@@ -202,7 +202,7 @@ func (v *View) check(end *pair.End) error {
 	return v.report(c)
 }
 
-// report counts a handshake and writes its line.
+// report counts a handshake, and writes its line.
 func (v *View) report(c pair.Conn) error {
 	for e := range c.Ends {
 		e.Reported = true
@@ -221,7 +221,7 @@ func (v *View) report(c pair.Conn) error {
 		return v.lines.JSON(newLine(c, state, of))
 	}
 	line := v.line(c, state, of)
-	if v.tabled { // repeat the header, since the first one has scrolled away
+	if v.tabled { // repeat the header, because the first one has scrolled away
 		line = "\n" + v.header() + line
 	}
 	v.tabled = false

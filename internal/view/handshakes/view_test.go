@@ -12,7 +12,7 @@ import (
 	"sstrace/internal/rollup"
 )
 
-// A leg that needs both ends is null if they are only perhaps one connection.
+// A leg that needs both ends is null if it is uncertain that they belong to one connection.
 func TestNDJSON(t *testing.T) {
 	byISN := between("10.0.0.1:40602", "10.0.0.1:7781")
 	byISN[0].ISN, byISN[1].ISN = 7, 7
@@ -79,7 +79,7 @@ func TestScopedGroup(t *testing.T) {
 	contains(t, got, "\nremote fe80::9%eth0: 1 handshake (1 open)\n")
 }
 
-// Groups beyond the limit are reported as one.
+// Groups beyond the limit are reported together as one.
 func TestGroupsAreBounded(t *testing.T) {
 	var lines []event.Event
 	for i := range rollup.Max + 50 {
@@ -99,7 +99,7 @@ func TestGroupsAreBounded(t *testing.T) {
 		"--- more than 1000 groups: later ones are only in the last table ---\n")
 }
 
-// Lost changes are reported where they are missing, or else in the tables.
+// Lost changes are reported where they are missing, or otherwise in the tables.
 func TestLost(t *testing.T) {
 	lost := event.Event{Type: event.Lost, Mono: zero + 11*ms, Wall: noon + zero + 11*ms, RingFull: 3}
 	lines := append(whole(), lost, endAt(20*ms))
@@ -111,7 +111,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// An idle time has no intervals.
+// A period without traffic has no intervals.
 func TestIntervals(t *testing.T) {
 	later := with(whole(), func(_ int, e *event.Event) {
 		e.Mono, e.Wall, e.ID = e.Mono+3600*1000*ms, e.Wall+3600*1000*ms, e.ID+2

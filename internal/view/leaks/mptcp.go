@@ -6,14 +6,14 @@ import (
 	"sstrace/internal/event"
 )
 
-// connections finds sockets by their MPTCP connection and state. A subflow and its MPTCP socket are
-// one leak, since there is one descriptor to close.
+// connections finds sockets by MPTCP connection and state. A subflow and its MPTCP socket are one
+// leak, since there is only one descriptor to close.
 type connections map[connection]*socket
 
-// connection is what a subflow and its MPTCP socket have in common.
+// connection identifies what a subflow and its MPTCP socket have in common.
 type connection struct {
-	mptcp uint64         // the address of the MPTCP socket; or, if a subflow's is unknown, as in a recording:
-	at    event.Identity // that of the first subflow, without the protocol
+	mptcp uint64         // the address of the MPTCP socket; 0 if unknown, as for a subflow in a recording
+	at    event.Identity // if mptcp is 0, the identity of the first subflow, without its protocol
 	state event.State
 }
 
@@ -33,8 +33,8 @@ func (c connections) add(s *socket) {
 	}
 }
 
-// find returns a socket of the MPTCP connection that e belongs to, in the same state; nil if c has
-// none.
+// find returns a socket in the same state that belongs to the same MPTCP connection as e. The
+// result is nil if c has none.
 func (c connections) find(e *event.Event) *socket {
 	for _, key := range connectionsOf(e) {
 		if s := c[key]; s != nil {
@@ -44,7 +44,7 @@ func (c connections) find(e *event.Event) *socket {
 	return nil
 }
 
-// connectionsOf returns the keys under which the connection of e may be found.
+// connectionsOf returns the keys under which the connection of e may be stored.
 func connectionsOf(e *event.Event) []connection {
 	at := e.Identity()
 	at.Proto = 0
@@ -58,8 +58,8 @@ func connectionsOf(e *event.Event) []connection {
 	return []connection{byTuple}
 }
 
-// release undoes the merging of sockets into s, which is no longer stuck: they are reported if they
-// are still stuck.
+// release separates s, which is no longer stuck, from the sockets that were merged into it. Each of
+// them is reported if it is still stuck.
 func (s *socket) release() {
 	for _, m := range s.merged {
 		m.decided = false
@@ -67,7 +67,7 @@ func (s *socket) release() {
 	s.merged = nil
 }
 
-// mptcpFirst orders MPTCP sockets before subflows, which are merged into them.
+// mptcpFirst orders MPTCP sockets before subflows, so that subflows are merged into MPTCP sockets.
 func mptcpFirst(a, b *socket) int {
 	rank := func(s *socket) int {
 		if s.Proto == event.MPTCP {

@@ -15,22 +15,23 @@ func ofMPTCP(e event.Event) event.Event {
 	return e
 }
 
-// subflow returns e as a subflow of the MPTCP socket at the address held.
+// subflow returns e as a subflow of the MPTCP socket whose address is held.
 func subflow(e event.Event, held uint64) event.Event {
 	e.Status.HeldAs = held
 	return e
 }
 
-// age returns e with the time that it has been in its state at least.
+// age returns e with the minimum time that it has spent in its state.
 func age(e event.Event, atLeast time.Duration) event.Event {
 	e.Status.AtLeast = atLeast.Nanoseconds()
 	return e
 }
 
-// A subflow and its MPTCP socket in the same state are one leak, whatever the subflow's tuple is.
+// A subflow and its MPTCP socket in the same state are one leak, whatever the tuple of the subflow
+// is.
 func TestSubflowsAreMerged(t *testing.T) {
 	nc := event.Holder{PID: 8, FD: 3, Comm: "nc"}
-	second := func(e event.Event) event.Event { // a subflow by another path
+	second := func(e event.Event) event.Event { // a subflow over another path
 		e.ID, e.Sk, e.Local = 3, 3, netip.MustParseAddrPort("127.0.0.2:999")
 		return e
 	}
@@ -71,7 +72,7 @@ func TestSubflowsAreMerged(t *testing.T) {
 	only := func(e *event.Event) bool {
 		return e.Proto == event.TCP && e.Local.Port() == 7781 && e.Remote.Port() == 40001
 	}
-	expect(t, run(t, only, kernel, func(v *View) { // a socket that is not reported does not stand for another
+	expect(t, run(t, only, kernel, func(v *View) { // one that is not reported replaces no other
 		take(t, v,
 			ofMPTCP(line(1, 1000, event.Established, event.CloseWait)),
 			line(1, 1001, event.Established, event.CloseWait))
@@ -81,8 +82,8 @@ func TestSubflowsAreMerged(t *testing.T) {
 		"    held by 8/nc fd 3")
 }
 
-// A recording does not have the address of the MPTCP socket of a subflow, but the first subflow has
-// the same 4-tuple. What was merged is reported when it is the only one left.
+// A recording does not contain the address of a subflow's MPTCP socket, but the first subflow has
+// the same 4-tuple. If a merged socket is the only one left, it is reported.
 func TestSubflowsAreMergedInRecording(t *testing.T) {
 	sub := line(1, 1000, event.Established, event.CloseWait)
 	of := ofMPTCP(line(2, 1100, event.Established, event.CloseWait))
@@ -101,7 +102,7 @@ func TestSubflowsAreMergedInRecording(t *testing.T) {
 		"17/nc: 1 socket in CLOSE_WAIT since 00:00:01.000")
 }
 
-// The full queue of an MPTCP listener and of its first subflow is reported once.
+// If the queue of an MPTCP listener is full, the listener and its first subflow are reported once.
 func TestFullQueueOfMPTCP(t *testing.T) {
 	listeners := func() ([]event.Event, error) {
 		a, b := subflow(exists(2, 1000, event.Listen), 1), ofMPTCP(exists(1, 1000, event.Listen))

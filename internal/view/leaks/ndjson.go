@@ -8,8 +8,8 @@ import (
 	"sstrace/internal/ndjson"
 )
 
-// leak is a line about one socket that is stuck, or no longer is; docs/ndjson.md describes the
-// keys.
+// leak is the NDJSON line about a socket that has become stuck, or is no longer stuck.
+// docs/ndjson.md describes the keys.
 type leak struct {
 	ndjson.Head
 	Over      bool     `json:"over"`
@@ -40,7 +40,7 @@ type leak struct {
 	Proto     string   `json:"proto"`
 }
 
-// opened is who connected or accepted.
+// opened describes the call that connected or accepted.
 type opened struct {
 	Via   string   `json:"via"`
 	PID   uint32   `json:"pid"`
@@ -63,7 +63,7 @@ type holder struct {
 	event.Holder `json:"-"`
 }
 
-// newHolder returns h with the details that process returns about its process. process may be nil.
+// newHolder returns h together with what process returns about it. process may be nil.
 func newHolder(h *event.Holder, process func(pid uint32) (executable, cgroup string)) holder {
 	v := holder{PID: h.PID, Comm: h.Comm, FD: &h.FD, Holder: *h}
 	if h.How == event.BySlot {
@@ -114,8 +114,8 @@ func newLeak(s *socket, process func(pid uint32) (executable, cgroup string)) *l
 	return l
 }
 
-// sum is a line at the end: how many sockets of a process are stuck in a state, or have been in it
-// for an unknown time.
+// sum is a line at the end of the run. It says how many of a process's sockets are stuck in a
+// state, or have been in it for an unknown time.
 type sum struct {
 	ndjson.Head
 	PID     *uint64 `json:"pid"`
@@ -127,7 +127,7 @@ type sum struct {
 	Proto   string  `json:"proto"`
 }
 
-// The types of sums.
+// The possible types of a sum.
 const (
 	typeLeaks      = "leaks"
 	typeUnknownAge = "unknown_age"
@@ -135,8 +135,9 @@ const (
 
 func (n *sum) ageUnknown() bool { return n.Type == typeUnknownAge }
 
-// sumUp returns the sums of the sockets that are stuck, and after them those of the sockets whose
-// age is unknown; the largest first. A socket counts once for each process that holds it.
+// sumUp returns the sums of the stuck sockets, followed by the sums of the sockets whose age is
+// unknown. The largest sum comes first in each part. A socket counts once for each process that
+// holds it.
 func sumUp(stuck, agesUnknown []*socket, end *event.Event) []*sum {
 	type key struct {
 		kind  string
@@ -166,7 +167,7 @@ func sumUp(stuck, agesUnknown []*socket, end *event.Event) []*sum {
 			n.Count++
 		}
 	}
-	for _, s := range stuck { // the oldest first: its age is that of the sum
+	for _, s := range stuck { // the oldest comes first, and its age becomes the age of the sum
 		s.setAge(end.Mono)
 		add(typeLeaks, s)
 	}
@@ -186,8 +187,8 @@ func (n *sum) rank() int {
 	return 0
 }
 
-// holdersOf returns each process that holds s once: its owner if the holders are unknown, and the
-// zero Holder if there are none.
+// holdersOf returns each process that holds s, once. If the holders are unknown, it returns the
+// owner. If there are none, it returns the zero Holder.
 func holdersOf(s *socket) []event.Holder {
 	switch holders := s.Status.Holders; {
 	case holders == nil:

@@ -8,11 +8,11 @@ import (
 	"sstrace/internal/event"
 )
 
-// sweepInterval is how often ages are compared with the limits, and accept queues are checked, in
-// ns.
+// sweepInterval is how often the ages are compared with the limits, and the accept queues are
+// checked, in ns.
 const sweepInterval = 1e9
 
-// sweep reports what has become too old, and full accept queues.
+// sweep reports the sockets that have become too old, and the accept queues that are full.
 func (v *View) sweep(now int64) error {
 	v.swept = now
 	old := oldestFirst(v.watched, func(s *socket) bool {
@@ -52,9 +52,10 @@ func (v *View) sweep(now int64) error {
 	return nil
 }
 
-// confirm updates s from what exists, and reports whether s is still stuck. If a search does not
-// find it, the change by which it left is still in the ring, or no line shows that change because
-// the socket was known by another tuple; s is given up the second time.
+// confirm updates s from the sockets that exist, and reports whether s is still stuck. A socket
+// that a search does not find may have left its state by a change that is still in the ring. Or no
+// line ever shows the change, because the socket was known by another tuple. So s is given up the
+// second time that a search does not find it.
 func (v *View) confirm(s *socket, exists map[event.Identity]event.Event) bool {
 	at := s.Identity()
 	found, ok := exists[at]
@@ -69,11 +70,11 @@ func (v *View) confirm(s *socket, exists map[event.Identity]event.Event) bool {
 	return false
 }
 
-// decide decides whether s, which is stuck, is wanted, and reports it unless it is merged into
-// another.
+// decide decides whether the stuck socket s is wanted. If it is, decide reports it, unless s is
+// merged into another socket.
 func (v *View) decide(s *socket, now int64, reported connections) error {
 	at := now
-	if v.kernel.Sockets == nil && s.New != event.Listen && s.exact { // the next line of a recording may be much later
+	if v.kernel.Sockets == nil && s.New != event.Listen && s.exact { // in a recording, the next line may be much later
 		at = s.since + v.limits[s.New].Nanoseconds()
 	}
 	s.decided = true
@@ -92,7 +93,8 @@ func (v *View) decide(s *socket, now int64, reported connections) error {
 	return v.out.stuck(s, v.openers[s.ID])
 }
 
-// is reports whether found is s in the same state, as far as it can be identified.
+// is reports whether found is the same socket as s in the same state, as far as that can be
+// determined.
 func (s *socket) is(found *event.Event) bool {
 	switch {
 	case found.New != s.New || s.New == event.Listen && !isFull(found):
@@ -103,7 +105,7 @@ func (s *socket) is(found *event.Event) bool {
 	return true
 }
 
-// setAge sets the age of s, as a Socket has it.
+// setAge sets the age of s as in a Socket.
 func (s *socket) setAge(now int64) {
 	s.Type = event.Socket
 	if s.Status == nil {
@@ -119,9 +121,9 @@ func (s *socket) setAge(now int64) {
 	}
 }
 
-// distrust handles a loss in a recording, after which it is unknown what is still stuck. Reported
-// sockets are kept, so that they are not reported again; the next change of each shows what became
-// of it.
+// distrust handles a loss in a recording. After the loss, it is unknown which sockets are still
+// stuck. Sockets that were already reported are kept, so that they are not reported again. The next
+// change of each one shows what became of it.
 func (v *View) distrust() {
 	for at, s := range v.watched {
 		if s.unsure = true; !s.reported {
@@ -130,8 +132,8 @@ func (v *View) distrust() {
 	}
 }
 
-// recheck handles a loss in a live trace: it gives up the sockets that have left their state. The
-// others may have left it and come back, so their age is known only from now on.
+// recheck handles a loss in a live trace. It gives up the sockets that have left their state. The
+// others may have left their state and come back, so their age is known only from now on.
 func (v *View) recheck(exists map[event.Identity]event.Event, now int64) error {
 	for _, s := range oldestFirst(v.watched, func(*socket) bool { return true }) {
 		found, ok := exists[s.Identity()]
@@ -173,7 +175,7 @@ func (v *View) look() (map[event.Identity]event.Event, error) {
 	return exists, nil
 }
 
-// sweepQueues returns the listeners whose accept queue has become full, and reports those whose
+// sweepQueues returns the listeners whose accept queue has become full. It also reports those whose
 // queue has room again.
 func (v *View) sweepQueues() (full []*socket, err error) {
 	if v.kernel.Listeners == nil {
@@ -214,7 +216,7 @@ func (v *View) sweepQueues() (full []*socket, err error) {
 	return full, nil
 }
 
-// stuckNow returns the sockets that were reported and are still stuck, the oldest first.
+// stuckNow returns the sockets that were reported and are still stuck. The oldest comes first.
 func (v *View) stuckNow() []*socket {
 	stuck := oldestFirst(v.watched, func(s *socket) bool { return s.reported && !s.unsure })
 	full := oldestFirst(v.full, func(s *socket) bool { return s.reported })
@@ -223,8 +225,8 @@ func (v *View) stuckNow() []*socket {
 	return all
 }
 
-// agesUnknownNow returns the wanted sockets in agesUnknown, one for each connection, without the
-// connections that were reported.
+// agesUnknownNow returns the wanted sockets in agesUnknown, one for each connection. It leaves out
+// the connections that were reported.
 func (v *View) agesUnknownNow() (all []*socket) {
 	seen := byConnection(v.stuckNow())
 	slices.SortStableFunc(v.agesUnknown, mptcpFirst)
@@ -248,7 +250,8 @@ func oldestFirst(sockets map[event.Identity]*socket, which func(*socket) bool) [
 	return all
 }
 
-// compareAges orders the oldest socket first, and sockets of the same age always in the same order.
+// compareAges orders the oldest sockets first. It always puts sockets of the same age in the same
+// order.
 func compareAges(a, b *socket) int {
 	return cmp.Or(
 		cmp.Compare(a.since, b.since), cmp.Compare(a.NetNS, b.NetNS), a.Local.Compare(b.Local),

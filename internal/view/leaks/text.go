@@ -24,7 +24,7 @@ func newWriter(out io.Writer, format string, kernel Kernel) writer {
 	return writer{ndjson.NewLines(out), format == "ndjson", kernel}
 }
 
-// event writes a Lost or an End, which every stream has.
+// event writes a Lost or an End, both of which occur in every stream.
 func (w *writer) event(e *event.Event) error {
 	switch {
 	case w.json:
@@ -35,7 +35,7 @@ func (w *writer) event(e *event.Event) error {
 	return nil
 }
 
-// end writes everything, and in NDJSON the line that ends the run.
+// end writes the buffered output. In NDJSON it also writes the line that ends the run.
 func (w *writer) end(e *event.Event) error {
 	if w.json {
 		return w.lines.End(e)
@@ -81,7 +81,8 @@ func (w *writer) stuck(s *socket, by opener) error {
 	return w.lines.Text(b.String())
 }
 
-// opened returns who opened a connection, with the names of the stack's functions; nil if unknown.
+// opened returns who opened a connection, with the function names of the stack. The result is nil
+// if that is unknown.
 func (w *writer) opened(by opener) *opened {
 	if by.pid == 0 {
 		return nil
@@ -89,7 +90,7 @@ func (w *writer) opened(by opener) *opened {
 	o := &opened{by.via.String(), by.pid, ndjson.Known(uint64(by.tid), 0), by.comm, nil}
 	if by.stack != 0 && w.kernel.Stack != nil {
 		pid := by.pid
-		if w.kernel.Program(pid) != by.program { // it has executed another program, so its mappings do not apply
+		if w.kernel.Program(pid) != by.program { // the process now runs another program, so its mappings no longer fit
 			pid = 0
 		}
 		o.Stack = w.kernel.Stack(pid, by.stack)
@@ -97,8 +98,8 @@ func (w *writer) opened(by opener) *opened {
 	return o
 }
 
-// over reports that s, which was reported, has left its state with e, or that its accept queue has
-// room again.
+// over reports that the reported socket s has left its state by the change e, or that its accept
+// queue has room again.
 func (w *writer) over(s *socket, e *event.Event) error {
 	s.Mono, s.Wall = e.Mono, e.Wall
 	s.setAge(e.Mono)
@@ -128,7 +129,7 @@ func (w *writer) over(s *socket, e *event.Event) error {
 	return w.lines.Text(subject(s) + "  " + what + "\n")
 }
 
-// sums writes the sums at the end.
+// sums writes the sums at the end of the run.
 func (w *writer) sums(stuck, agesUnknown []*socket, end *event.Event) error {
 	all := sumUp(stuck, agesUnknown, end)
 	if w.json {
@@ -154,7 +155,7 @@ func (w *writer) sums(stuck, agesUnknown []*socket, end *event.Event) error {
 	return w.lines.Text(b.String())
 }
 
-// text returns the line of a sum.
+// text returns a sum as a line of text.
 func (n *sum) text(end *event.Event) string {
 	who := "no process found"
 	if n.PID != nil {
@@ -188,9 +189,9 @@ func deref[T any](p *T) (v T) {
 
 func clock(wall int64) string { return time.Unix(0, wall).Format("15:04:05.000") }
 
-// subject returns the start of a line about s: the time, the state, its age, and the socket. A
-// listener has only its own address; an MPTCP socket has the addresses of its first subflow, and is
-// marked.
+// subject returns the start of a line about s: the time, the state, its age, and the socket. For a
+// listener, only its own address is shown. For an MPTCP socket, the addresses are those of its
+// first subflow, and a mark is added.
 func subject(s *socket) string {
 	addresses := text.Local(&s.Event)
 	if s.New != event.Listen {
@@ -202,7 +203,7 @@ func subject(s *socket) string {
 	return fmt.Sprintf("%s %-11s %8s %s", clock(s.Wall), s.New, ls.Age(&s.Event), addresses)
 }
 
-// noHolder explains why no holder of a socket was found, if the socket itself shows the reason.
+// noHolder explains why a socket has no known holder, if the socket itself shows the reason.
 func noHolder(a event.Attached) string {
 	switch a {
 	case event.AttachedNothing:
@@ -215,8 +216,8 @@ func noHolder(a event.Attached) string {
 	return "holder not found: the descriptor may be in flight on a UNIX socket, in a hidden PID namespace, or in use by the kernel"
 }
 
-// unread returns what the program has not read. The end of file, which a FIN makes, counts as a
-// byte (tcp_recvmsg in net/ipv4/tcp.c).
+// unread returns how much data the program has not read. A FIN makes an end of file, which counts
+// as one byte (tcp_recvmsg in net/ipv4/tcp.c).
 func unread(e *event.Event) string {
 	switch n := e.Status.RecvQueue; {
 	case n == event.Unknown || e.New != event.CloseWait || e.Proto == event.MPTCP:
@@ -232,7 +233,7 @@ func unread(e *event.Event) string {
 	}
 }
 
-// program returns what a holder runs, and its container or systemd unit, if they are known.
+// program returns what a holder runs, and its container or systemd unit, as far as these are known.
 func (h *holder) program() (line string) {
 	if h.Exe != nil {
 		line = "  " + text.Visible(*h.Exe)

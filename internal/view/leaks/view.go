@@ -1,5 +1,6 @@
-// Package leaks watches for sockets that stay too long in a state that should pass, because a
-// program forgot to close them or a peer is gone, and for listeners whose accept queue is full.
+// Package leaks watches for two problems. One is a socket that stays too long in a state that
+// should be brief, because a program forgot to close it or its peer is gone. The other is a
+// listener whose accept queue is full.
 package leaks
 
 import (
@@ -11,13 +12,14 @@ import (
 	"sstrace/internal/event"
 )
 
-// Limits are the states that should pass, and how long each may last. The limits are far above the
-// time that is normal in a state (a round trip, or until a program has read to the end), and below
-// the kernel's own limits, if it has any: see `sstrace explain`.
+// Limits are the states that should be brief, and the longest time that each may last. A limit is
+// far longer than a state normally lasts, which may be a round trip, or the time that a program
+// takes to read to the end. It is also shorter than the kernel's own limit, if there is one: see
+// `sstrace explain`.
 var Limits = map[event.State]time.Duration{
 	event.CloseWait: time.Minute,
 	event.FinWait1:  time.Minute,
-	event.FinWait2:  5 * time.Minute, // after shutdown() the peer may still have much to send
+	event.FinWait2:  5 * time.Minute, // after shutdown(), the peer may still have a lot to send
 	event.LastAck:   time.Minute,
 	event.Closing:   time.Minute,
 	event.SynSent:   30 * time.Second,
@@ -27,60 +29,59 @@ var Limits = map[event.State]time.Duration{
 // States has the keys of Limits, in the order of a connection's life.
 var States = slices.DeleteFunc(event.Lifecycle(), func(s event.State) bool { return Limits[s] == 0 })
 
-// Kernel contains the queries that are possible while the source is live. If it is not, all fields
-// are nil.
+// Kernel contains queries that are possible only while the source is live. Otherwise all fields are
+// nil.
 type Kernel struct {
-	Sockets   func() ([]event.Event, error)                // all that exist
-	Listeners func() ([]event.Event, error)                // all listeners
-	Stack     func(pid, id uint32) []string                // the functions of an Event.Stack of a process
-	Program   func(pid uint32) string                      // differs between two programs that a process has executed
-	Process   func(pid uint32) (executable, cgroup string) // of a process
+	Sockets   func() ([]event.Event, error)                // returns all sockets that exist
+	Listeners func() ([]event.Event, error)                // returns all listeners
+	Stack     func(pid, id uint32) []string                // returns the functions of an Event.Stack in a process
+	Program   func(pid uint32) string                      // identifies the program that a process runs now
+	Process   func(pid uint32) (executable, cgroup string) // returns details about a process
 }
 
 // View watches sockets. It is not safe for concurrent use.
 type View struct {
 	kernel Kernel
-	wanted func(*event.Event) bool // of a Socket
+	wanted func(*event.Event) bool // for a Socket
 	limits map[event.State]time.Duration
 	out    writer
 	found  bool
 
-	openers     map[uint64]opener          // of connections, by id, until they are closed
-	manyOpen    int                        // with more openers than this, those of closed connections are removed
-	watched     map[event.Identity]*socket // sockets in one of the states of limits
-	full        map[event.Identity]*socket // listeners whose accept queue is full
-	agesUnknown []*socket                  // of a listing: sockets in one of the states of limits for an unknown time
-	swept       int64                      // Mono of the last sweep
-	lost        bool                       // changes, since then
+	openers     map[uint64]opener          // for connections, by id, until they are closed
+	manyOpen    int                        // if there are more openers, those of closed connections are removed
+	watched     map[event.Identity]*socket // the sockets in one of the states of limits
+	full        map[event.Identity]*socket // the listeners whose accept queue is full
+	agesUnknown []*socket                  // in a listing: in a state of limits for an unknown time
+	swept       int64                      // Mono at the last sweep
+	lost        bool                       // changes were lost since the last sweep
 }
 
-// minOpen is the least value of View.manyOpen.
+// minOpen is the smallest value that View.manyOpen can have.
 const minOpen = 4096
 
-// opener is the thread that connected or accepted.
+// opener is the thread that called connect() or accept().
 type opener struct {
 	sk       uint64
 	via      event.Via
 	pid, tid uint32
 	comm     string
 	stack    uint32 // an Event.Stack
-	program  string // Kernel.Program of pid at that time, if there is a stack
+	program  string // Kernel.Program of pid at that time, if stack is set
 }
 
 // socket is a socket that is in a state that should pass, or a listener whose accept queue is full.
 type socket struct {
-	event.Event       // its latest; the state is New
-	since       int64 // Mono of the start of the state,
-	exact       bool  // or, if this is not set, of a later moment
-	decided     bool  // whether to report it has been decided
+	event.Event       // the latest Event; its New is the state
+	since       int64 // Mono at the start of the state if exact is set
+	exact       bool  // otherwise since is a later moment
+	decided     bool  // it is decided whether to report the socket
 	reported    bool
-	merged      []*socket // subflows, or their MPTCP socket, that are not reported because this one is
-	unsure      bool      // changes were lost since, and the kernel could not be queried
-	missed      int       // how many searches have not found it in its state
+	merged      []*socket // its subflows, or their MPTCP socket: they are not reported, because this socket is
+	unsure      bool      // changes were lost since then, and the kernel could not be queried
+	missed      int       // how many searches have not found the socket in this state
 }
 
-// New returns a View that writes text or ndjson. wanted decides whether a socket that is stuck is
-// reported.
+// New returns a View that writes text or ndjson. wanted decides whether a stuck socket is reported.
 func New(out io.Writer, format string, limits map[event.State]time.Duration, wanted func(*event.Event) bool,
 	kernel Kernel) *View {
 	return &View{
@@ -96,7 +97,7 @@ func (v *View) Found() bool { return v.found }
 // Begin does nothing: the command has already reported what is watched.
 func (v *View) Begin() error { return nil }
 
-// Take takes a Socket that existed already, or one line.
+// Take adds one line, or one Socket that existed before the trace.
 func (v *View) Take(e *event.Event) error {
 	if err := v.sweepRecording(e); err != nil {
 		return err
@@ -125,8 +126,8 @@ func (v *View) Idle(mono int64) error {
 	return v.out.lines.Flush()
 }
 
-// End sweeps once more, and writes the sums. A recording that was cut off has no sums, because it
-// is unknown which of its sockets are still stuck.
+// End sweeps once more, and then writes the sums. If a recording was cut off, there are no sums,
+// because it is unknown which of its sockets are still stuck.
 func (v *View) End(end *event.Event) error {
 	if end.Balance == nil {
 		return v.out.lines.Flush()
@@ -140,8 +141,8 @@ func (v *View) End(end *event.Event) error {
 	return v.out.end(end)
 }
 
-// sweepRecording sweeps if a sweep is due and e is from a recording, where only the lines show the
-// time.
+// sweepRecording sweeps if e is from a recording and a sweep is due. In a recording, only the lines
+// show the time.
 func (v *View) sweepRecording(e *event.Event) error {
 	if v.kernel.Sockets != nil || e.Type == event.Socket || e.Mono-v.swept < sweepInterval {
 		return nil
@@ -149,7 +150,7 @@ func (v *View) sweepRecording(e *event.Event) error {
 	return v.sweep(e.Mono)
 }
 
-// exists takes a socket that is older than the trace, or from a listing.
+// exists adds a socket that is older than the trace, or that comes from a listing.
 func (v *View) exists(e *event.Event) {
 	if isFull(e) && v.wanted(e) {
 		v.full[e.Identity()] = &socket{Event: clone(e), since: e.Mono}
@@ -159,7 +160,7 @@ func (v *View) exists(e *event.Event) {
 	}
 	s := &socket{Event: clone(e), since: e.Mono}
 	if v.kernel.Sockets == nil && e.Dur == event.Unknown && e.Status.AtLeast == event.Unknown {
-		if e.Status.Left == event.Unknown { // else a timer is about to end it
+		if e.Status.Left == event.Unknown { // otherwise a timer is about to end the socket
 			v.agesUnknown = append(v.agesUnknown, s)
 		}
 		return
@@ -173,15 +174,16 @@ func (v *View) exists(e *event.Event) {
 	v.watched[e.Identity()] = s
 }
 
-// clone returns a copy of a Socket, which its source reuses.
+// clone returns a copy of a Socket, because the source reuses its memory.
 func clone(e *event.Event) event.Event {
 	s := *e
 	s.Status = new(*e.Status)
 	return s
 }
 
-// isFull reports whether a listener's accept queue takes no more connections: more are waiting than
-// the backlog (sk_acceptq_is_full in include/net/sock.h).
+// isFull reports whether a listener's accept queue accepts no more connections. This is the case
+// when more connections are waiting than the backlog allows (sk_acceptq_is_full in
+// include/net/sock.h).
 func isFull(e *event.Event) bool {
 	return e.New == event.Listen && e.Status.RecvQueue > e.Status.SendQueue
 }
@@ -212,7 +214,8 @@ func (v *View) change(e *event.Event) error {
 	return nil
 }
 
-// learnPort takes a client that is or was in SYN_SENT, and whose port may have been unknown before.
+// learnPort updates a client that is or was in SYN_SENT, because its port may have been unknown
+// until now.
 func (v *View) learnPort(e *event.Event) {
 	before := *e
 	before.Local = netip.AddrPort{}
@@ -224,7 +227,8 @@ func (v *View) learnPort(e *event.Event) {
 	}
 }
 
-// opener returns the task of e if that is the owner; no opener otherwise.
+// opener returns the task of e if that task belongs to the owner. Otherwise it returns the zero
+// opener.
 func (v *View) opener(e *event.Event, via event.Via) opener {
 	if e.OwnerPID == 0 || e.OwnerPID != e.TaskPID {
 		return opener{}

@@ -11,7 +11,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// line returns a change of socket id at a time in ms.
+// line returns a change of socket id at ms milliseconds.
 func line(id uint64, ms int64, from, to event.State) event.Event {
 	return event.Event{
 		Type: event.Change, ID: id, Sk: id, Mono: ms * 1e6, Wall: ms * 1e6, Family: event.IPv4, Proto: event.TCP,
@@ -22,7 +22,7 @@ func line(id uint64, ms int64, from, to event.State) event.Event {
 	}
 }
 
-// exists returns the same socket as a look finds it.
+// exists returns the same socket as a look at the kernel finds it.
 func exists(id uint64, ms int64, state event.State, holders ...event.Holder) event.Event {
 	e := line(id, ms, 0, state)
 	e.Type, e.Status = event.Socket, &event.Status{RecvQueue: 5, SendQueue: 0, AtLeast: event.Unknown,
@@ -45,7 +45,7 @@ func everything(*event.Event) bool { return true }
 
 var second = map[event.State]time.Duration{event.CloseWait: time.Second, event.SynSent: time.Second}
 
-// run returns the lines of text that a View writes when feed feeds it.
+// run returns the lines of text that a View writes for what feed passes to it.
 func run(t *testing.T, wanted func(*event.Event) bool, kernel Kernel, feed func(v *View)) []string {
 	t.Helper()
 	t.Setenv("TZ", "UTC")
@@ -79,8 +79,8 @@ func expect(t *testing.T, got []string, want ...string) {
 	}
 }
 
-// A recording has no clock but its lines. A socket is reported with the time at which it became too
-// old.
+// In a recording, the lines are the only clock. A socket is reported with the time at which it
+// exceeded its limit.
 func TestRecording(t *testing.T) {
 	expect(t, run(t, everything, Kernel{}, func(v *View) {
 		take(t, v,
@@ -88,7 +88,7 @@ func TestRecording(t *testing.T) {
 			line(2, 1100, event.Established, event.CloseWait),
 			line(2, 1300, event.CloseWait, event.LastAck), // within the limit
 			line(3, 1400, event.Close, event.SynSent),
-			line(4, 5000, event.Established, event.FinWait1), // has no limit here
+			line(4, 5000, event.Established, event.FinWait1), // no limit in this test
 			line(1, 6000, event.CloseWait, event.LastAck),
 			end(7000))
 	}),
@@ -101,8 +101,8 @@ func TestRecording(t *testing.T) {
 		"17/nc: 1 socket in SYN_SENT since 00:00:01.400")
 }
 
-// A client's port may be unknown when its SYN_SENT begins. It is found all the same, and is not
-// reported when it has gone on.
+// A client's port may be unknown when its SYN_SENT begins. The socket is found anyway, and is not
+// reported once it has left SYN_SENT.
 func TestLatePort(t *testing.T) {
 	early := line(1, 1000, event.Close, event.SynSent)
 	early.Local = netip.AddrPortFrom(early.Local.Addr(), 0)
@@ -128,8 +128,8 @@ func TestLatePort(t *testing.T) {
 		"Nothing is stuck.")
 }
 
-// In a live trace one look at the kernel finds the holders of all sockets that are too old. Sockets
-// that have gone on meanwhile are not reported.
+// In a live trace, one look at the kernel finds the holders of all sockets that are too old.
+// Sockets that have left their state in the meantime are not reported.
 func TestLive(t *testing.T) {
 	looks := 0
 	kernel := Kernel{
@@ -158,12 +158,12 @@ func TestLive(t *testing.T) {
 		"",
 		`8/a\x1b: 1 socket in CLOSE_WAIT since 00:00:01.000`,
 		"9/b: 1 socket in CLOSE_WAIT since 00:00:01.000")
-	if looks != 2 { // the second for the socket that had gone on
+	if looks != 2 { // the second look was for the socket that had left its state
 		t.Errorf("%d looks", looks)
 	}
 }
 
-// The filter decides once, when the socket becomes too old.
+// The filter is applied only once, when the socket becomes too old.
 func TestUnwanted(t *testing.T) {
 	looks := 0
 	kernel := Kernel{
@@ -187,7 +187,7 @@ func TestUnwanted(t *testing.T) {
 	}
 }
 
-// Of two listeners that share a port the queue of one is full, and has room again.
+// Two listeners share a port. The queue of one becomes full, and later has room again.
 func TestFullQueue(t *testing.T) {
 	waiting := int64(3)
 	listeners := func() ([]event.Event, error) {
@@ -212,7 +212,7 @@ func TestFullQueue(t *testing.T) {
 		"00:00:04.100 LISTEN         ≥3.1s 127.0.0.1:7781  over: the accept queue has room again")
 }
 
-// After a loss only the sockets that the kernel still has in the same state are watched.
+// After a loss, only sockets that the kernel still has in the same state are watched.
 func TestLoss(t *testing.T) {
 	kernel := Kernel{
 		Sockets:   func() ([]event.Event, error) { return []event.Event{exists(2, 3000, event.CloseWait)}, nil },
@@ -235,8 +235,8 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// In a recording nobody can be asked after a loss: what was reported is neither over nor still
-// stuck.
+// In a recording, there is no kernel to ask after a loss. What was reported is neither over nor
+// still stuck.
 func TestLossInRecording(t *testing.T) {
 	expect(t, run(t, everything, Kernel{}, func(v *View) {
 		take(t, v,
@@ -257,8 +257,8 @@ func TestLossInRecording(t *testing.T) {
 		"Nothing is stuck.")
 }
 
-// A socket that a look does not find is not looked for again and again. Another socket with the
-// same tuple is not taken for it.
+// If a look does not find a socket, later looks do not search for it. Another socket with the same
+// tuple is not mistaken for it.
 func TestLooksAreFew(t *testing.T) {
 	looks := 0
 	other := exists(1, 3000, event.CloseWait)
@@ -286,7 +286,7 @@ func TestLooksAreFew(t *testing.T) {
 	}
 }
 
-// Closed sockets take no memory.
+// Closed sockets use no memory.
 func TestMemoryIsBounded(t *testing.T) {
 	var out bytes.Buffer
 	v := New(&out, "ndjson", Limits, everything, Kernel{})
@@ -303,11 +303,11 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// A listing does not know how long some sockets have been in their state. They are counted, and do
-// not count as found.
+// For some sockets, a listing does not know how long they have been in their state. The summary
+// counts them, but not as found.
 func TestUnknownAges(t *testing.T) {
 	nc := event.Holder{PID: 8, FD: 3, Comm: "nc"}
-	left := exists(9, 1000, event.FinWait2) // a timer ends it
+	left := exists(9, 1000, event.FinWait2) // a timer will end it
 	left.Status.Left = 5e9
 	unwanted := exists(10, 1000, event.LastAck)
 	unwanted.NetNS = 5
@@ -322,7 +322,7 @@ func TestUnknownAges(t *testing.T) {
 	wanted := func(e *event.Event) bool { return e.NetNS == 0 }
 	limits := second
 	second = map[event.State]time.Duration{event.CloseWait: 1, event.LastAck: 1,
-		event.FinWait2: 1} // nearly any time is too long
+		event.FinWait2: 1} // so that nearly any time is too long
 	defer func() { second = limits }()
 	expect(t, run(t, wanted, Kernel{}, func(v *View) {
 		take(t, v, append(slices.Clone(sockets), end(2000))...)
@@ -334,7 +334,7 @@ func TestUnknownAges(t *testing.T) {
 		"8/nc: 2 MPTCP sockets in CLOSE_WAIT for an unknown time: sstrace leaks can watch them",
 		"no process found: 1 socket in LAST_ACK for an unknown time: sstrace leaks can watch it")
 
-	sockets[1] = age(sockets[1], time.Minute) // now the first connection is known to be stuck
+	sockets[1] = age(sockets[1], time.Minute) // the first connection is now known to be stuck
 	expect(t, run(t, wanted, Kernel{}, func(v *View) {
 		take(t, v, append(slices.Clone(sockets), end(2000))...)
 		if !v.Found() {
@@ -349,7 +349,7 @@ func TestUnknownAges(t *testing.T) {
 		"no process found: 1 socket in LAST_ACK for an unknown time: sstrace leaks can watch it")
 }
 
-// A source reuses its Events and what they point to, so a socket has a copy of its holders.
+// A source reuses its Events and what they point to, so each socket has a copy of its holders.
 func TestSocketsAreCopied(t *testing.T) {
 	got := run(t, everything, Kernel{}, func(v *View) {
 		e, status := exists(1, 5000, event.CloseWait, event.Holder{PID: 7, FD: 3, Comm: "nc"}), new(event.Status)
@@ -365,7 +365,7 @@ func TestSocketsAreCopied(t *testing.T) {
 	}
 }
 
-// Each line about a socket without holders says why it has none.
+// Each line about a socket without holders says why there are none.
 func TestNoHolder(t *testing.T) {
 	for _, test := range []struct {
 		attached event.Attached

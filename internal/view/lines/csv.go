@@ -7,8 +7,8 @@ import (
 	"sstrace/internal/text"
 )
 
-// appendCSVHeader appends the names of the columns: keys of NDJSON, each of them at the end when it
-// was added.
+// appendCSVHeader appends the names of the columns, which are NDJSON keys. Each new key was added
+// at the end.
 func appendCSVHeader(b []byte) []byte {
 	for i, c := range event.Columns() {
 		if i > 0 {
@@ -19,8 +19,8 @@ func appendCSVHeader(b []byte) []byte {
 	return append(b, '\n')
 }
 
-// appendCSV appends e as a record. A cell is empty if its value is unknown, or if lines of this
-// type do not have the key.
+// appendCSV appends e as a record. A cell is empty if its value is unknown, or if the key does not
+// exist in lines of this type.
 func appendCSV(b []byte, e *event.Event) []byte {
 	in, columns := e.Type.In(), event.Columns()
 	for i := range columns {
@@ -38,8 +38,8 @@ func appendCSV(b []byte, e *event.Event) []byte {
 	return append(b, '\n')
 }
 
-// appendCSVText appends s with control characters escaped, so that a record is one line. It is in
-// quotes if it needs them (RFC 4180).
+// appendCSVText appends s with its control characters escaped, so that each record stays on one
+// line. It puts s in quotes if necessary (RFC 4180).
 func appendCSVText(b []byte, s string) []byte {
 	if !strings.ContainsAny(s, `",`) {
 		return text.AppendVisible(b, s)

@@ -12,7 +12,7 @@ import (
 	"sstrace/internal/text"
 )
 
-// cells returns the header and the one record that CSV has of e.
+// cells returns the CSV header and the single record for e.
 func cells(t *testing.T, e *event.Event) (header, record []string) {
 	t.Helper()
 	rows, err := csv.NewReader(strings.NewReader(strings.Join(lines(t, "csv", "wall", false, *e), "\n"))).ReadAll()
@@ -22,7 +22,7 @@ func cells(t *testing.T, e *event.Event) (header, record []string) {
 	return rows[0], rows[1]
 }
 
-// CSV has the columns of the table of keys, known and unknown.
+// CSV has the columns in the table of keys, whether their values are known or unknown.
 func TestCSVHasEveryKey(t *testing.T) {
 	for _, kind := range eventtest.Kinds {
 		if kind.In&(event.InTrace|event.InLost|event.InTotals) == 0 {
@@ -32,7 +32,7 @@ func TestCSVHasEveryKey(t *testing.T) {
 			e, want := eventtest.New(kind.Type), ""
 			if k.In&kind.In != 0 {
 				want = eventtest.Set(e, k, kind.In, 100+i)
-			} else if k.In&kind.Type.In() != 0 { // a key of the line around totals
+			} else if k.In&kind.Type.In() != 0 { // a key of the line that contains the totals
 				continue
 			}
 			if k.Name == "seq" { // the printer numbers its lines

@@ -9,9 +9,9 @@ import (
 	"sstrace/internal/text"
 )
 
-// table formats lines for people. To keep the columns aligned, everything that may grow without
-// bound is at the end of a line, and the address columns widen only once, at the first address that
-// needs it.
+// table formats lines for people. To keep the columns aligned, everything of unlimited length is at
+// the end of a line. The address columns are widened only once, when the first long address
+// appears.
 type table struct {
 	clock string
 	color bool
@@ -19,7 +19,7 @@ type table struct {
 
 	widths      text.Widths
 	begun       bool
-	first, last int64 // Mono of the first and of the previous line
+	first, last int64 // Mono of the first line and of the previous one
 	field       []byte
 }
 
@@ -104,12 +104,12 @@ func (t *table) appendTime(b []byte, e *event.Event) []byte {
 	}
 	f = strconv.AppendInt(f, ns/1e9, 10)
 	f = append(f, '.')
-	frac := strconv.AppendInt(f, ns%1e9+1e9, 10) // the leading 1 keeps the zeros
+	frac := strconv.AppendInt(f, ns%1e9+1e9, 10) // the leading 1 preserves the zeros that follow it
 	copy(frac[len(f):], frac[len(f)+1:])
 	return t.right(b, clockWidth[t.clock], frac[:len(frac)-1])
 }
 
-// appendSocket appends the columns of a wide line before DURATION.
+// appendSocket appends the columns that precede DURATION in a wide line.
 func (t *table) appendSocket(b []byte, e *event.Event) []byte {
 	b = t.right(b, 8, strconv.AppendUint(t.field[:0], e.ID, 10))
 	b = t.right(b, 3, strconv.AppendUint(t.field[:0], uint64(e.CPU), 10))
@@ -157,7 +157,7 @@ func (t *table) appendAddresses(b []byte, e *event.Event) []byte {
 	return b
 }
 
-// appendUser appends the columns of a wide line before OWNER.
+// appendUser appends the columns that precede OWNER in a wide line.
 func (t *table) appendUser(b []byte, e *event.Event) []byte {
 	if e.UID == event.NoUID {
 		b = rightText(b, 10, "-")
@@ -175,7 +175,7 @@ func (t *table) appendOwner(b []byte, e *event.Event) []byte {
 	return t.left(b, t.widths.Process, text.AppendProcess(t.field[:0], e.OwnerPID, e.OwnerComm, e.OwnerPID != 0))
 }
 
-// appendDetails appends the columns of a wide line after OWNER.
+// appendDetails appends the columns that follow OWNER in a wide line.
 func (t *table) appendDetails(b []byte, e *event.Event) []byte {
 	b = leftText(b, 8, text.OrDash(e.OwnerVia.String()))
 	b = t.left(b, t.widths.Process, text.AppendProcess(t.field[:0], e.TaskPID, e.TaskComm, true))
@@ -184,8 +184,8 @@ func (t *table) appendDetails(b []byte, e *event.Event) []byte {
 	return text.AppendVisible(b, text.OrDash(e.Cgroup))
 }
 
-// left appends field, padded on the right to width, and a space. It keeps the memory of field for
-// the next one.
+// left appends field, pads it on the right to width, and adds a space. The memory of field is then
+// used for the next field.
 func (t *table) left(b []byte, width int, field []byte) []byte {
 	t.field = field
 	return append(text.Pad(append(b, field...), utf8.RuneCount(field), width), ' ')
@@ -209,7 +209,7 @@ func rightText(b []byte, width int, s string) []byte {
 	return append(append(b, s...), ' ')
 }
 
-// appendKnown appends v, or "-" if it is 0, which means unknown.
+// appendKnown appends v. It appends "-" if v is 0, which means unknown.
 func appendKnown(b []byte, v uint64, base int) []byte {
 	if v == 0 {
 		return append(b, '-')

@@ -9,7 +9,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// column returns where text begins in line, in characters, or -1.
+// column returns the column in which text begins in line, in characters, or -1.
 func column(line, text string) int {
 	before, _, ok := strings.Cut(line, text)
 	if !ok {
@@ -44,7 +44,7 @@ func TestColumnsStayAligned(t *testing.T) {
 	}
 }
 
-// A long address, or a process of the initial PID namespace, widens its column for good.
+// A long address, or a process in the initial PID namespace, makes its column wider from then on.
 func TestColumnsOnlyGrow(t *testing.T) {
 	long := change("[2001:db8:1111:2222:3333:4444:5555:6666]:65535", "[2001:db8:1111:2222:3333:4444:5555:7777]:65535")
 	short := change("127.0.0.1:1", "127.0.0.1:2")
@@ -75,8 +75,8 @@ func TestColumnsOnlyGrow(t *testing.T) {
 	}
 }
 
-// A link-local address has its zone, which is any text. Other addresses of a bound socket have it
-// in wide output only, as ss prints it.
+// A link-local address includes its zone, which may be any text. For other addresses of a bound
+// socket, only wide output includes the zone, as in ss.
 func TestZones(t *testing.T) {
 	bound := func(local, remote string, index uint32, name string) event.Event {
 		e := change(local, remote)
@@ -91,7 +91,7 @@ func TestZones(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		e          event.Event
-		text, wide string // wide: "" is as text
+		text, wide string // wide: "" means the same as text
 	}{
 		{"name", bound(local, remote, 3, "eth0"), "[fe80::1%eth0]:8080 [fe80::2%eth0]:40000", ""},
 		{"number", bound(local, remote, 3, ""), "[fe80::1%3]:8080 [fe80::2%3]:40000", ""},

@@ -1,4 +1,4 @@
-// Package lines prints each Event as a line: as text for people, as NDJSON and CSV for programs.
+// Package lines prints each Event as a line: as text for people, or as NDJSON or CSV for programs.
 package lines
 
 import (
@@ -8,7 +8,8 @@ import (
 	"sstrace/internal/ndjson"
 )
 
-// The names of the formats, and of the clocks of the text formats.
+// Formats are the names of the formats, and Clocks are the names of the clocks for the text
+// formats.
 var (
 	Formats = []string{"text", "wide", "ndjson", "csv"}
 	Clocks  = []string{"wall", "mono", "rel", "delta"}
@@ -21,8 +22,8 @@ type View struct {
 	appendLine func(b []byte, e *event.Event) []byte // nil for NDJSON
 }
 
-// New returns a View that writes to w in one of Formats. Only the text formats use clock, one of
-// Clocks, and color.
+// New returns a View that writes to w in one of Formats. Only the text formats use color, and
+// clock, which is one of Clocks.
 func New(w io.Writer, format, clock string, color bool) *View {
 	v := &View{lines: ndjson.NewLines(w)}
 	switch format {
@@ -37,7 +38,7 @@ func New(w io.Writer, format, clock string, color bool) *View {
 	return v
 }
 
-// Begin writes the header, which shows a person that the trace is running.
+// Begin writes the header, so that a person can see that the trace is running.
 func (v *View) Begin() error {
 	if err := v.lines.Text(v.header); err != nil {
 		return err
@@ -56,7 +57,8 @@ func (v *View) Take(e *event.Event) error {
 // Idle writes the buffered lines.
 func (v *View) Idle(int64) error { return v.lines.Flush() }
 
-// End writes the buffered lines and, in NDJSON, the balance; the other formats have no line for it.
+// End writes the buffered lines. In NDJSON it also writes the balance, for which the other formats
+// have no line.
 func (v *View) End(end *event.Event) error {
 	if v.appendLine == nil {
 		return v.lines.End(end)

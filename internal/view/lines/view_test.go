@@ -30,7 +30,7 @@ func lines(t *testing.T, format, clock string, color bool, events ...event.Event
 	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 }
 
-// records returns the CSV of events by line and key.
+// records returns the CSV records of events. Each maps keys to values.
 func records(t *testing.T, events ...event.Event) []map[string]string {
 	t.Helper()
 	text := strings.Join(lines(t, "csv", "wall", false, events...), "\n")
@@ -99,7 +99,7 @@ func TestWriteErrors(t *testing.T) {
 	}
 	v := New(failingWriter{broken}, "ndjson", "wall", false)
 	var err error
-	all := slices.Repeat([]event.Event{change("127.0.0.1:1", "127.0.0.1:2")}, 1000) // more than the buffer holds
+	all := slices.Repeat([]event.Event{change("127.0.0.1:1", "127.0.0.1:2")}, 1000) // too many for the buffer
 	for i := range all {
 		if err = v.Take(&all[i]); err != nil {
 			break

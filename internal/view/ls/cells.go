@@ -11,8 +11,7 @@ import (
 	"sstrace/internal/text"
 )
 
-// Header returns the titles of the columns. A leading > marks a column that is aligned to the
-// right.
+// Header returns the column titles. A leading > marks a column that is aligned to the right.
 func Header(wide bool) []string {
 	h := header(wide)
 	if !wide {
@@ -21,7 +20,7 @@ func Header(wide bool) []string {
 	return h
 }
 
-// Row returns the cells of a socket, one for each title of Header.
+// Row returns the cells of a socket: one for each title in Header.
 func Row(e *event.Event, wide bool) []string {
 	var c cells
 	c.set(e, wide)
@@ -37,9 +36,9 @@ func Row(e *event.Event, wide bool) []string {
 }
 
 const (
-	columns     = 14 // their maximum number
-	narrowNetNS = 1  // shown if there are several
-	narrowProto = 2  // shown if there is MPTCP
+	columns     = 14 // the maximum number of columns
+	narrowNetNS = 1  // shown if there are several namespaces
+	narrowProto = 2  // shown if there are MPTCP sockets
 )
 
 func header(wide bool) []string {
@@ -52,21 +51,21 @@ func header(wide bool) []string {
 	return []string{"STATE", ">NETNS", "PROTO", ">RECV-Q", ">SEND-Q", "LOCAL", "REMOTE", ">AGE", ">LEFT", "HOLDERS"}
 }
 
-// cells has the texts of a row, one after the other, for each title of header.
+// cells holds the texts of a row. They follow one another in text, one for each title in Header.
 type cells struct {
 	text []byte
-	ends [columns]int // where each ends in text
-	more [columns]int // how many more bytes than characters each has
+	ends [columns]int // where each cell ends in text
+	more [columns]int // how many more bytes than characters each cell has
 	n    int
 }
 
-// add adds a cell of ASCII: text is c.text with the cell appended.
+// add adds a cell that is pure ASCII. text is c.text with the cell appended.
 func (c *cells) add(text []byte) {
 	c.text, c.ends[c.n], c.more[c.n] = text, len(text), 0
 	c.n++
 }
 
-// addAny adds a cell that may have characters beyond ASCII.
+// addAny adds a cell that may contain characters beyond ASCII.
 func (c *cells) addAny(text []byte) {
 	cell := text[len(c.text):]
 	c.add(text)
@@ -114,7 +113,8 @@ func appendKnown(b []byte, v int64) []byte {
 	return strconv.AppendInt(b, v, 10)
 }
 
-// Age returns how long e has been in its state: exactly, at least (≥), or "-" if it is unknown.
+// Age returns how long e has been in its state. A prefix of ≥ means "at least", and "-" means
+// unknown.
 func Age(e *event.Event) string { return string(appendAge(nil, e)) }
 
 func appendAge(b []byte, e *event.Event) []byte {
@@ -127,8 +127,8 @@ func appendAge(b []byte, e *event.Event) []byte {
 	return append(b, '-')
 }
 
-// appendLeft appends the time until a timer ends e. For a half-open connection it appends the
-// number of SYN-ACKs sent, because that number ends it.
+// appendLeft appends the time left until a timer ends e. A half-open connection ends after a number
+// of SYN-ACKs, so for such a connection the number sent so far is appended.
 func appendLeft(b []byte, e *event.Event) []byte {
 	switch {
 	case e.Status.Left != event.Unknown:
@@ -139,7 +139,7 @@ func appendLeft(b []byte, e *event.Event) []byte {
 	return append(b, '-')
 }
 
-// short returns an age with few digits, since it keeps growing. NDJSON has all digits.
+// short returns an age with few digits, since the age keeps growing. NDJSON has all digits.
 func short(ns int64) string {
 	d := time.Duration(ns)
 	switch {
@@ -155,7 +155,7 @@ func short(ns int64) string {
 	return d.Round(time.Microsecond).String()
 }
 
-// unit returns the container of e, or else its systemd unit.
+// unit returns the container of e. If e is not in a container, it returns the systemd unit.
 func unit(e *event.Event) string {
 	if id := e.Container(); id != "" {
 		return text.ContainerID(id)
@@ -163,8 +163,8 @@ func unit(e *event.Event) string {
 	return text.OrDash(text.Visible(e.Unit()))
 }
 
-// appendHolders appends every process that holds the socket, with its descriptors, or the owner if
-// the holders are unknown.
+// appendHolders appends every process that holds the socket, with its descriptors. If the holders
+// are unknown, it appends the owner.
 func appendHolders(b []byte, e *event.Event) []byte {
 	if e.Status.Holders != nil && len(e.Status.Holders) == 0 {
 		return append(b, noHolder[e.Status.Attached]...)
@@ -187,13 +187,14 @@ func appendHolders(b []byte, e *event.Event) []byte {
 	return b
 }
 
-// noHolder is written for a socket without holders, by what it is attached to.
+// noHolder is the text for a socket without holders. It depends on what the socket is attached to.
 var noHolder = [256]string{
 	0: "-", event.AttachedNothing: "-", event.AttachedQueue: "(accept queue)", event.AttachedKernel: "(kernel)",
 	event.AttachedDescriptor: "(not found)",
 }
 
-// AppendHold appends the descriptor by which h holds a socket, and the slot of an io_uring.
+// AppendHold appends the descriptor through which h holds a socket. For an io_uring, it also
+// appends the slot.
 func AppendHold(b []byte, h *event.Holder) []byte {
 	if h.How == event.BySlot {
 		b = append(b, "io_uring "...)

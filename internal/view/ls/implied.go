@@ -8,9 +8,9 @@ import (
 	"sstrace/internal/event"
 )
 
-// Implied returns the listing that a recording implies: the sockets that exist at its end. A
-// recording of a listing passes unchanged. After a loss it has only the sockets that have changed
-// since, because the others may be gone.
+// Implied returns the sockets that exist at the end of a recording, as a listing. If the recording
+// is itself a listing, it is returned unchanged. After a loss, only the sockets that have changed
+// since then are returned, because the others may be gone.
 func Implied(source iter.Seq2[*event.Event, error]) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		known := make(map[uint64]event.Event) // by id
@@ -46,7 +46,7 @@ func Implied(source iter.Seq2[*event.Event, error]) iter.Seq2[*event.Event, erro
 	}
 }
 
-// implied returns the Socket that the last change of a socket implies.
+// implied returns a Socket, as implied by the last change of a socket.
 func implied(last event.Event, end *event.Event) event.Event {
 	s := last
 	s.Type, s.Wall, s.Mono, s.Dur = event.Socket, end.Wall, end.Mono, end.Mono-last.Mono

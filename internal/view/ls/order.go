@@ -9,7 +9,7 @@ import (
 	"sstrace/internal/event"
 )
 
-// Compare orders sockets as a listing does: by state, then by tuple.
+// Compare orders sockets as in a listing: first by state, then by tuple.
 func Compare(a, b *event.Event) int {
 	if c := compareStates(a.New, b.New); c != 0 {
 		return c
@@ -18,8 +18,8 @@ func Compare(a, b *event.Event) int {
 	return x.Compare(&y)
 }
 
-// compareStates orders states along a connection's life, with CLOSE at the end: a socket that is
-// listed in CLOSE is bound and is not a connection.
+// compareStates orders states along a connection's life, but puts CLOSE at the end: a socket listed
+// in CLOSE is bound, and is not a connection.
 func compareStates(a, b event.State) int {
 	last := func(s event.State) int {
 		if s == event.Close {
@@ -30,10 +30,10 @@ func compareStates(a, b event.State) int {
 	return cmp.Or(last(a)-last(b), a.Position()-b.Position())
 }
 
-// Sums has the number of sockets in each state.
+// Sums holds the number of sockets in each state.
 type Sums [256]int
 
-// states returns the states that have any sockets, in order.
+// states returns, in order, the states that have at least one socket.
 func (s *Sums) states() (all []event.State) {
 	for state, n := range s {
 		if n > 0 {
@@ -44,7 +44,7 @@ func (s *Sums) states() (all []event.State) {
 	return all
 }
 
-// String returns the number of all sockets, and of those in each state.
+// String returns the total number of sockets, and the number in each state.
 func (s *Sums) String() string {
 	all := 0
 	var parts []string

@@ -7,29 +7,29 @@ import (
 	"sstrace/internal/text"
 )
 
-// table contains the rows of a listing. There may be very many, so each is kept short and in one
-// piece.
+// table holds the rows of a listing. There may be very many rows, so each is kept short and in one
+// piece of memory.
 type table struct {
 	wide   bool
-	right  []bool // the columns that are aligned to the right
+	right  []bool // which columns are aligned to the right
 	header *row
-	rows   [256][]*row     // by state
-	netns  map[uint32]bool // the namespaces with any rows
-	mptcp  bool            // some are MPTCP sockets
-	width  [columns]uint32 // of the widest cell
-	cells  cells           // of the last row
-	spare  []row           // memory for the next rows
-	room   []byte          // and for their texts
+	rows   [256][]*row     // the rows, by state
+	netns  map[uint32]bool // the namespaces that have at least one row
+	mptcp  bool            // there are MPTCP sockets
+	width  [columns]uint32 // the width of the widest cell
+	cells  cells           // the cells of the last row
+	spare  []row           // memory for further rows
+	room   []byte          // memory for the texts of further rows
 }
 
 // row is one socket.
 type row struct {
 	event.Tuple
 	text  []byte              // its cells, one after the other
-	cells [columns - 1]extent // of each cell but the last
+	cells [columns - 1]extent // the extent of each cell except the last
 }
 
-// extent is where the text of a cell ends, and its width on a screen.
+// extent says where the text of a cell ends, and how wide the cell is on a screen.
 type extent struct {
 	end, width uint32
 }
@@ -67,11 +67,11 @@ func (t *table) add(e *event.Event) {
 	t.mptcp = t.mptcp || e.Proto == event.MPTCP
 }
 
-// block returns the lines of the rows, which it sorts.
+// block sorts the rows, and returns them as lines.
 func (t *table) block(rows []*row) (b []byte) {
 	slices.SortFunc(rows, func(a, b *row) int { return a.Compare(&b.Tuple) })
 	last := len(t.right) - 1
-	each := last + 8 // the spaces between the cells, and the bytes of UTF-8 beyond the width
+	each := last + 8 // the spaces between cells, and the bytes that UTF-8 needs beyond the width
 	for _, w := range t.width[:last] {
 		each += int(w)
 	}
@@ -86,8 +86,8 @@ func (t *table) block(rows []*row) (b []byte) {
 	return b
 }
 
-// appendLine appends the cells of a row, each but the last as wide as its column. The namespace and
-// the protocol are left out if they are the same everywhere.
+// appendLine appends the cells of a row. Each cell except the last is padded to the width of its
+// column. The namespace and the protocol are left out if they are the same in all rows.
 func (t *table) appendLine(b []byte, r *row) []byte {
 	begin, last := 0, len(t.right)-1
 	for i, right := range t.right[:last] {

@@ -9,11 +9,11 @@ import (
 	"sstrace/internal/ndjson"
 )
 
-// Formats are the output formats, the default first.
+// Formats are the output formats. The first one is the default.
 var Formats = []string{"text", "wide", "ndjson"}
 
-// View lists sockets. For a person it is a table, sorted, with sums. It is not safe for concurrent
-// use.
+// View lists sockets. For people, the listing is a sorted table with sums. View is not safe for
+// concurrent use.
 type View struct {
 	lines *ndjson.Lines
 	json  bool
@@ -35,10 +35,10 @@ func New(out io.Writer, format string) *View {
 	return v
 }
 
-// Begin does nothing: columns are as wide as their widest cell.
+// Begin does nothing: columns become as wide as their widest cell, which is not known yet.
 func (v *View) Begin() error { return nil }
 
-// Take takes a Socket.
+// Take adds a Socket.
 func (v *View) Take(e *event.Event) error {
 	switch {
 	case v.json:
@@ -51,10 +51,10 @@ func (v *View) Take(e *event.Event) error {
 	return nil
 }
 
-// Idle does nothing: a listing ends at once.
+// Idle does nothing: a listing ends immediately.
 func (v *View) Idle(int64) error { return nil }
 
-// End writes the table. A listing whose end is missing has none.
+// End writes the table. If the end of a listing is missing, there is no table.
 func (v *View) End(end *event.Event) error {
 	if v.json {
 		return v.lines.End(end)
@@ -73,7 +73,7 @@ func (v *View) writeTable() error {
 	for state, rows := range v.rows {
 		sums[state] = len(rows)
 	}
-	var blocks []chan []byte // made concurrently
+	var blocks []chan []byte // the blocks are made concurrently
 	for _, state := range sums.states() {
 		block := make(chan []byte, 1)
 		blocks = append(blocks, block)

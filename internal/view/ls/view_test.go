@@ -34,8 +34,8 @@ func change(id uint64, mono int64, state event.State) event.Event {
 	}
 }
 
-// A recording implies the sockets that exist at its end, and their owners; after a loss only those
-// that have changed since.
+// A recording implies which sockets exist at its end, and their owners. After a loss, it implies
+// only the sockets that have changed since.
 func TestImplied(t *testing.T) {
 	accept := change(2, 40, 0)
 	accept.Type, accept.OwnerPID, accept.OwnerComm = event.Accept, 8, "srv"
@@ -99,7 +99,7 @@ func TestSums(t *testing.T) {
 	}
 }
 
-// The namespace is shown if there are several. Columns are as wide as their widest cell, in
+// The namespace is shown if there are several. Each column is as wide as its widest cell, in
 // characters.
 func TestTable(t *testing.T) {
 	socket := func(netns uint32, remote string, atLeast int64, holders ...event.Holder) event.Event {
@@ -150,7 +150,7 @@ func TestLongCell(t *testing.T) {
 	}
 }
 
-// ns/socket is the cost of one of 20,000 sockets.
+// ns/socket is the time for each of 20,000 sockets.
 func BenchmarkListing(b *testing.B) {
 	const sockets = 20000
 	e := change(0, 100, event.Established)
@@ -179,8 +179,8 @@ func BenchmarkListing(b *testing.B) {
 	}
 }
 
-// Sockets are in the order of a connection's life, those in CLOSE last, and then in that of their
-// tuples.
+// Sockets are in the order of a connection's life, with those in CLOSE at the end. Sockets in the
+// same state are ordered by tuple.
 func TestCompare(t *testing.T) {
 	at := func(state event.State, remote string) event.Event {
 		e := change(0, 0, state)

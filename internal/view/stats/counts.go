@@ -9,24 +9,25 @@ import (
 	"sstrace/internal/quantile"
 )
 
-// counts contains the counts for one group in one span of time. It has one tally for each edge, and
-// one count for each reason.
+// counts holds the counts for one group over one period of time. There is a tally for each edge,
+// and a count for each reason.
 type counts struct {
 	amount
 	edges   map[event.Edge]*quantile.Tally
 	reasons map[event.Reason]uint64
 }
 
-// amount is how many lines were counted, by kind.
+// amount is the number of lines counted, by kind.
 type amount struct {
 	changes  uint64
 	accepted uint64
-	failed   uint64 // calls to connect() that changed no state
+	failed   uint64 // calls of connect() that changed no state
 }
 
-// The rows of a table that are not changes of state have edges that no change has.
+// Some rows of a table are not changes of state. They are stored under edges that no change can
+// have.
 var (
-	queueAccepted = event.Edge{}                 // (queue) → (accepted); its time is the time in the accept queue
+	queueAccepted = event.Edge{}                 // (queue) → (accepted), with the time spent in the accept queue
 	connectFailed = event.Edge{New: event.Close} // (connect) → (failed)
 )
 
@@ -85,18 +86,18 @@ func (c *counts) Merge(o *counts) error {
 	return nil
 }
 
-// order is the order of the states in a table: that of RFC 9293 section 3.3.2, which puts the
-// states of both ends side by side. Unlike event.Lifecycle it has TIME_WAIT last. CLOSE is not in
-// it: see row.
+// order is the order of the states in a table. It follows RFC 9293 section 3.3.2, which lists the
+// states of both ends together. Unlike in event.Lifecycle, TIME_WAIT is last. CLOSE is missing,
+// because its position varies: see row.
 var order = []event.State{
 	event.Listen, event.SynSent, event.SynRecv, event.Established, event.FinWait1, event.FinWait2, event.CloseWait,
 	event.Closing, event.LastAck, event.TimeWait,
 }
 
-// row returns the position of an edge in a table. CLOSE is the first of the states that are left,
-// and the last of those that are entered.
+// row returns the position of an edge in a table. CLOSE comes first among the states that are left,
+// and last among the states that are entered.
 func row(e event.Edge) int {
-	const states = 100 // more than there are
+	const states = 100 // more than the number of states
 	switch {
 	case e == queueAccepted: // after the edges that leave SYN_RECV
 		return slices.Index(order, event.SynRecv)*states + states - 1
@@ -105,12 +106,12 @@ func row(e event.Edge) int {
 	case e.New == event.Close:
 		return slices.Index(order, e.Old)*states + len(order)
 	}
-	return slices.Index(order, e.Old)*states + slices.Index(order, e.New) // the index of CLOSE is -1
+	return slices.Index(order, e.Old)*states + slices.Index(order, e.New) // for CLOSE, the index is -1
 }
 
 func compareEdges(a, b event.Edge) int { return cmp.Compare(row(a), row(b)) }
 
-// titles returns the text for an edge in the columns OLD and NEW of a table.
+// titles returns the texts for an edge in the columns OLD and NEW.
 func titles(e event.Edge) (from, to string) {
 	switch e {
 	case queueAccepted:
@@ -121,12 +122,12 @@ func titles(e event.Edge) (from, to string) {
 	return e.Old.String(), e.New.String()
 }
 
-// rows returns the edges in the order of a table.
+// rows returns the edges in the order in which a table lists them.
 func (c *counts) rows() []event.Edge {
 	return slices.SortedFunc(maps.Keys(c.edges), compareEdges)
 }
 
-// byFrequency returns the reasons, the most frequent first.
+// byFrequency returns the reasons, with the most frequent first.
 func (c *counts) byFrequency() []event.Reason {
 	return slices.SortedFunc(maps.Keys(c.reasons), func(a, b event.Reason) int {
 		return cmp.Or(cmp.Compare(c.reasons[b], c.reasons[a]), cmp.Compare(a, b))

@@ -17,7 +17,7 @@ import (
 	"sstrace/internal/rollup"
 )
 
-// line is a line of NDJSON, of either kind.
+// line is an NDJSON line of either kind.
 type line struct {
 	Type     string
 	Interval int64 `json:"interval_ns"`
@@ -48,7 +48,7 @@ func parse(t *testing.T, text string) (lines []line) {
 	return lines
 }
 
-// key returns what l counts, and the group if wanted.
+// key returns what l counts. It includes the group if group is set.
 func (l *line) key(group bool) string {
 	key := fmt.Sprint(l.Type, " ", l.Old, " ", l.New, " ", l.Reason)
 	switch {
@@ -60,7 +60,7 @@ func (l *line) key(group bool) string {
 	return key
 }
 
-// traffic returns lines of up to names groups, some much larger than others.
+// traffic returns lines in up to names groups, some of which are much larger than others.
 func traffic(seed uint64, count, names int) (lines []event.Event) {
 	r := rand.New(rand.NewPCG(seed, 2))
 	states := event.States()
@@ -92,7 +92,7 @@ func traffic(seed uint64, count, names int) (lines []event.Event) {
 	return append(lines, end(mono))
 }
 
-// Whatever the groups and intervals, nothing is counted twice or not at all: the intervals add up
+// Whatever the groups and intervals are, everything is counted exactly once. The intervals add up
 // to the whole run, and so do the groups.
 func TestCountsAddUp(t *testing.T) {
 	for seed, names := range []int{1, 20, 3000, 60000} {
@@ -107,7 +107,7 @@ func TestCountsAddUp(t *testing.T) {
 	}
 }
 
-// sums are counts and numbers of known times, by line.key.
+// sums contains counts and the numbers of known times, by line.key.
 type sums struct{ count, timed map[string]uint64 }
 
 func (s *sums) add(key string, count, timed uint64) {
@@ -123,7 +123,7 @@ func (s *sums) equal(o *sums) bool {
 	return maps.Equal(s.count, o.count) && maps.Equal(s.timed, o.timed)
 }
 
-// sumsOf returns what a View should count of events.
+// sumsOf returns what a View should count for events.
 func sumsOf(events []event.Event) *sums {
 	s := newSums()
 	for _, e := range events {
@@ -195,7 +195,7 @@ func checkSums(t *testing.T, events []event.Event, o Options) {
 	}
 }
 
-// Every grouping keeps the group that is the largest, although there are very many.
+// Every grouping keeps the largest group, even if there are very many groups.
 func TestLargestGroupIsKept(t *testing.T) {
 	for _, by := range Groupings {
 		t.Run(by, func(t *testing.T) {
@@ -224,7 +224,7 @@ func TestLargestGroupIsKept(t *testing.T) {
 	}
 }
 
-// A group has one tally for each edge, however many lines it counts.
+// A group has one tally for each edge, however many lines are counted.
 func TestEdgesAreBounded(t *testing.T) {
 	c := newCounts()
 	for _, e := range traffic(1, 200_000, 100)[:200_000] {
@@ -235,7 +235,7 @@ func TestEdgesAreBounded(t *testing.T) {
 	}
 }
 
-// The edges of a table follow the life of a connection, and no two have the same place.
+// The edges in a table are in the order of a connection's life, and no two have the same position.
 func TestOrderOfRows(t *testing.T) {
 	edges := []event.Edge{queueAccepted, connectFailed}
 	for _, old := range event.States() {
@@ -247,7 +247,7 @@ func TestOrderOfRows(t *testing.T) {
 	at := make(map[string]int)
 	for i, e := range edges {
 		if i > 0 && compareEdges(edges[i-1], e) == 0 {
-			t.Errorf("%v and %v have the same place", edges[i-1], e)
+			t.Errorf("%v and %v have the same position", edges[i-1], e)
 		}
 		from, to := titles(e)
 		at[from+" "+to] = i

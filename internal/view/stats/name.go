@@ -10,11 +10,12 @@ import (
 	"sstrace/internal/text"
 )
 
-// Groupings are the ways to group sockets: by the server's port, the remote address, the name of
-// the owner's process, or the container (for a socket outside containers, the systemd unit).
+// Groupings are the ways to group sockets: by the server's port, by the remote address, by the name
+// of the owner's process, or by container. For a socket outside any container, its systemd unit
+// takes the place of the container.
 var Groupings = []string{"port", "remote", "process", "container"}
 
-// name is the name of a group. It has one of its fields, or none if the name is unknown.
+// name is the name of a group. Exactly one field is set, or none if the name is unknown.
 type name struct {
 	port uint16
 	addr netip.Addr
@@ -49,7 +50,7 @@ func (n name) compare(o name) int {
 	return cmp.Or(cmp.Compare(n.port, o.port), n.addr.Compare(o.addr), cmp.Compare(n.text, o.text))
 }
 
-// value returns the value of the NDJSON key group: nil if the name is unknown.
+// value returns the value of the NDJSON key group. The result is nil if the name is unknown.
 func (n name) value() *string {
 	text := n.text
 	switch {

@@ -6,7 +6,8 @@ import (
 	"sstrace/internal/quantile"
 )
 
-// about follows the Head of each line of NDJSON; docs/ndjson.md describes the keys.
+// about holds the keys that follow the Head in each line of NDJSON. docs/ndjson.md describes the
+// keys.
 type about struct {
 	Interval int64   `json:"interval_ns"`
 	Final    bool    `json:"final"`
@@ -75,7 +76,7 @@ func newEdgeLine(head ndjson.Head, a about, e event.Edge, t *quantile.Tally) *ed
 	}
 }
 
-// quantileOf returns nil if there are no times.
+// quantileOf returns the q-quantile of times, or nil if there are no times.
 func quantileOf(times *quantile.Sketch, q float64) *int64 {
 	if times.Count() == 0 {
 		return nil

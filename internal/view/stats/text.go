@@ -13,14 +13,14 @@ import (
 	"sstrace/internal/text"
 )
 
-// shown is the number of groups shown to a person.
+// shown is the number of groups that are shown to a person.
 const shown = 20
 
-// plurals of the groupings.
+// plurals holds the plural of each grouping.
 var plurals = map[string]string{"port": "ports", "remote": "remote addresses", "process": "process names",
 	"container": "containers and units"}
 
-// greet writes when to expect a table.
+// greet says when the first table is due.
 func (v *View) greet() error {
 	v.greeted, v.wrote = true, true
 	if v.Interval > 0 {
@@ -54,7 +54,7 @@ func (v *View) reportText(r *report) error {
 	return v.lines.Text(b.String())
 }
 
-// groupTables writes the table of each of the largest groups, and one of all others.
+// groupTables writes a table for each of the largest groups, and one table for all others together.
 func (v *View) groupTables(b *strings.Builder, r *report) error {
 	large, small := r.Groups[:min(shown, len(r.Groups))], r.Groups[min(shown, len(r.Groups)):]
 	for _, g := range large {
@@ -92,7 +92,7 @@ func (v *View) groupTables(b *strings.Builder, r *report) error {
 	return nil
 }
 
-// table writes the edges, the reasons and, if they are wanted, the histograms.
+// table writes the edges and the reasons. If histograms are wanted, it writes those, too.
 func (v *View) table(b *strings.Builder, c *counts) {
 	rows := c.rows()
 	b.WriteString("OLD         → NEW              COUNT      TIMED      MIN      P50      P90      P99    P99.9      MAX\n")
@@ -129,8 +129,8 @@ func (v *View) table(b *strings.Builder, c *counts) {
 	}
 }
 
-// histogram writes the times of an edge as the tools of bcc do (funclatency, biolatency), except
-// that its labels have units.
+// histogram writes the times of an edge in the style of the bcc tools funclatency and biolatency.
+// Unlike theirs, its labels have units.
 func histogram(b *strings.Builder, e event.Edge, times *quantile.Sketch) {
 	const width = 40
 	from, to := titles(e)
@@ -139,7 +139,7 @@ func histogram(b *strings.Builder, e event.Edge, times *quantile.Sketch) {
 	fullest := slices.Max(octaves)
 	fmt.Fprintf(b, "\n%s → %s\n  %20s : %-10s distribution\n", from, to, "time", "count")
 	for i := first; i < len(octaves); i++ {
-		low, high := int64(0), int64(math.MaxInt64) // the first octave is 0 ns alone, the last ends at 2^63
+		low, high := int64(0), int64(math.MaxInt64) // the first octave is just 0 ns, and the last one ends at 2^63
 		if i > 0 {
 			low = 1 << (i - 1)
 		}

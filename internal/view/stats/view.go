@@ -1,6 +1,6 @@
-// Package stats counts the changes between states, with percentiles of the time in the state that
-// was left: for each interval and for the whole run, for all sockets or for each group of them. Its
-// memory is bounded.
+// Package stats counts the changes between states, and computes percentiles of the time in the
+// state that was left. It does so for each interval and for the whole run, either for all sockets
+// or for each group of sockets. Its memory use is bounded.
 package stats
 
 import (
@@ -12,14 +12,14 @@ import (
 	"sstrace/internal/rollup"
 )
 
-// Formats are the output formats, the default first.
+// Formats are the output formats. The first one is the default.
 var Formats = []string{"text", "ndjson"}
 
 // Options configure a View.
 type Options struct {
-	By        string        // one of Groupings; "" counts all sockets in one group
-	Interval  time.Duration // 0: report the whole run only
-	Histogram bool          // of the times of each edge, in text
+	By        string        // one of Groupings, or "" for a single group
+	Interval  time.Duration // 0 reports only the whole run
+	Histogram bool          // in text, draw a histogram of the times of each edge
 }
 
 // View counts the lines of a stream. It is not safe for concurrent use.
@@ -30,7 +30,7 @@ type View struct {
 	groups *rollup.Rollup[name, *counts]
 
 	greeted bool
-	wrote   bool // any text
+	wrote   bool // some text has been written
 }
 
 // New returns a View that writes to w in one of Formats.
@@ -53,7 +53,7 @@ func (v *View) Take(e *event.Event) error {
 	switch e.Type {
 	case event.Lost:
 		v.groups.Lost(e.RingFull)
-		if v.text { // the report of this interval has the number
+		if v.text { // the report of this interval contains the number
 			return nil
 		}
 		return v.lines.Event(e)
@@ -82,7 +82,7 @@ func (v *View) Idle(mono int64) error {
 
 // End reports the last interval and the whole run.
 func (v *View) End(end *event.Event) error {
-	if end.Balance != nil { // the lines of a recording that was cut off ended with the last one
+	if end.Balance != nil { // a recording that was cut off ends with its last line
 		if err := v.groups.See(end); err != nil {
 			return err
 		}
@@ -104,8 +104,8 @@ func (v *View) report(r *report) error {
 	if err := write(r); err != nil || r.Final {
 		return err
 	}
-	return v.lines.Flush() // a recording may come slowly, through a pipe
+	return v.lines.Flush() // a recording may arrive slowly through a pipe
 }
 
-// report contains the counts for an interval, or in the whole run.
+// report holds the counts for an interval or for the whole run.
 type report = rollup.Report[name, *counts]

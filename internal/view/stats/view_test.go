@@ -30,7 +30,7 @@ const (
 )
 
 // connection returns the lines of both ends of a connection that the client closes. It begins at
-// mono; each state lasts one or more units.
+// mono. Each state lasts for one or more units.
 func connection(mono, unit int64, port uint16, peer, comm string) (lines []event.Event) {
 	here, there := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port),
 		netip.AddrPortFrom(netip.MustParseAddr(peer), 40000)
@@ -69,8 +69,8 @@ func end(mono int64) event.Event {
 	return event.Event{Type: event.End, Wall: noon + mono, Mono: mono, Balance: &event.Balance{}}
 }
 
-// story is the stream of the golden files: three seconds of traffic to two servers with a loss,
-// then silence, then a little more.
+// story returns the lines for the golden files: three seconds of traffic to two servers with a
+// loss, then silence, then a little more traffic.
 func story() (lines []event.Event) {
 	for i := range int64(30) {
 		lines = append(lines, connection(began+i*100_000_000, 1000+i*i*100, 443, "10.0.0.2", "nginx")...)
@@ -91,7 +91,7 @@ func story() (lines []event.Event) {
 	return append(lines, refused[0], refused[2], old, gone, end(began+12*second+500_000_000))
 }
 
-// run returns what a View writes for lines.
+// run returns the output of a View for lines.
 func run(t testing.TB, format string, o Options, lines []event.Event) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -121,7 +121,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// golden compares got with testdata/name; SSTRACE_GOLDEN=write updates the file.
+// golden compares got with testdata/name. SSTRACE_GOLDEN=write updates the file.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -139,7 +139,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// A connect() that sent no SYN is not a change; it is counted by itself, with its reason.
+// A connect() that sent no SYN is not a change. It is counted separately, with its reason.
 func TestConnectFailed(t *testing.T) {
 	lines := connection(began, 1000, 443, "10.0.0.2", "nginx")
 	failed := lines[0]
@@ -167,7 +167,7 @@ func TestConnectFailed(t *testing.T) {
 	checkSchema(t, got)
 }
 
-// The same link-local address on two links belongs to two peers.
+// The same link-local address on two links belongs to two different peers.
 func TestZones(t *testing.T) {
 	a := connection(began, 1000, 443, "fe80::2", "nginx")[1]
 	a.IfIndex, a.IfName = 3, "eth0"
@@ -188,7 +188,7 @@ func TestLinesMatchSchema(t *testing.T) {
 func checkSchema(t *testing.T, text string) {
 	t.Helper()
 	const name = "ndjson.schema.json"
-	file, err := os.ReadFile("../../../docs/" + name) // the absolute path may be unreadable for the user who runs the test
+	file, err := os.ReadFile("../../../docs/" + name) // the absolute path may not be readable
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestManyGroupsAsText(t *testing.T) {
 			}
 			got := run(t, "text", Options{By: "port"}, append(lines, end(began+second)))
 			if n := strings.Count(got, "\nport "); n != min(test.groups, 20) {
-				t.Errorf("%d are shown", n)
+				t.Errorf("got %d shown", n)
 			}
 			if test.want == "" && strings.Contains(got, "other") || !strings.Contains(got, test.want) {
 				t.Errorf("no %q in\n%s", test.want, got)
@@ -248,7 +248,7 @@ func TestManyGroupsAsText(t *testing.T) {
 	}
 }
 
-// In a live trace intervals end by the clock, whether lines come or not.
+// In a live trace, intervals end by the clock, even without lines.
 func TestIntervalsLive(t *testing.T) {
 	var out bytes.Buffer
 	v := New(&out, "text", Options{Interval: time.Second})
@@ -297,7 +297,7 @@ func TestIntervalsLive(t *testing.T) {
 	}
 }
 
-// A recording that was cut off is reported as far as it goes; an empty one has no tables.
+// If a recording was cut off, the report covers what there is. An empty recording has no tables.
 func TestWithoutEnd(t *testing.T) {
 	lines := connection(began, second, 443, "10.0.0.2", "nc")
 	if got := run(t, "text", Options{}, lines); !strings.HasPrefix(got,
@@ -313,7 +313,7 @@ func TestWithoutEnd(t *testing.T) {
 	}
 }
 
-// The lines of a listing are not changes.
+// The lines of a listing do not count as changes.
 func TestSocketsAreNotCounted(t *testing.T) {
 	socket := event.Event{Type: event.Socket, Wall: noon + began, Mono: began, New: event.Established, Dur: 5,
 		Role: event.Server}

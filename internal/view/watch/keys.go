@@ -8,10 +8,11 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// sideways is the number of columns by which a key scrolls.
+// sideways is the number of columns to scroll for one press of a key.
 const sideways = 8
 
-// press handles a key, given by name, or typed or pasted text, and reports whether to quit.
+// press handles a key or a text. The key is given by its name; the text was typed or pasted. press
+// reports whether to quit.
 func (s *screen) press(key, text string) (quit bool) {
 	switch {
 	case key == "ctrl+c":
@@ -59,13 +60,13 @@ func (s *screen) press(key, text string) (quit bool) {
 	return false
 }
 
-// sort sorts by another column, this many to the right.
+// sort moves the sorting by this many columns to the right.
 func (s *screen) sort(by int) {
 	s.by = (s.by + by + len(s.columns)) % len(s.columns)
 	s.arrange()
 }
 
-// edit edits the filter, which applies at once.
+// edit edits the filter. Each change takes effect immediately.
 func (s *screen) edit(key, text string) {
 	switch key {
 	case "enter":
@@ -96,7 +97,7 @@ var help = []string{
 	"≥ at least this old: older than the trace",
 }
 
-// footer returns the line at the bottom: the keys that work now.
+// footer returns the bottom line, which lists the keys that work now.
 func (s *screen) footer() string {
 	switch {
 	case s.editing:

@@ -8,7 +8,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 )
 
-// program is the screen as a tea.Model.
+// program implements tea.Model for a screen.
 type program struct {
 	screen *screen
 	latest *atomic.Pointer[snapshot]

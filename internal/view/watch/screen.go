@@ -10,8 +10,8 @@ import (
 	"sstrace/internal/view/ls"
 )
 
-// screen is the user interface: it decides which part of a table is shown, and what the keys do. It
-// does not depend on a terminal.
+// screen is the user interface. It decides which part of a table is shown, and what each key does.
+// It does not depend on a terminal.
 type screen struct {
 	host  string
 	wide  bool
@@ -19,29 +19,29 @@ type screen struct {
 
 	width, height int
 	now           *snapshot
-	shown         []*row // the rows of now that match the filter, sorted
-	first, left   int    // the first visible row of shown, and the first column of its text
+	shown         []*row // the sorted rows of now that match the filter
+	first, left   int    // the first visible row of shown, and the first visible column of its text
 	columns       []column
-	by            int // the index in columns of the column that sorts
+	by            int // the index in columns of the column to sort by
 	reverse       bool
 	filter        string
 	editing       bool
 	help, paused  bool
 
-	words map[*event.Event]*words // for the Events in now
+	words map[*event.Event]*words // the words for each Event in now
 }
 
-// words are texts of an Event that are expensive to format and do not change with time.
+// words are the texts of an Event that are expensive to format and do not change over time.
 type words struct {
 	all, unit, holders string
 }
 
-// column is a column of the table. It sorts by a number, the largest first and unknown ones last,
-// or by compare.
+// column is a column of the table. It sorts by compare, or by a number: the largest first, and
+// unknown ones last.
 type column struct {
 	title   string
 	right   bool
-	width   int // of the widest cell shown so far
+	width   int // the width of the widest cell shown so far
 	number  func(r *row) (n int64, known bool)
 	compare func(a, b *row) int
 }
@@ -87,7 +87,7 @@ func (s *screen) of(e *event.Event) *words {
 	if w := s.words[e]; w != nil {
 		return w
 	}
-	lasting := *e // without what changes with time
+	lasting := *e // a copy without the parts that change over time
 	lasting.Dur = event.Unknown
 	status := *e.Status
 	status.AtLeast, status.Left = event.Unknown, event.Unknown
@@ -108,7 +108,7 @@ func (s *screen) set(now *snapshot) {
 	s.arrange()
 }
 
-// arrange selects and sorts the rows that are shown.
+// arrange selects the rows to show, and sorts them.
 func (s *screen) arrange() {
 	if len(s.words) > 2*len(s.now.rows)+1000 { // most of them are for Events that no longer exist
 		clear(s.words)
@@ -122,7 +122,7 @@ func (s *screen) arrange() {
 	s.scroll(0)
 }
 
-// compare orders rows by the column that sorts.
+// compare orders two rows by the column to sort by.
 func (s *screen) compare(a, b *row) int {
 	c, order := s.columns[s.by], 0
 	if c.number != nil {
@@ -145,16 +145,16 @@ func (s *screen) compare(a, b *row) int {
 	return cmp.Or(order, ls.Compare(a.Event, b.Event), cmp.Compare(a.ID, b.ID))
 }
 
-// The number of lines above the rows, with the header of the table, and below them.
+// The number of lines above the rows, including the header of the table, and the number below them.
 const (
 	above = 4
 	below = 1
 )
 
-// visible returns the number of rows that fit.
+// visible returns the number of rows that fit on the screen.
 func (s *screen) visible() int { return max(s.height-above-below, 1) }
 
-// scroll scrolls down by a number of rows, or by as many as possible.
+// scroll scrolls down by this number of rows, or as far as possible.
 func (s *screen) scroll(by int) {
 	s.first = max(min(s.first+by, len(s.shown)-s.visible()), 0)
 }

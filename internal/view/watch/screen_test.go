@@ -14,7 +14,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// many returns the snapshot at 10 s of a table with n sockets in six states. Socket i is i ms old.
+// many returns the snapshot, at 10 s, of a table with n sockets in six states. Socket i is i ms
+// old.
 func many(n int) *snapshot {
 	table := newTable()
 	states := []event.State{event.Listen, event.Established, event.SynSent, event.CloseWait, event.FinWait2,
@@ -98,7 +99,8 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// Whatever the size of the terminal, each line fits, and there is one for each of its lines.
+// Whatever the size of the terminal is, the screen has exactly as many lines as the terminal, and
+// each line fits.
 func TestSizes(t *testing.T) {
 	for _, wide := range []bool{false, true} {
 		for _, size := range [][2]int{{40, 10}, {80, 24}, {300, 100}, {20, 3}, {1, 1}, {2, 2}} {
@@ -131,7 +133,7 @@ func TestScroll(t *testing.T) {
 		{"pgup", 60}, {"home", 0}, {"pgup", 0}, {"G", 80}, {"g", 0},
 	} {
 		if s.press(step.key, ""); s.first != step.first {
-			t.Errorf("%s: row %d is the first, want %d", step.key, s.first, step.first)
+			t.Errorf("%s: got row %d first, want %d", step.key, s.first, step.first)
 		}
 	}
 	s.press("end", "")
@@ -165,7 +167,7 @@ func TestScroll(t *testing.T) {
 	}
 }
 
-// Each column sorts both ways by its values; unknown ones are last.
+// Each column sorts its values in both directions. Unknown values are always last.
 func TestSort(t *testing.T) {
 	s := newScreen("host", true, false)
 	s.resize(200, 40)
@@ -222,7 +224,7 @@ func TestFilter(t *testing.T) {
 	if got := s.texts(); got[2] != `1-10 of 10 with "close_w", 60 in all` || !strings.HasPrefix(got[29], "/close_w") || !strings.HasPrefix(got[4], "  CLOSE_WAIT") {
 		t.Errorf("%q, %q, %q", got[2], got[4], got[29])
 	}
-	s.press("q", "q") // is text
+	s.press("q", "q") // typed as text
 	if len(s.shown) != 0 || s.texts()[2] != `none with "close_wq", 60 in all` {
 		t.Errorf("%d rows, %q", len(s.shown), s.texts()[2])
 	}
@@ -239,7 +241,7 @@ func TestFilter(t *testing.T) {
 	if s.press("esc", ""); s.filter != "" || len(s.shown) != 120 {
 		t.Errorf("%q, %d rows", s.filter, len(s.shown))
 	}
-	s.filter = "37/p" // a holder
+	s.filter = "37/p" // matches a holder
 	if s.arrange(); len(s.shown) != 1 {
 		t.Errorf("%d rows", len(s.shown))
 	}
@@ -264,7 +266,7 @@ func TestQuit(t *testing.T) {
 	}
 }
 
-// The terminal takes what is new, but not while it is paused, and ends the trace.
+// The terminal receives new snapshots, except while it is paused. It can end the trace.
 func TestProgram(t *testing.T) {
 	var latest atomic.Pointer[snapshot]
 	p := &program{screen: newScreen("host", false, false), latest: &latest}
@@ -288,7 +290,7 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// The words of Events that no longer exist are dropped.
+// The words for Events that no longer exist are dropped.
 func TestWordsAreBounded(t *testing.T) {
 	s := testScreen(80, 24, 10)
 	s.filter = "p1"

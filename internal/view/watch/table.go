@@ -10,13 +10,13 @@ import (
 const (
 	// markTime is how long a change stays marked, in ns.
 	markTime = 2e9
-	// maxGone is how many closed sockets are still shown: no one reads more.
+	// maxGone is how many closed sockets are still shown. No one reads more.
 	maxGone = 500
-	// foundID is set in the ids that look gives to sockets that have no lines.
+	// foundID is set in each id that look assigns to a socket without lines.
 	foundID = 1 << 63
 )
 
-// mark is what has just happened to a socket.
+// mark says what has just happened to a socket.
 type mark uint8
 
 const (
@@ -26,20 +26,20 @@ const (
 	gone
 )
 
-// row is a socket. Neither it nor its Event is changed after it is made, so the terminal may read
-// it without a lock.
+// row is a socket. Neither the row nor its Event changes once it has been made, so the terminal may
+// read it without a lock.
 type row struct {
-	*event.Event       // a Socket; Mono is the time of its Status
-	since        int64 // CLOCK_MONOTONIC: the start of the state if exact is set, else a later moment
+	*event.Event       // a Socket, whose Mono is the time of its Status
+	since        int64 // CLOCK_MONOTONIC: the start of the state if exact is set, otherwise a later moment
 	exact        bool
 	mark         mark
-	marked       int64 // when that happened
-	opened       int64 // when the socket was opened; 0: before the trace
-	before       *row  // the row before the mark; the first update by look after markTime drops it
-	mismatches   int   // how many consecutive calls of look found something else, with no line in between
+	marked       int64 // when the marked change happened
+	opened       int64 // when the socket was opened; 0 if before the trace
+	before       *row  // the row before the mark, until look updates the row after markTime
+	mismatches   int   // how many calls of look in a row have contradicted this row, without a line in between
 }
 
-// at returns r as a Socket at the time now.
+// at returns r as a Socket as of the time now.
 func (r *row) at(now int64) event.Event {
 	if r.mark == gone {
 		now = r.marked
@@ -58,24 +58,24 @@ func (r *row) at(now int64) event.Event {
 	return e
 }
 
-// table contains the sockets that exist, and those closed a moment ago.
+// table holds the sockets that exist, and those that were closed a moment ago.
 type table struct {
 	rows map[uint64]*row // by id
 	ids  map[event.Identity]uint64
 	gone []*row // the oldest first
 
-	lost    uint64                  // changes
-	unsure  bool                    // some were lost since the last call of look
-	unknown map[event.Identity]bool // sockets that the last call of look found, but that no line has shown
-	founds  uint64                  // how many ids look has given
-	offset  int64                   // of wall time to CLOCK_MONOTONIC; 0: unknown
+	lost    uint64                  // the number of lost changes
+	unsure  bool                    // some changes were lost since the last call of look
+	unknown map[event.Identity]bool // sockets that the last call of look found, but no line has shown
+	founds  uint64                  // how many ids look has assigned
+	offset  int64                   // wall time minus CLOCK_MONOTONIC; 0 if unknown
 }
 
 func newTable() *table {
 	return &table{rows: make(map[uint64]*row), ids: make(map[event.Identity]uint64)}
 }
 
-// take takes one line.
+// take adds one line.
 func (t *table) take(e *event.Event) {
 	t.offset = e.Wall - e.Mono
 	switch e.Type {
@@ -87,7 +87,7 @@ func (t *table) take(e *event.Event) {
 		if old := t.known(e); old != nil {
 			next := *old.Event
 			status := *old.Status
-			status.Holders, status.Attached = nil, 0 // the next look() finds the accepting process and its descriptor
+			status.Holders, status.Attached = nil, 0 // look finds the accepting process and its descriptor next
 			next.Status, next.UID = &status, e.UID
 			next.OwnerPID, next.OwnerComm, next.OwnerVia = e.OwnerPID, e.OwnerComm, e.OwnerVia
 			r := *old
@@ -107,8 +107,8 @@ func found(e *event.Event) *row {
 	return &row{Event: &kept, since: e.Mono - max(e.Dur, e.Status.AtLeast, 0), exact: e.Dur != event.Unknown}
 }
 
-// markOf returns the mark of a row that changes: a socket that was opened a moment ago is still
-// new.
+// markOf returns the mark for a row that changes. A socket that was opened a moment ago still
+// counts as new.
 func markOf(old *row, now int64) mark {
 	if old.opened != 0 && now-old.opened < markTime {
 		return born
@@ -148,14 +148,14 @@ func (t *table) change(e *event.Event) {
 		status.RecvQueue, status.SendQueue = event.Unknown, event.Unknown
 		fallthrough
 	case e.New == event.SynRecv && e.Old == event.Listen, old == nil && e.OwnerVia == event.ViaListener:
-		status.Holders, status.Attached = []event.Holder{}, 0 // no process holds it, or none does yet
+		status.Holders, status.Attached = []event.Holder{}, 0 // no process holds it any more, or none does yet
 	}
 	next.Status = &status
 	t.put(e.ID, r)
 }
 
-// known returns the row that a line is about, or nil. If look had found the socket, the row moves
-// to the line's id.
+// known returns the row that a line is about, or nil. If look found the socket earlier, its row
+// moves to the id of the line.
 func (t *table) known(e *event.Event) *row {
 	if r := t.rows[e.ID]; r != nil {
 		return r
@@ -170,8 +170,8 @@ func (t *table) known(e *event.Event) *row {
 	return r
 }
 
-// put sets a row. Another socket with the same identity must have been closed by a change that was
-// lost.
+// put sets a row. If another socket has the same identity, that socket must have been closed by a
+// change that was lost.
 func (t *table) put(id uint64, r *row) {
 	at := r.Identity()
 	if old := t.rows[id]; old != nil && old.Identity() != at {
@@ -191,10 +191,11 @@ func (t *table) remove(id uint64) {
 	delete(t.rows, id)
 }
 
-// look updates the table with all sockets that exist: lines do not show queues and holders, and
-// some may have been lost. Finding the sockets takes a while, and lines about that time are still
-// to come. If the result contradicts the lines, it therefore counts only if lines were lost, or if
-// the next call finds the same. wanted reports which sockets may be in the table.
+// look updates the table with all sockets that exist, because lines do not show queues and holders,
+// and some lines may have been lost. Finding the sockets takes a while, so lines about this period
+// may still arrive. If the result contradicts the lines, it is therefore used only if lines were
+// lost, or if the next call gives the same result. wanted reports whether a socket may be in the
+// table.
 func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 	listed := make(map[uint64]bool, len(t.rows))
 	unknown := make(map[event.Identity]bool)
@@ -228,7 +229,7 @@ func (t *table) look(all []event.Event, wanted func(*event.Event) bool) {
 }
 
 // sameSocket reports whether a and b, which have the same identity, are the same socket. A
-// mini-socket has its own cookie, or none.
+// mini-socket has a cookie of its own, or none.
 func sameSocket(a, b *event.Event) bool {
 	return mini(a) || mini(b) || a.Cookie == 0 || b.Cookie == 0 || a.Cookie == b.Cookie
 }
@@ -238,8 +239,8 @@ func mini(e *event.Event) bool {
 	return e.Status != nil && e.Status.Mini || e.New == event.SynRecv || e.New == event.TimeWait
 }
 
-// mismatch records that a socket found by look contradicts r, and reports whether the new result
-// counts.
+// mismatch records that a socket found by look contradicts r. It reports whether the new result is
+// to be used.
 func (t *table) mismatch(id uint64, r *row) bool {
 	next := *r
 	next.mismatches++
@@ -247,7 +248,7 @@ func (t *table) mismatch(id uint64, r *row) bool {
 	return t.unsure || next.mismatches > 1
 }
 
-// confirm updates a row from what look has found.
+// confirm updates a row with what look found.
 func (t *table) confirm(id uint64, s *event.Event) {
 	r := t.rows[id]
 	if s.New != r.New {
@@ -279,8 +280,8 @@ func (t *table) confirm(id uint64, s *event.Event) {
 	}
 }
 
-// sameStatus reports whether a and b have the same Status. Timers are the same if they expire at
-// the same time, to within a jiffy.
+// sameStatus reports whether a and b have the same Status. Two timers count as equal if they expire
+// within a jiffy of each other.
 func sameStatus(a, b *event.Event) bool {
 	x, y := a.Status, b.Status
 	const jiffies = 50e6
@@ -296,13 +297,13 @@ type snapshot struct {
 	now    int64 // CLOCK_MONOTONIC
 	wall   int64 // 0: unknown
 	rows   []*row
-	exist  int // how many of rows exist; the rest are closed
+	exist  int // the number of rows that exist; the rest are closed
 	sums   ls.Sums
 	lost   uint64
 	unsure bool
 }
 
-// snapshot returns the table with the rows for which listed returns true.
+// snapshot returns the table with only the rows for which listed returns true.
 func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 	s := &snapshot{now: now, rows: make([]*row, 0, len(t.rows)), lost: t.lost, unsure: t.unsure}
 	if t.offset != 0 {
@@ -314,7 +315,7 @@ func (t *table) snapshot(now int64, listed func(*event.Event) bool) *snapshot {
 			s.rows = append(s.rows, r)
 			s.sums[r.New]++
 		} else if r.before != nil && now-r.marked < markTime &&
-			len(left) < maxGone { // it may no longer be wanted because it has changed
+			len(left) < maxGone { // the socket has changed, and may no longer be wanted
 			left = append(left, r.before)
 		}
 	}

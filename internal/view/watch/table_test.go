@@ -12,14 +12,15 @@ import (
 	"sstrace/internal/view/ls"
 )
 
-// second is also the time at which the tests begin.
+// second is also the time at which all tests begin.
 const second = int64(1e9)
 
 func status() *event.Status {
 	return &event.Status{RecvQueue: event.Unknown, SendQueue: event.Unknown, AtLeast: event.Unknown, Left: event.Unknown}
 }
 
-// line returns a change of socket id, a client of port 7781 with the port 40000+id.
+// line returns a change of socket id, a client with the local port 40000+id and the remote port
+// 7781.
 func line(id uint64, at int64, old, state event.State) event.Event {
 	return event.Event{
 		Type: event.Change, ID: id, Mono: at, Wall: at + 100*second, Sk: 0x1000 + id, Cookie: id, NetNS: 5, Family: event.IPv4, Proto: event.TCP, Old: old, New: state, Dur: event.Unknown,
@@ -28,7 +29,7 @@ func line(id uint64, at int64, old, state event.State) event.Event {
 	}
 }
 
-// socket returns the same socket as a look finds it.
+// socket returns the same socket as a look at the kernel finds it.
 func socket(id uint64, at int64, state event.State) event.Event {
 	e := line(id, at, 0, state)
 	e.Type, e.ID = event.Socket, 0
@@ -36,7 +37,7 @@ func socket(id uint64, at int64, state event.State) event.Event {
 	return e
 }
 
-// older returns the same socket as a trace finds it when it begins.
+// older returns the same socket as a trace finds it at its beginning.
 func older(id uint64, at int64, state event.State) event.Event {
 	e := socket(id, at, state)
 	e.ID = id
@@ -45,8 +46,8 @@ func older(id uint64, at int64, state event.State) event.Event {
 
 func all(*event.Event) bool { return true }
 
-// rows returns what the table shows at a time: mark, state, age and holders of each socket, by
-// local port.
+// rows returns what the table shows at time now: the mark, state, age and holders of each socket,
+// by local port.
 func rows(t *table, now int64) string {
 	s := t.snapshot(now, all)
 	slices.SortFunc(s.rows, func(a, b *row) int { return cmp.Or(a.Local.Compare(b.Local), cmp.Compare(a.marked, b.marked)) })
@@ -63,7 +64,8 @@ func rows(t *table, now int64) string {
 	return b.String()
 }
 
-// tableTest is a table that takes lines, then looks, then more lines, and what it shows after that.
+// tableTest is a table that receives lines, then looks, then more lines. It also has the rows that
+// the table should show then.
 type tableTest struct {
 	name  string
 	lines []event.Event
@@ -156,7 +158,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// The timer of TIME_WAIT runs on between looks.
+// The timer of TIME_WAIT continues between looks.
 func TestLeft(t *testing.T) {
 	table := newTable()
 	e := line(1, second, event.FinWait2, event.TimeWait)
@@ -175,12 +177,12 @@ func TestLeft(t *testing.T) {
 	later.Mono, later.Status = 5*second, status()
 	later.Status.RecvQueue, later.Status.SendQueue, later.Status.Holders, later.Status.Left = 0, 0, s.Status.Holders, 56*second
 	if table.look([]event.Event{later}, all); table.rows[1] != before {
-		t.Error("a look that finds nothing new makes a new row")
+		t.Error("a look that finds nothing new created a row")
 	}
 }
 
-// The filters of connections decide which sockets a look adds to the table; those of lines decide
-// at each snapshot.
+// Filters on connections decide which sockets a look adds to the table. Filters on lines are
+// applied to each snapshot.
 func TestWanted(t *testing.T) {
 	table := newTable()
 	lost := event.Event{Type: event.Lost, RingFull: 1}
@@ -217,7 +219,7 @@ func TestLeavesTheFilter(t *testing.T) {
 	}
 }
 
-// Closed sockets do not accumulate, however fast they are closed.
+// Closed sockets do not accumulate, however fast sockets close.
 func TestGoneIsBounded(t *testing.T) {
 	table := newTable()
 	for id := uint64(1); id < 5000; id++ {

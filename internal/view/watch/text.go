@@ -21,7 +21,7 @@ const (
 	plain   = "\x1b[0m"
 )
 
-// lines returns the lines of the screen. Each fits its width.
+// lines returns the lines of the screen. Each line fits the width of the screen.
 func (s *screen) lines() []string {
 	var all []string
 	if s.help {
@@ -98,7 +98,7 @@ func (s *screen) count() string {
 	return text
 }
 
-// paint returns text in a color, if there are any.
+// paint returns text in a color if colors are enabled.
 func (s *screen) paint(color, text string) string {
 	if !s.color {
 		return text
@@ -106,7 +106,7 @@ func (s *screen) paint(color, text string) string {
 	return color + text + plain
 }
 
-// header returns the line of the titles, with a mark at the column that sorts.
+// header returns the line of titles, with a mark at the column to sort by.
 func (s *screen) header() string {
 	cells := make([]string, len(s.columns))
 	for i, c := range s.columns {
@@ -148,7 +148,7 @@ func (s *screen) cut(text string) string {
 // sign precedes a row without a mark.
 const sign = "  "
 
-// line returns the line of a row.
+// line returns a row as a line.
 func (s *screen) line(r *row, cells []string) string {
 	sign, style := sign, ""
 	if s.now.now-r.marked < markTime {

@@ -1,4 +1,4 @@
-// Package watch shows a live listing of the sockets that exist on a terminal.
+// Package watch shows, on a terminal, a live listing of the sockets that exist.
 package watch
 
 import (
@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	// showInterval is how often the screen gets changes, and ageInterval how often it gets ages, in
-	// ns.
+	// showInterval is how often the screen shows changes, in ns. ageInterval is how often it
+	// updates the ages.
 	showInterval = 200e6
 	ageInterval  = 1e9
 	// lookInterval is how often queues and holders are checked, in ns.
 	lookInterval = 2e9
-	// pause is how long to wait after something that takes time, as a multiple of that time.
+	// pause sets how long to wait after a slow operation: this many times as long as the operation
+	// took.
 	pause = 10
 )
 
@@ -29,18 +30,18 @@ type Options struct {
 	Out         io.Writer // a terminal
 	Host        string
 	Wide, Color bool
-	Wanted      func(*event.Event) bool       // whether a socket is to be followed
-	Listed      func(*event.Event) bool       // whether it is to be shown in its current state
-	Sockets     func() ([]event.Event, error) // all that exist
+	Wanted      func(*event.Event) bool       // reports whether to follow a socket
+	Listed      func(*event.Event) bool       // reports whether to show a socket in its current state
+	Sockets     func() ([]event.Event, error) // returns all sockets that exist
 	Stop        func()                        // ends the trace
 }
 
 // View shows a trace on a terminal. It takes lines in the goroutine of the trace. The terminal has
-// a goroutine of its own, which fetches the latest snapshot, so neither waits for the other.
+// its own goroutine, which fetches the latest snapshot. So neither waits for the other.
 type View struct {
 	Options
 	table    *table
-	changed  bool // since the last snapshot
+	changed  bool // the table has changed since the last snapshot
 	latest   atomic.Pointer[snapshot]
 	nextShow int64
 	nextAge  int64
@@ -48,16 +49,16 @@ type View struct {
 
 	terminal *tea.Program // nil before the first Idle
 	ended    chan struct{}
-	err      error // of the terminal, after ended is closed
+	err      error // the error of the terminal, valid once ended is closed
 }
 
-// New returns a View. It takes over the terminal when it is first idle, and restores it in End or
-// Close.
+// New returns a View. The View takes over the terminal when it is first idle. End and Close restore
+// the terminal.
 func New(o Options) *View {
 	return &View{Options: o, table: newTable(), ended: make(chan struct{})}
 }
 
-// Begin does nothing: the sockets that exist come first.
+// Begin does nothing: the sockets that exist are taken first.
 func (v *View) Begin() error { return nil }
 
 // Take takes one line.
@@ -79,11 +80,11 @@ func (v *View) End(*event.Event) error {
 // Idle shows the sockets as of now.
 func (v *View) Idle(now int64) error {
 	if v.terminal == nil {
-		v.nextLook = now + lookInterval // the sockets older than the trace have just been listed
+		v.nextLook = now + lookInterval // the sockets that are older than the trace have just been listed
 		v.open()
 	}
 	select {
-	case <-v.ended: // the user has quit, and the trace is about to end
+	case <-v.ended: // the user has quit, and the trace will end soon
 		return v.err
 	default:
 	}
@@ -125,8 +126,8 @@ func (v *View) show(now int64) {
 
 // open starts the program on the terminal.
 func (v *View) open() {
-	// Signals end the program at once. The trace may take a while to end, and a second signal kills
-	// the process.
+	// Signals end the program immediately. The trace may take a while to end, and a second signal
+	// kills the process.
 	v.terminal = tea.NewProgram(
 		&program{screen: newScreen(v.Host, v.Wide, v.Color), latest: &v.latest}, tea.WithOutput(v.Out), tea.WithFPS(20),
 	)

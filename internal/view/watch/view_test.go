@@ -9,7 +9,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 )
 
-// testView returns a View with a terminal that does nothing.
+// testView returns a View whose terminal does nothing.
 func testView(o Options) *View {
 	o.Listed, o.Wanted = all, all
 	v := New(o)
@@ -18,7 +18,7 @@ func testView(o Options) *View {
 	return v
 }
 
-// Snapshots are taken a few times a second, looks every few seconds.
+// Snapshots are taken a few times a second, and looks every few seconds.
 func TestIntervals(t *testing.T) {
 	looks, snapshots := 0, 0
 	v := testView(Options{Sockets: func() ([]event.Event, error) {
@@ -39,11 +39,11 @@ func TestIntervals(t *testing.T) {
 	if err := v.Take(&e); err != nil {
 		t.Fatal(err)
 	}
-	for now := int64(0); now < 10*second; now += second / 100 { // changes all the time
+	for now := int64(0); now < 10*second; now += second / 100 { // constant changes
 		v.changed = true
 		step(now)
 	}
-	// On a slow machine a look or a snapshot takes long, and there are fewer.
+	// On a slow machine, looks and snapshots take longer, and there are fewer of them.
 	if snapshots > 51 || snapshots < 2 || looks > 4 || looks < 1 {
 		t.Errorf("%d snapshots and %d looks in 10 s", snapshots, looks)
 	}
